@@ -1,0 +1,22 @@
+"""Quantized matrix multiplication for NumPy, at the speed of the CPU's integer units and exact on every CPU."""
+
+from fastq.api import dequantize, matmul, quantize
+from fastq.array import QArray
+from fastq.config import set_num_threads, show_config
+from fastq.errors import IsaError, NotFiniteError
+from fastq.quant.metrics import Error, error
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Error",
+    "IsaError",
+    "NotFiniteError",
+    "QArray",
+    "dequantize",
+    "error",
+    "matmul",
+    "quantize",
+    "set_num_threads",
+    "show_config",
+]

@@ -1,0 +1,246 @@
+"""The public functions: check what came in, then quantize, dequantize, multiply."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from fastq import product
+from fastq.array import QArray, Scheme
+from fastq.engine.store import Store
+from fastq.quant import affine, search
+from fastq.rules import check_bits, is_float
+from fastq.scheme import SCHEMES, code_range
+
+Array = npt.NDArray[Any]
+METHODS = ("minmax", "mse")
+
+
+def quantize(
+    x: npt.ArrayLike,
+    bits: int = 8,
+    *,
+    axis: int | None = None,
+    group_size: int | None = None,
+    scheme: Scheme = "symmetric",
+    method: Literal["minmax", "mse"] = "minmax",
+    scale: npt.ArrayLike | None = None,
+    zero_point: npt.ArrayLike | None = None,
+) -> QArray:
+    """Quantize an array to 2 to 8 bits per element.
+
+    Codes are ``clip(rint(x / scale) + zero_point, low, high)``, bit for bit as NumPy computes it: ties go to even, and
+    the division is a true one. They lie in ``[-2**(bits-1), 2**(bits-1) - 1]`` for symmetric arrays, in
+    ``[0, 2**bits - 1]`` for others.
+
+    Parameters
+    ----------
+    x : array_like
+        Of float16, float32, float64, bfloat16 (from ml_dtypes) or integers; any shape and strides.
+    bits : int
+        Bits per code, 2 to 8.
+    axis : int, optional
+        The axis along which elements share a scale, as in ``np.max(x, axis=axis, keepdims=True)``: -1 gives one scale
+        per row, 0 one per column of a matrix. None: one scale for the whole array.
+    group_size : int, optional
+        Cut the axis into groups of this many elements (the last one may be shorter), each with a scale of its own.
+    scheme : {"symmetric", "asymmetric", "affine"}
+        ``"symmetric"``: ``scale = max|x| / (2**(bits-1) - 1)``, no zero point. ``"asymmetric"``:
+        ``scale = (max - min) / (2**bits - 1)`` over a range widened to hold 0, ``zero_point = rint(-min / scale)``.
+        ``"affine"``: the range as it is, ``offset = min``, codes of ``x - offset``.
+    method : {"minmax", "mse"}
+        How the scale is chosen: from the extremes, or so that the squared error is smallest
+        (:func:`fastq.quant.search.search`).
+    scale, zero_point : array_like, optional
+        Use these instead (static quantization); they broadcast to the shape the chosen ones would have. A symmetric
+        scale may be negative. An asymmetric scale needs a zero point.
+
+    Returns
+    -------
+    QArray
+
+    Raises
+    ------
+    TypeError
+        For types that cannot be quantized (bool, complex, object, strings) and arguments of a wrong type.
+    ValueError
+        For arguments out of range. As :class:`fastq.NotFiniteError` if x holds NaN or infinity.
+
+    References
+    ----------
+    The asymmetric scheme is that of ONNX QuantizeLinear, TensorFlow Lite and gemmlowp (Jacob et al., 2017,
+    arXiv:1712.05877).
+
+    Examples
+    --------
+    >>> import numpy as np, fastq as fq
+    >>> q = fq.quantize(np.array([[1.0, -2.0], [0.5, 3.5]]), bits=3, axis=-1)
+    >>> q.codes
+    array([[ 2, -3],
+           [ 0,  3]], dtype=int8)
+    """
+    if isinstance(x, QArray):
+        raise TypeError("x is quantized already; quantize x.dequantize() to change its form")
+    array = np.asarray(x)
+    values = _as_floats(array)
+    bits = check_bits(bits)
+    if scheme not in SCHEMES:
+        raise ValueError(f"scheme must be one of {', '.join(map(repr, SCHEMES))}; got {scheme!r}")
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(map(repr, METHODS))}; got {method!r}")
+    at = _check_axis(axis, array.ndim)
+    group = _check_group(group_size, at)
+    shape = affine.parameter_shape(array.shape, at, group)
+    own_scale, own_zero = _check_parameters(scale, zero_point, shape, bits, scheme, values.dtype)
+    offset = None
+    if method == "mse":
+        if own_scale is not None:
+            raise ValueError("method='mse' chooses the scale, so scale must be left out; got both")
+        affine.check_finite(values, "x")
+        own_scale, own_zero, offset = search.search(values, bits, at, group, scheme)
+    result = affine.quantize(values, bits, at, group, scheme, own_scale, own_zero, offset)
+    store = Store(result.codes, code_range(bits, scheme), bits)
+    logical = array.dtype if is_float(array.dtype) else values.dtype
+    parameters = (result.scale, result.zero, result.offset)
+    return QArray._make(store, False, scheme, at, group, parameters, logical.newbyteorder("="))
+
+
+def dequantize(q: QArray, dtype: npt.DTypeLike | None = None, out: Array | None = None) -> Array:
+    """Turn a quantized array back into numbers; see :meth:`QArray.dequantize`."""
+    if not isinstance(q, QArray):
+        raise TypeError(f"q must be a QArray, as fastq.quantize makes it; got {type(q).__name__}")
+    return q.dequantize(dtype, out)
+
+
+def matmul(a: Any, b: Any, out: Any = None, *, bits: int = 8, bias: npt.ArrayLike | None = None) -> Any:
+    """Matrix product at the speed of the CPU's integer units; a drop-in for ``np.matmul``.
+
+    Floats are quantized on the fly (symmetric, `a` by row and `b` by column), quantized arrays are used as they are, and
+    int8 and uint8 arrays are exact integers. What is summed is integer and exact on every CPU ::
+
+        C_ij = sa_i * sb_j * sum_k (qa_ik - za_i) * (qb_kj - zb_j) + bias_j
+
+    Parameters
+    ----------
+    a, b : array_like or QArray
+        Shapes follow ``np.matmul``: vectors, matrices, and stacks of matrices that broadcast. The scale of a quantized
+        operand must not vary along the summed axis, other than in groups.
+    out : numpy.ndarray, optional
+        Where to write the product. It is untouched when the call fails.
+    bits : int
+        Bits for operands that are quantized on the fly.
+    bias : array_like, optional
+        A number, or one per column, added to the product.
+
+    Returns
+    -------
+    numpy.ndarray or scalar
+        float32, or float64 if an operand is; int32 for two arrays of 8-bit integers, where NumPy would wrap around.
+        Arrays of bool, complex, object and wide integers are multiplied by ``np.matmul`` unchanged.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For shapes, types and values that do not fit; NaN and infinity in floats are a :class:`fastq.NotFiniteError`.
+    OverflowError
+        If a product of 8-bit integers does not fit int32 (possible for K above 33,000); give an int64 `out` then.
+
+    Examples
+    --------
+    >>> import numpy as np, fastq as fq
+    >>> fq.matmul(np.array([[100, 100]], np.int8), np.array([[100], [100]], np.int8))
+    array([[20000]], dtype=int32)
+    """
+    return product.matmul(a, b, out, bits=bits, bias=bias)
+
+
+def _as_floats(array: Array) -> Array:
+    """The array in the type that it is quantized in: float32, or float64 for what float32 cannot hold."""
+    if is_float(array.dtype) or array.dtype.kind in "iu":
+        wanted = (
+            np.float64 if array.dtype == np.float64 or (array.dtype.kind in "iu" and array.itemsize > 2) else np.float32
+        )
+        return array.astype(wanted, copy=False)
+    raise TypeError(
+        f"x must be of real numbers (float16, float32, float64, bfloat16 or integers), got dtype {array.dtype}; "
+        "convert it first"
+    )
+
+
+def _integer(value: Any, name: str, rule: str) -> int:
+    try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be {rule}, got {value!r} of type {type(value).__name__}") from None
+
+
+def _check_axis(axis: Any, ndim: int) -> int | None:
+    if axis is None:
+        return None
+    number = _integer(axis, "axis", "an integer or None")
+    if not -ndim <= number < ndim:
+        raise ValueError(f"axis must be from {-ndim} to {ndim - 1} for an array of {ndim} dimensions, got {number}")
+    return number % ndim
+
+
+def _check_group(group_size: Any, axis: int | None) -> int | None:
+    if group_size is None:
+        return None
+    size = _integer(group_size, "group_size", "a positive integer or None")
+    if size < 1:
+        raise ValueError(f"group_size must be a positive integer or None, got {size}")
+    if axis is None:
+        raise ValueError(f"group_size needs an axis along which to cut groups; got group_size={size} with axis=None")
+    return size
+
+
+def _check_parameters(
+    scale: Any, zero_point: Any, shape: tuple[int, ...], bits: int, scheme: str, dtype: np.dtype[Any]
+) -> tuple[Array | None, Array | None]:
+    """Own scale and zero point, in the shape and types that the kernels take."""
+    if scale is None:
+        if zero_point is not None:
+            raise ValueError("zero_point must come with a scale; got zero_point alone")
+        return None, None
+    if scheme == "affine":
+        raise ValueError(
+            "scheme='affine' takes scale and offset from the data; for a scale of your own use 'asymmetric'"
+        )
+    given = np.asarray(scale)
+    if not (is_float(given.dtype) or given.dtype.kind in "iu"):
+        raise TypeError(f"scale must be of real numbers, got dtype {given.dtype}")
+    with np.errstate(over="ignore"):
+        values = _broadcast(given.astype(dtype), shape, "scale")
+    if not np.isfinite(values).all() or (values == 0).any():
+        bad = values[~np.isfinite(values) | (values == 0)].flat[0]
+        raise ValueError(f"scale must be finite and not 0 in {dtype}, because x is divided by it; got {bad}")
+    if scheme == "asymmetric" and (values < 0).any():
+        raise ValueError(f"scale must be positive for scheme='asymmetric', got {values[values < 0].flat[0]}")
+    if scheme == "symmetric":
+        if zero_point is not None and np.any(np.asarray(zero_point) != 0):
+            raise ValueError("zero_point must be left out (or 0) for scheme='symmetric'; use 'asymmetric' for others")
+        return values, None
+    if zero_point is None:
+        raise ValueError("scheme='asymmetric' with a scale of your own needs its zero_point too; got scale alone")
+    zeros = np.asarray(zero_point)
+    if zeros.dtype.kind not in "iu":
+        raise TypeError(f"zero_point must be of integers, got dtype {zeros.dtype}")
+    high = code_range(bits, scheme).high
+    if zeros.size and not (int(zeros.min()) >= 0 and int(zeros.max()) <= high):
+        worst = int(zeros.min()) if int(zeros.min()) < 0 else int(zeros.max())
+        raise ValueError(f"zero_point must be a code, from 0 to {high} for {bits} bits, so that 0 has one; got {worst}")
+    return values, _broadcast(zeros.astype(np.int32), shape, "zero_point")
+
+
+def _broadcast(values: Array, shape: tuple[int, ...], name: str) -> Array:
+    try:
+        return np.broadcast_to(values, shape)
+    except ValueError:
+        raise ValueError(
+            f"{name} must broadcast to shape {shape}, one entry per run of elements that share it; got shape {values.shape}"
+        ) from None

@@ -1,0 +1,51 @@
+"""What fastq found and how it is set up."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import TextIO
+
+from fastq.kernels.table import ISAS, UNITS
+from fastq.machine import cpu, jit, threads
+
+__all__ = ["set_num_threads", "show_config"]
+
+set_num_threads = threads.set_num_threads
+
+
+def show_config(file: TextIO | None = None) -> None:
+    """Print the CPU, the instruction set in use, kernels, threads, the kernel cache's folder, and versions.
+
+    Parameters
+    ----------
+    file : text file, optional
+        Where to print; standard output by default.
+    """
+    isa = cpu.chosen(ISAS)
+    forced = " (FASTQ_ISA)" if os.environ.get("FASTQ_ISA") == isa else ""
+    units = [u for u in UNITS if u.isa == isa]
+    blocks = ", ".join(f"{u.name} {u.rows}x{16 * u.blocks}, {u.bits[0]} to {u.bits[-1]} bits" for u in units)
+    compiled = jit.compiled_names()
+    rows = {
+        "CPU": cpu.cpu_name(),
+        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "instruction set": f"{isa}{forced}",
+        "this CPU has": ", ".join(cpu.available(ISAS)),
+        "kernels": blocks or "plain NumPy",
+        "loaded": f"{jit.loaded_count()} kernels, {len(compiled)} of them compiled by this process",
+        "threads": f"{threads.num_threads()} of {threads.available_cpus()} available",
+        "kernel cache": jit.cache_folder(),
+        "versions": ", ".join(f"{name} {_version(name)}" for name in ("fastq", "numpy", "numba", "llvmlite")),
+    }
+    for name, value in rows.items():
+        print(f"{name + ':':<17} {value}", file=file or sys.stdout)
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed as a package"

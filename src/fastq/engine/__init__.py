@@ -1,0 +1,1 @@
+"""From arrays to kernels: plan, prepack, run."""

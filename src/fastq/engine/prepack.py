@@ -1,0 +1,150 @@
+"""Operands in the form that kernels take, and their parameters as rows and columns of a product."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastq.layout.tiles import BLOCK, Segments, ceil_div, unpack_codes
+from fastq.scheme import CodeRange
+
+INT32_MAX = 2**31 - 1
+
+
+def address_of(array: npt.NDArray[Any]) -> int:
+    """Where an array's first element lies; the caller keeps the array alive."""
+    return int(array.ctypes.data)
+
+
+@dataclass(frozen=True)
+class Lines:
+    """The parameters of a matrix of codes along the lines of a product: rows on the left, columns on the right.
+
+    A value is ``scale * (code - zero)``, or ``scale * code + offset``. Parameters are arrays ``[lines][groups]`` on the
+    left and ``[groups][lines]`` on the right, where either length may be 1; groups cut K into runs of `group`.
+    """
+
+    limits: CodeRange  # what the codes may be; the right side packs them relative to `limits.low`
+    bits: int
+    scale: npt.NDArray[Any] | None = None  # None: 1
+    zero: npt.NDArray[Any] | None = None  # None: 0
+    offset: npt.NDArray[Any] | None = None
+    group: int | None = None  # k per group
+
+    @property
+    def reach(self) -> int:
+        """The largest |code - zero|."""
+        if self.zero is None or self.zero.size == 0:
+            return max(-self.limits.low, self.limits.high)
+        low, high = int(self.zero.min()), int(self.zero.max())
+        return max(self.limits.high - low, high - self.limits.low, 1)
+
+
+def longest_segment(left_reach: int, right_reach: int) -> int:
+    """The largest K (a multiple of a tile's depth) whose sums fit int32 whatever the codes are."""
+    return INT32_MAX // max(1, left_reach * right_reach) // 64 * 64
+
+
+@dataclass
+class Right:
+    """A packed right operand. Its codes are relative to the lowest code, so they are unsigned."""
+
+    tiles: npt.NDArray[np.uint8]
+    cuts: Segments
+    n: int
+    bits: int
+    col_sum: npt.NDArray[np.int32] | None  # [segments][columns], of the codes as packed
+
+    @property
+    def width(self) -> int:
+        """Columns, rounded up to whole blocks."""
+        return ceil_div(self.n, BLOCK) * BLOCK
+
+    def codes(self) -> npt.NDArray[np.uint8]:
+        """The codes as packed, K x N."""
+        return unpack_codes(self.tiles, self.cuts, self.n, self.bits)
+
+    def fits(self, cuts: Segments) -> bool:
+        """Whether the tiles can be read with other segments: no gaps on either side."""
+        return cuts.size == self.cuts.size or (cuts.gapless and self.cuts.gapless)
+
+    @cached_property
+    def address(self) -> int:
+        """Where the tiles lie."""
+        return address_of(self.tiles)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Column parameters of a right operand, in the product's float type, padded to whole blocks: ``[groups][width]``."""
+
+    scale: npt.NDArray[Any]
+    zero: npt.NDArray[np.int32]  # relative to the codes as packed
+    offset: npt.NDArray[Any] | None
+    term: npt.NDArray[Any] | None  # [segments][width]: scale * sum(code - zero) + k * offset
+
+    @cached_property
+    def addresses(self) -> tuple[int, int, int, int]:
+        """Where scale, zero, offset and term lie; 0 for what is not there."""
+        scale, zero, offset, term = (
+            0 if a is None else address_of(a) for a in (self.scale, self.zero, self.offset, self.term)
+        )
+        return scale, zero, offset, term
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes beyond those that belong to the quantized array itself."""
+        arrays = (self.scale, self.zero, self.offset, self.term)
+        return sum(a.nbytes for a in arrays if a is not None and a.base is None)
+
+
+def padded(values: npt.NDArray[Any] | None, groups: int, n: int, width: int, dtype: Any, fill: Any) -> npt.NDArray[Any]:
+    """``[groups][width]`` from what broadcasts to ``[groups][n]``; None stands for `fill` everywhere."""
+    if values is not None and values.shape == (groups, width) and values.dtype == dtype and values.flags.c_contiguous:
+        return values
+    result = np.full((groups, width), fill, dtype)
+    if values is not None:
+        result[:, :n] = values
+    return result
+
+
+def column_sums(codes: npt.NDArray[Any], cuts: Segments, width: int) -> npt.NDArray[np.int32]:
+    """Sums of codes down each segment of K, ``[segments][width]``."""
+    sums = np.zeros((cuts.count, width), np.int32)
+    for g in range(cuts.count):
+        sums[g, : codes.shape[1]] = codes[g * cuts.size : (g + 1) * cuts.size].sum(axis=0, dtype=np.int32)
+    return sums
+
+
+def column_parameters(b: Lines, right: Right, cuts: Segments, dtype: npt.DTypeLike, affine: bool) -> Columns:
+    """Column parameters for a product cut into `cuts`; offsets and sums only if something in it is affine."""
+    n, width = right.n, right.width
+    dtype = np.dtype(dtype)
+
+    def by_segment(values: npt.NDArray[Any] | None) -> npt.NDArray[Any] | None:
+        if values is None or values.shape[0] == 1 or b.group is None:
+            return values
+        starts = np.arange(cuts.count) * cuts.size // b.group
+        return values[starts] if cuts.count != values.shape[0] else values
+
+    scale_in, zero_in, offset_in = by_segment(b.scale), by_segment(b.zero), by_segment(b.offset)
+    groups = 1 if scale_in is None else scale_in.shape[0]
+    zero_groups = 1 if zero_in is None else zero_in.shape[0]
+    scale = padded(scale_in, groups, n, width, dtype, 1)
+    shifted = None if zero_in is None else zero_in.astype(np.int32) - b.limits.low
+    zero = padded(shifted, zero_groups, n, width, np.dtype(np.int32), -b.limits.low)
+    if not affine:
+        return Columns(scale, zero, None, None)
+    offset = padded(offset_in, groups, n, width, dtype, 0)
+    sums = right.col_sum if right.cuts == cuts else None
+    if sums is None:
+        sums = column_sums(right.codes(), cuts, width)
+    counts = np.full((cuts.count, 1), cuts.size, np.int64)
+    counts[-1] = cuts.last_k
+    reduced = (sums - counts * zero).astype(np.int32).astype(dtype)
+    term = scale * reduced + counts.astype(dtype) * offset
+    return Columns(scale, zero, offset, np.ascontiguousarray(term))

@@ -1,0 +1,1 @@
+"""Kernels: see README.md in this folder for their contract and :mod:`fastq.kernels.table` for the list."""

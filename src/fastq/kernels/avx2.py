@@ -1,0 +1,65 @@
+"""AVX2: exact over the full range of codes, and a shorter way for codes of at most 7 bits.
+
+``vpmaddubsw``, the instruction that others use here, adds two products into a saturating int16: 255 * 127 twice is
+64,770, and what comes out is 32,767. So 8-bit codes are taken apart into even and odd k, widened to int16, and go
+through ``vpmaddwd``, which is exact. With codes up to 127 no pair can saturate (2 * 127 * 128 = 32,512) and the short way
+is exact too.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+
+from fastq.kernels.micro import Isa, Shape
+from fastq.machine.dialect import I8, I16, I32, declare, load_vector, splat
+
+_BYTES, _WORDS, _INTS = ir.VectorType(I8, 32), ir.VectorType(I16, 16), ir.VectorType(I32, 8)
+
+
+def _madd_words(b, x, y):
+    return b.call(declare(b, "llvm.x86.avx2.pmadd.wd", _INTS, [_WORDS, _WORDS]), [x, y])
+
+
+class Avx2(Isa):
+    """8-bit codes: ``vpmaddwd`` on int16. Left tiles are int16 in the order k0 k2 k1 k3."""
+
+    name = "avx2"
+    features = "+avx2"
+    width = 32
+    left_bytes = 2
+    gemv_shapes = (Shape(1, 1, 2), Shape(2, 1, 2), Shape(4, 1, 1))
+
+    def left(self, b, pointer):
+        pairs = load_vector(b, pointer, ir.VectorType(I32, 2))
+        return [b.bitcast(splat(b, b.extract_element(pairs, I32(i)), 8), _WORDS) for i in (0, 1)]
+
+    def right(self, b, row):
+        words = b.bitcast(row, _WORDS)
+        even = b.and_(words, ir.Constant(_WORDS, [0x00FF] * 16))
+        odd = b.lshr(words, ir.Constant(_WORDS, [8] * 16))
+        return [even, odd]
+
+    def product(self, b, acc, left, right):
+        for x, y in zip(right, left):
+            acc = b.add(acc, _madd_words(b, x, y))
+        return acc
+
+
+class Avx2Narrow(Isa):
+    """Codes of at most 7 bits: ``vpmaddubsw``, then ``vpmaddwd`` with ones."""
+
+    name = "avx2"
+    features = "+avx2"
+    width = 32
+    max_code = 127
+    gemv_shapes = (Shape(1, 1, 2), Shape(2, 1, 2), Shape(4, 1, 1))
+
+    def left(self, b, pointer):
+        return b.bitcast(super().left(b, pointer), _BYTES)
+
+    def right(self, b, row):
+        return row
+
+    def product(self, b, acc, left, right):
+        pairs = b.call(declare(b, "llvm.x86.avx2.pmadd.ub.sw", _WORDS, [_BYTES, _BYTES]), [right, left])
+        return b.add(acc, _madd_words(b, pairs, ir.Constant(_WORDS, [1] * 16)))

@@ -1,0 +1,19 @@
+"""AVX512-VNNI: four products and their sum per lane and instruction (Intel Ice Lake and later, AMD Zen 4 and later)."""
+
+from __future__ import annotations
+
+from fastq.kernels.micro import Isa, Shape
+from fastq.machine.dialect import declare
+
+
+class Avx512Vnni(Isa):
+    """``vpdpbusd``: unsigned right codes times signed left codes, accumulated without saturation."""
+
+    name = "avx512vnni"
+    features = "+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx512vnni"
+    gemv_shapes = (Shape(1, 1, 4), Shape(2, 1, 4), Shape(4, 1, 4), Shape(8, 1, 2))
+
+    def product(self, b, acc, left, right):
+        # The operand type <16 x i32> is the one that LLVM 20 declares; LLVM 22 upgrades it when it parses the text.
+        vector = self.acc_type
+        return b.call(declare(b, "llvm.x86.avx512.vpdpbusd.512", vector, [vector] * 3), [acc, right, left])

@@ -1,0 +1,135 @@
+"""The jobs of the kernels: what each of them is told (see :mod:`fastq.machine.job`)."""
+
+from __future__ import annotations
+
+from fastq.machine.job import INT, job
+
+MatmulJob = job(
+    "MatmulJob",
+    """One product of packed operands; the equation is in :mod:`fastq.scheme`.
+
+    K is cut into `segments` of `segment_steps` steps (the last may be shorter) over which parameters are constant.
+    Row parameters are ``[m][row_groups]``, column parameters ``[col_groups][columns]``, `columns` being n rounded up to
+    whole blocks of 16. Sums are per segment: ``row_sum[m][segments]``, ``col_sum[segments][columns]``.
+    """,
+    m=INT,
+    n=INT,
+    columns=INT,
+    steps=INT,
+    segments=INT,
+    segment_steps=INT,
+    segment_k=INT,  # k per segment
+    last_k=INT,  # k in the last segment
+    row_chunk=INT,  # rows per ticket
+    block_chunk=INT,  # column blocks per ticket (GEMV)
+    left="u8*",
+    right="u8*",
+    scratch="u8*",
+    scratch_bytes=INT,  # per thread
+    arrivals=INT,  # threads that have begun
+    out="u8*",
+    out_pitch=INT,  # elements from row to row
+    row_groups=INT,
+    row_scale="u8*",  # of the output's float type
+    row_zero="i32*",
+    row_sum="i32*",
+    row_offset="u8*",
+    col_groups=INT,
+    col_scale="u8*",
+    zero_groups=INT,
+    col_zero="i32*",
+    col_sum="i32*",
+    col_offset="u8*",
+    col_term="u8*",  # col_scale * sum(code - zero) + k * col_offset
+    affine=INT,  # whether the offsets are there
+    bias="u8*",  # may be null
+)
+
+LeftJob = job(
+    "LeftJob",
+    """Bring the left operand into row tiles; floats are quantized by row on the way (symmetric, max|x| scale).
+
+    Segments as in :class:`MatmulJob`; `status` becomes 1 if some element is not finite.
+    """,
+    m=INT,
+    k=INT,
+    x="u8*",
+    pitch=INT,  # elements from row to row
+    tiles="u8*",
+    steps=INT,
+    segments=INT,
+    segment_steps=INT,
+    segment_k=INT,
+    flip=INT,  # 0x80 where codes are unsigned
+    high=INT,  # codes go from -high to high
+    scale="u8*",
+    row_sum="i32*",
+)
+
+QuantizeJob = job(
+    "QuantizeJob",
+    """Quantize ``x[outer][groups][n][inner]``, one set of parameters per outer, group and inner index.
+
+    Element (o, g, k, j) of x lies ``o * outer_pitch + g * group_pitch + k * inner + j`` elements from its start, in the
+    same way for `codes`; its parameters lie ``o * param_pitch + g * inner + j`` from theirs. `status`: 1, an element is
+    not finite; 2, the span of affine data overflows.
+    """,
+    x="u8*",
+    codes="u8*",
+    outer=INT,
+    groups=INT,
+    n=INT,
+    inner=INT,
+    outer_pitch=INT,
+    group_pitch=INT,
+    param_pitch=INT,
+    group_param=INT,  # pitch of parameters from group to group: inner, or 0 where one set serves all
+    scale="u8*",
+    zero="u8*",  # as floats
+    offset="u8*",
+    minimum="u8*",
+    maximum="u8*",
+    band=INT,  # rows of a band (columns), or runs per ticket (rows)
+    low=INT,
+    high=INT,
+    scheme=INT,  # 0 symmetric, 1 asymmetric, 2 affine
+    work=INT,  # bits: 1 find extremes, 2 choose parameters, 4 write codes
+)
+
+RightJob = job(
+    "RightJob",
+    """Pack codes into right tiles: ``codes[k * k_pitch + n * n_pitch]`` (bytes), shifted to be unsigned.
+
+    Segments as in :class:`MatmulJob`; sums of the shifted codes go to ``col_sum[segments][columns]``.
+    """,
+    codes="u8*",
+    k_pitch=INT,
+    n_pitch=INT,
+    shift=INT,  # added to each code, modulo 256
+    k=INT,
+    n=INT,
+    columns=INT,
+    tiles="u8*",
+    steps=INT,
+    segments=INT,
+    segment_steps=INT,
+    segment_k=INT,
+    col_sum="i32*",
+)
+
+SearchJob = job(
+    "SearchJob",
+    "Search parameters of `runs` runs of `n` floats each, one after the other in memory; see fastq.kernels.descent.",
+    x="u8*",
+    runs=INT,
+    n=INT,
+    factor="u8*",  # powers of two; 0 leaves a run as it is
+    minimum="u8*",
+    maximum="u8*",
+    scale="u8*",
+    zero="u8*",
+    offset="u8*",
+    low=INT,
+    high=INT,
+    scheme=INT,
+)

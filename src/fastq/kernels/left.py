@@ -1,0 +1,91 @@
+"""Bringing the left operand into row tiles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastq.kernels.quantize import NOT_FINITE, TINY
+from fastq.kernels.rounding import row_codes, row_extremes
+from fastq.layout.tiles import DEPTH, STEP, STEPS, TILE_ROWS
+from fastq.machine.dialect import at, cast_to, constant, kernel_function, report, stack, take, type_like
+from fastq.scheme import symmetric_scale
+
+_symmetric = kernel_function(symmetric_scale)
+
+RUNS = 4  # rows per ticket
+
+
+def floats(kind: str, wide: bool) -> Any:
+    """Quantize rows of floats and write their codes straight into tiles (of int16 if `wide`)."""
+    view = cast_to(f"{kind}*")
+    extremes = row_extremes(kind)
+    codes = row_codes(kind, "wide_tiles" if wide else "tiles")
+    size = 4 if kind == "f32" else 8
+    found_room = stack(3 * size, f"{kind}*")
+    tiny, nought = constant(kind, TINY[kind]), constant(kind, 0.0)
+    code_bytes = 2 if wide else 1
+
+    @kernel_function
+    def left_floats(job):
+        found = found_room()
+        x, scale = view(job.x), view(job.scale)
+        tile_row_bytes = (job.steps + STEPS - 1) // STEPS * TILE_ROWS * DEPTH * code_bytes
+        high = type_like(job.high, nought())
+        ticket = take(job, 1)
+        while ticket * RUNS < job.m:
+            for row in range(ticket * RUNS, min((ticket + 1) * RUNS, job.m)):
+                here = at(x, row * job.pitch)
+                extremes(here, job.k, found)
+                if found[2] != 0:
+                    report(job, NOT_FINITE)
+                scale[row] = _symmetric(max(-found[0], found[1]), high, tiny())
+                out = at(job.tiles, row // TILE_ROWS * tile_row_bytes + row % TILE_ROWS * DEPTH * code_bytes)
+                for segment in range(job.segments):
+                    first = segment * job.segment_k
+                    count = min(job.segment_k, job.k - first)
+                    total = at(job.row_sum, row * job.segments + segment)
+                    total[0] = 0
+                    place = segment * job.segment_steps * STEP
+                    zero = nought()
+                    codes(at(here, first), count, scale[row], zero, zero, -high, high, out, place, total)
+            ticket = take(job, 1)
+
+    return left_floats
+
+
+def codes(wide: bool) -> Any:
+    """Copy rows of codes into tiles; unsigned codes become signed ones by flipping their top bit."""
+    tiles_of = cast_to("i16*" if wide else "i8*")
+
+    @kernel_function
+    def left_codes(job):
+        tile_row = (job.steps + STEPS - 1) // STEPS * TILE_ROWS * DEPTH
+        ticket = take(job, 1)
+        while ticket * RUNS < job.m:
+            for row in range(ticket * RUNS, min((ticket + 1) * RUNS, job.m)):
+                here = at(job.x, row * job.pitch)
+                out = at(tiles_of(job.tiles), row // TILE_ROWS * tile_row + row % TILE_ROWS * DEPTH)
+                for segment in range(job.segments):
+                    first = segment * job.segment_k
+                    count = min(job.segment_k, job.k - first)
+                    place = segment * job.segment_steps * STEP
+                    total = 0
+                    done = 0
+                    while done < count:
+                        p = place + done
+                        inside = p % DEPTH
+                        length = min(DEPTH - inside, count - done)
+                        source = at(here, first + done)
+                        target = at(out, p // DEPTH * (TILE_ROWS * DEPTH))
+                        for i in range(length):
+                            code = ((source[i] ^ job.flip) + 128) % 256 - 128
+                            q = inside + i
+                            if wide:
+                                q = q // 4 * 4 + (q % 2) * 2 + q // 2 % 2
+                            target[q] = code
+                            total += code
+                        done += length
+                    at(job.row_sum, row * job.segments + segment)[0] = total
+            ticket = take(job, 1)
+
+    return left_codes

@@ -1,0 +1,238 @@
+"""Micro-kernels: the whole k-loop over one register block, emitted as LLVM IR.
+
+    acc[r, c] = sum over k of left[r, k] * right[k, c]        r < rows, c < 16 * blocks, int32 modulo 2**32
+
+The left operand is signed, the right one unsigned (codes are stored relative to the lowest code; the epilogue undoes
+the shift), so that one instruction of each instruction set serves every combination of signs.
+
+An :class:`Isa` states what differs between instruction sets: how four k of one row reach the registers, how a row of
+a right tile does, and how both are multiplied. The loops, the accumulators and the unpacking of low-bit weights are
+here, once. "Step" means four consecutive k: one row of 64 bytes of an 8-bit right tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from llvmlite import ir
+
+from fastq.layout.tiles import BLOCK, ROW_BYTES, STEPS, TILE_ROWS, places, tile_bytes
+from fastq.machine.dialect import I8, I16, I32, I64, ir_function, load_vector, loop, splat, store_vector
+
+
+class Shape(NamedTuple):
+    """A register block: rows x (16 * blocks) accumulators, in `chains` independent sets over alternating steps.
+
+    Small blocks need several chains to hide the latency of the multiplication.
+    """
+
+    rows: int
+    blocks: int
+    chains: int
+
+
+class Isa:
+    """An instruction set. Subclasses say what differs."""
+
+    name = ""
+    features = ""
+    width = 64  # bytes per vector register; a row of a right tile takes 64 / width of them
+    left_bytes = 1  # bytes per code in a left tile
+    max_code = 255  # highest right code for which `product` is exact
+    gemv_shapes: tuple[Shape, ...] = ()  # blocks for few rows, in order of rows
+
+    def __init__(self, rows: int, blocks: int) -> None:
+        self.rows, self.blocks = rows, blocks  # the register block for many rows
+
+    @property
+    def tag(self) -> str:
+        """What tells this instruction set from all others in the names of emitted functions."""
+        return f"{self.name}_{self.max_code}"
+
+    @property
+    def lanes(self) -> int:
+        """int32 lanes per register."""
+        return self.width // 4
+
+    @property
+    def parts(self) -> int:
+        """Registers per row of a right tile."""
+        return ROW_BYTES // self.width
+
+    @property
+    def acc_type(self) -> ir.VectorType:
+        return ir.VectorType(I32, self.lanes)
+
+    @property
+    def byte_type(self) -> ir.VectorType:
+        return ir.VectorType(I8, self.width)
+
+    def left(self, b: ir.IRBuilder, pointer: Any) -> Any:
+        """Four k of one row, in every int32 lane."""
+        word = b.load(b.bitcast(pointer, I32.as_pointer()), align=1)
+        return splat(b, word, self.lanes)
+
+    def right(self, b: ir.IRBuilder, row: Any) -> Any:
+        """A register of right codes in the form that `product` takes; it is shared by all rows."""
+        return b.bitcast(row, self.acc_type)
+
+    def product(self, b: ir.IRBuilder, acc: Any, left: Any, right: Any) -> Any:
+        """``acc + sum of the four products of each lane``."""
+        raise NotImplementedError
+
+
+def _left_pointer(b: ir.IRBuilder, isa: Isa, a: Any, step: Any, row: int) -> Any:
+    """Address of four k of one row in the left tiles (16 rows x 64 k, one after the other along K)."""
+    row_bytes = ROW_BYTES * isa.left_bytes
+    tile = b.mul(b.lshr(step, I64(4)), I64(TILE_ROWS * row_bytes))
+    inside = b.mul(b.and_(step, I64(STEPS - 1)), I64(4 * isa.left_bytes))
+    return b.gep(a, [b.add(b.add(tile, inside), I64(row * row_bytes))])
+
+
+def _store(b: ir.IRBuilder, isa: Isa, accs: list[Any], columns: int, out: Any, pitch: int) -> None:
+    """Write accumulators, ordered row by row, to a scratch of `pitch` int32 per row."""
+    per_row = columns // isa.lanes
+    for i, acc in enumerate(accs):
+        store_vector(b, acc, b.gep(out, [I64(i // per_row * pitch + i % per_row * isa.lanes)]))
+
+
+def _fold(b: ir.IRBuilder, accs: list[Any], size: int) -> list[Any]:
+    """Add up several sets of `size` accumulators."""
+    while len(accs) > size:
+        half = len(accs) // 2
+        accs = [b.add(x, y) for x, y in zip(accs[:half], accs[half:])]
+    return accs
+
+
+def _choose(b: ir.IRBuilder, shapes: tuple[Shape, ...], index: Any, emit: Callable[[Shape], None]) -> None:
+    """Emit one variant per shape and a switch between them."""
+    end = b.append_basic_block("end")
+    switch = b.switch(index, end)
+    for number, shape in enumerate(shapes):
+        block = b.append_basic_block(f"shape{shape.rows}x{shape.blocks}")
+        switch.add_case(I64(number), block)
+        b.position_at_end(block)
+        emit(shape)
+        b.branch(end)
+    b.position_at_end(end)
+
+
+def dense(isa: Isa, shapes: tuple[Shape, ...], pitch: int) -> Any:
+    """Micro-kernel over 8-bit right tiles.
+
+    ``micro(a, b, block_stride, first_step, last_step, acc, shape)``: `shape` is an index into `shapes`, `pitch` the
+    number of int32 per row of the accumulator scratch.
+    """
+    name = f"fastq_dense_{isa.tag}_{pitch}_" + "_".join(f"{s.rows}x{s.blocks}x{s.chains}" for s in shapes)
+
+    def emit(b, a, w, block_stride, first, last, out, index):
+        def one_step(shape, step, accs):
+            offset = b.shl(step, I64(6))
+            rights = []
+            for block in range(shape.blocks):
+                base = b.gep(w, [b.add(b.mul(block_stride, I64(block)), offset)])
+                for part in range(isa.parts):
+                    rights.append(isa.right(b, load_vector(b, b.gep(base, [I64(part * isa.width)]), isa.byte_type)))
+            results = []
+            for row in range(shape.rows):
+                left = isa.left(b, _left_pointer(b, isa, a, step, row))
+                mine = accs[row * len(rights) : (row + 1) * len(rights)]
+                results += [isa.product(b, acc, left, right) for acc, right in zip(mine, rights)]
+            return results
+
+        def variant(shape):
+            size = shape.rows * shape.blocks * isa.parts
+            accs = [ir.Constant(isa.acc_type, None)] * (size * shape.chains)
+            rest = first
+            if shape.chains > 1:
+
+                def steps(step, accs):
+                    sets = (accs[c * size : (c + 1) * size] for c in range(shape.chains))
+                    return [x for c, mine in enumerate(sets) for x in one_step(shape, b.add(step, I64(c)), mine)]
+
+                rest = b.sub(last, b.srem(b.sub(last, first), I64(shape.chains)))
+                accs = _fold(b, loop(b, first, rest, shape.chains, accs, steps), size)
+            accs = loop(b, rest, last, 1, accs, lambda step, accs: one_step(shape, step, accs))
+            _store(b, isa, accs, shape.blocks * BLOCK, out, pitch)
+
+        _choose(b, shapes, index, variant)
+
+    return ir_function(name, ("u8*", "u8*", "int", "int", "int", "i32*", "int"), isa.features, emit)
+
+
+def unpacked_rows(b: ir.IRBuilder, isa: Isa, bits: int, tile: Any, part: int) -> list[Any]:
+    """The 16 rows of a packed tile (one register-wide part of each), as vectors of codes.
+
+    One shift and one AND per plane bring back a row; the planes' bits are shifted right into their place in the code.
+    """
+    words = ir.VectorType(I16, isa.width // 2)
+    loaded: dict[int, Any] = {}
+    rows = []
+    for row in range(STEPS):
+        code = None
+        for place in places(bits, row):
+            vector = loaded.get(place.offset)
+            if vector is None:
+                pointer = b.gep(tile, [I64(place.offset + part * isa.width)])
+                vector = loaded[place.offset] = b.bitcast(load_vector(b, pointer, isa.byte_type), words)
+            shift = place.shift - place.target
+            # Shifting 16-bit lanes lets bits of the neighbour byte in; the mask drops them.
+            if shift > 0:
+                vector = b.lshr(vector, ir.Constant(words, [shift] * words.count))
+            elif shift < 0:
+                vector = b.shl(vector, ir.Constant(words, [-shift] * words.count))
+            mask = (2**place.width - 1) << place.target
+            piece = b.and_(vector, ir.Constant(words, [mask * 0x0101] * words.count))
+            code = piece if code is None else b.or_(code, piece)
+        rows.append(b.bitcast(code, isa.byte_type))
+    return rows
+
+
+def packed(isa: Isa, bits: int, shapes: tuple[Shape, ...], pitch: int) -> Any:
+    """Micro-kernel over whole packed tiles of one column block, unpacked in registers.
+
+    ``micro(a, tiles, first_tile, last_tile, acc, shape)``
+    """
+    name = f"fastq_packed_{isa.tag}_{bits}bit_{pitch}_" + "_".join(f"{s.rows}x{s.chains}" for s in shapes)
+
+    def emit(b, a, tiles, first, last, out, index):
+        def variant(shape):
+            size = shape.rows * isa.parts
+
+            def one_tile(t, accs):
+                accs = list(accs)
+                tile = b.gep(tiles, [b.mul(t, I64(tile_bytes(bits)))])
+                for part in range(isa.parts):
+                    for step, codes in enumerate(unpacked_rows(b, isa, bits, tile, part)):
+                        right = isa.right(b, codes)
+                        for row in range(shape.rows):
+                            left = isa.left(b, _left_pointer(b, isa, a, b.add(b.shl(t, I64(4)), I64(step)), row))
+                            i = step % shape.chains * size + row * isa.parts + part
+                            accs[i] = isa.product(b, accs[i], left, right)
+                return accs
+
+            zeros = [ir.Constant(isa.acc_type, None)] * (size * shape.chains)
+            _store(b, isa, _fold(b, loop(b, first, last, 1, zeros, one_tile), size), BLOCK, out, pitch)
+
+        _choose(b, shapes, index, variant)
+
+    return ir_function(name, ("u8*", "u8*", "int", "int", "i32*", "int"), isa.features, emit)
+
+
+def unpack(isa: Isa, bits: int) -> Any:
+    """``unpack(dense, packed, tiles)``: turn packed tiles into 8-bit tiles."""
+    name = f"fastq_unpack_{isa.tag}_{bits}bit"
+
+    def emit(b, out, tiles, count):
+        def one_tile(t, _):
+            tile = b.gep(tiles, [b.mul(t, I64(tile_bytes(bits)))])
+            target = b.gep(out, [b.mul(t, I64(STEPS * ROW_BYTES))])
+            for part in range(isa.parts):
+                for step, row in enumerate(unpacked_rows(b, isa, bits, tile, part)):
+                    store_vector(b, row, b.gep(target, [I64(step * ROW_BYTES + part * isa.width)]))
+            return []
+
+        loop(b, I64(0), count, 1, [], one_tile)
+
+    return ir_function(name, ("u8*", "u8*", "int"), isa.features, emit)

@@ -1,0 +1,243 @@
+"""Extremes and codes of runs of floats, as IR over vectors of 16.
+
+These functions carry no instruction set: LLVM turns vectors of 16 into what the host has, and the results are the same
+bits everywhere, since minimum, maximum, subtraction, division and rounding to even are exact or correctly rounded.
+
+A multiplication by the reciprocal would save the division, but its result differs at ties (2.5 steps may become
+2.5000002); see the tests for such numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+
+from fastq.layout.tiles import DEPTH, TILE_ROWS
+from fastq.machine.dialect import (
+    F32,
+    F64,
+    I8,
+    I16,
+    I32,
+    I64,
+    declare,
+    ir_function,
+    load_vector,
+    loop,
+    splat,
+    store_vector,
+)
+
+LANES = 16
+FLOATS = {"f32": F32, "f64": F64}
+BITS = {"f32": I32, "f64": I64}
+MAGNITUDE = {"f32": 0x7FFFFFFF, "f64": 0x7FFFFFFFFFFFFFFF}
+INFINITY = {"f32": 0x7F800000, "f64": 0x7FF0000000000000}
+
+
+def _typed(b: ir.IRBuilder, pointer: Any, index: Any, element: ir.Type) -> Any:
+    return b.gep(b.bitcast(pointer, element.as_pointer()), [index])
+
+
+def _extend(b: ir.IRBuilder, kind: str, value: Any, state: list[Any]) -> list[Any]:
+    """Take a value (scalar or vector) into the running minimum, maximum and largest magnitude (as an integer)."""
+    low, high, size = state
+    ints = BITS[kind] if not isinstance(value.type, ir.VectorType) else ir.VectorType(BITS[kind], value.type.count)
+    mask = ir.Constant(ints, MAGNITUDE[kind] if ints is BITS[kind] else [MAGNITUDE[kind]] * ints.count)
+    bits = b.and_(b.bitcast(value, ints), mask)
+    return [
+        b.select(b.fcmp_ordered("<", value, low), value, low),
+        b.select(b.fcmp_ordered(">", value, high), value, high),
+        b.select(b.icmp_unsigned(">", bits, size), bits, size),
+    ]
+
+
+def row_extremes(kind: str) -> Any:
+    """``row_extremes(x, n, out)``: out[0], out[1] = min, max of n > 0 floats; out[2] = 1 if one is not finite, or 0."""
+    element, ints = FLOATS[kind], BITS[kind]
+    vector = ir.VectorType(element, LANES)
+
+    def emit(b, x, n, out):
+        first = b.load(b.bitcast(x, element.as_pointer()), align=1)
+        start = [splat(b, first, LANES)] * 2 + [ir.Constant(ir.VectorType(ints, LANES), None)]
+        bulk = b.and_(n, I64(-2 * LANES))
+
+        def two(i, state):
+            # Two chains: one alone would wait for the latency of the comparisons.
+            a = _extend(b, kind, load_vector(b, _typed(b, x, i, element), vector), state[:3])
+            c = _extend(b, kind, load_vector(b, _typed(b, x, b.add(i, I64(LANES)), element), vector), state[3:])
+            return a + c
+
+        state = loop(b, I64(0), bulk, 2 * LANES, start * 2, two)
+        scalars = [first, first, ir.Constant(ints, 0)]
+        for chain in (state[:3], state[3:]):
+            for lane in range(LANES):
+                low, high, size = (b.extract_element(v, I32(lane)) for v in chain)
+                scalars = [
+                    b.select(b.fcmp_ordered("<", low, scalars[0]), low, scalars[0]),
+                    b.select(b.fcmp_ordered(">", high, scalars[1]), high, scalars[1]),
+                    b.select(b.icmp_unsigned(">", size, scalars[2]), size, scalars[2]),
+                ]
+
+        def one(i, state):
+            return _extend(b, kind, b.load(_typed(b, x, i, element), align=1), state)
+
+        low, high, size = loop(b, bulk, n, 1, scalars, one)
+        b.store(low, _typed(b, out, I64(0), element))
+        b.store(high, _typed(b, out, I64(1), element))
+        broken = b.icmp_unsigned(">=", size, ir.Constant(ints, INFINITY[kind]))
+        b.store(b.uitofp(broken, element), _typed(b, out, I64(2), element))
+
+    return ir_function(f"fastq_row_extremes_{kind}", (f"{kind}*", "int", f"{kind}*"), "", emit)
+
+
+def column_extremes(kind: str) -> Any:
+    """``column_extremes(x, pitch, rows, columns, low, high, flag)``: minima and maxima down the columns.
+
+    `pitch` is in elements; `flag[0]` is set to 1 if some element is not finite.
+    """
+    element, ints = FLOATS[kind], BITS[kind]
+
+    def emit(b, x, pitch, rows, columns, low, high, flag):
+        def strip(vector):
+            int_type = ints if vector is element else ir.VectorType(ints, LANES)
+
+            def columns_at(j, sizes):
+                def down(i, state):
+                    place = _typed(b, x, b.add(b.mul(i, pitch), j), element)
+                    return _extend(b, kind, load_vector(b, place, vector), state)
+
+                first = load_vector(b, _typed(b, x, j, element), vector)
+                lowest, highest, size = loop(b, I64(0), rows, 1, [first, first, ir.Constant(int_type, None)], down)
+                store_vector(b, lowest, _typed(b, low, j, element))
+                store_vector(b, highest, _typed(b, high, j, element))
+                return [b.select(b.icmp_unsigned(">", size, sizes[0]), size, sizes[0])]
+
+            return columns_at
+
+        bulk = b.and_(columns, I64(-LANES))
+        (sizes,) = loop(
+            b,
+            I64(0),
+            bulk,
+            LANES,
+            [ir.Constant(ir.VectorType(ints, LANES), None)],
+            strip(ir.VectorType(element, LANES)),
+        )
+        size = b.extract_element(sizes, I32(0))
+        for lane in range(1, LANES):
+            other = b.extract_element(sizes, I32(lane))
+            size = b.select(b.icmp_unsigned(">", other, size), other, size)
+        (size,) = loop(b, bulk, columns, 1, [size], strip(element))
+        with b.if_then(b.icmp_unsigned(">=", size, ir.Constant(ints, INFINITY[kind]))):
+            b.store(I64(1), flag)
+
+    kinds = (f"{kind}*", "int", "int", "int", f"{kind}*", f"{kind}*", "i64*")
+    return ir_function(f"fastq_column_extremes_{kind}", kinds, "", emit)
+
+
+def _codes(b: ir.IRBuilder, kind: str, x: Any, scale: Any, zero: Any, offset: Any, low: Any, high: Any) -> Any:
+    """``clip(rint((x - offset) / scale) + zero, low, high)`` as int32, of a scalar or a vector."""
+    value_type = x.type
+    rint = declare(b, "llvm.rint." + _mangled(value_type), value_type, [value_type])
+    value = b.fadd(b.call(rint, [b.fdiv(b.fsub(x, offset), scale)]), zero)
+    value = b.select(b.fcmp_ordered("<", value, low), low, value)
+    value = b.select(b.fcmp_ordered(">", value, high), high, value)
+    ints = ir.VectorType(I32, value_type.count) if isinstance(value_type, ir.VectorType) else I32
+    return b.fptosi(value, ints)
+
+
+def _mangled(value_type: ir.Type) -> str:
+    if isinstance(value_type, ir.VectorType):
+        return f"v{value_type.count}{_mangled(value_type.element)}"
+    return {"float": "f32", "double": "f64"}[str(value_type)]
+
+
+def _horizontal_sum(b: ir.IRBuilder, vector: Any) -> Any:
+    total = b.extract_element(vector, I32(0))
+    for lane in range(1, vector.type.count):
+        total = b.add(total, b.extract_element(vector, I32(lane)))
+    return total
+
+
+# Places of four k inside a 16-bit left tile: even k first, which is how a 16-bit product takes them apart.
+PAIRED = (0, 2, 1, 3)
+
+
+def row_codes(kind: str, target: str = "row") -> Any:
+    """``row_codes(x, n, scale, zero, offset, low, high, out, place, total)``: codes of a run under one set of parameters.
+
+    `target` says where codes go: ``"row"`` to consecutive bytes from `place` on, ``"tiles"`` to a row of left tiles of
+    int8, ``"wide_tiles"`` to one of int16 (:data:`PAIRED`). Their sum is added to ``total[0]``.
+    """
+    element = FLOATS[kind]
+    vector = ir.VectorType(element, LANES)
+    width = 2 if target == "wide_tiles" else 1
+    code_type = I16 if width == 2 else I8
+
+    def emit(b, x, n, scale, zero, offset, low, high, out, place, total):
+        scalars = (scale, zero, offset, low, high)
+        vectors = tuple(splat(b, v, LANES) for v in scalars)
+
+        def address(p):
+            if target != "row":
+                tile = b.mul(b.ashr(p, I64(6)), I64(TILE_ROWS * DEPTH))
+                p = b.add(tile, b.and_(p, I64(DEPTH - 1)))
+            return b.gep(b.bitcast(out, code_type.as_pointer()), [p])
+
+        def sixteen(i, sums):
+            codes = _codes(b, kind, load_vector(b, _typed(b, x, i, element), vector), *vectors)
+            narrow = b.trunc(codes, ir.VectorType(code_type, LANES))
+            if width == 2:
+                order = [4 * (i // 4) + PAIRED[i % 4] for i in range(LANES)]
+                narrow = b.shuffle_vector(narrow, narrow, ir.Constant(ir.VectorType(I32, LANES), order))
+            store_vector(b, narrow, address(b.add(place, i)))
+            return [b.add(sums[0], codes)]
+
+        def one(i, sums):
+            code = _codes(b, kind, b.load(_typed(b, x, i, element), align=1), *scalars)
+            p = b.add(place, i)
+            if width == 2:
+                low_bit, high_bit = b.and_(p, I64(1)), b.and_(b.lshr(p, I64(1)), I64(1))
+                p = b.or_(b.and_(p, I64(-4)), b.or_(b.shl(low_bit, I64(1)), high_bit))
+            b.store(b.trunc(code, code_type), address(p))
+            return [b.add(sums[0], code)]
+
+        bulk = b.and_(n, I64(-LANES))
+        if target != "row":
+            # A vector must not cross the end of a tile.
+            aligned = b.icmp_signed("==", b.and_(place, I64(LANES - 1)), I64(0))
+            bulk = b.select(aligned, bulk, I64(0))
+        (sums,) = loop(b, I64(0), bulk, LANES, [ir.Constant(ir.VectorType(I32, LANES), None)], sixteen)
+        (rest,) = loop(b, bulk, n, 1, [_horizontal_sum(b, sums)], one)
+        b.store(b.add(b.load(total), rest), total)
+
+    kinds = (f"{kind}*", "int", kind, kind, kind, kind, kind, "u8*", "int", "i32*")
+    return ir_function(f"fastq_row_codes_{kind}_{target}", kinds, "", emit)
+
+
+def column_codes(kind: str) -> Any:
+    """``column_codes(x, n, scale, zero, offset, low, high, out)``: codes of a run with parameters per element."""
+    element = FLOATS[kind]
+
+    def emit(b, x, n, scale, zero, offset, low, high, out):
+        def part(value_type):
+            vector = isinstance(value_type, ir.VectorType)
+            bounds = [splat(b, v, LANES) if vector else v for v in (low, high)]
+            byte = ir.VectorType(I8, LANES) if vector else I8
+
+            def body(i, _):
+                values = [load_vector(b, _typed(b, p, i, element), value_type) for p in (x, scale, zero, offset)]
+                codes = _codes(b, kind, values[0], values[1], values[2], values[3], *bounds)
+                store_vector(b, b.trunc(codes, byte), b.gep(out, [i]))
+                return []
+
+            return body
+
+        bulk = b.and_(n, I64(-LANES))
+        loop(b, I64(0), bulk, LANES, [], part(ir.VectorType(element, LANES)))
+        loop(b, bulk, n, 1, [], part(element))
+
+    kinds = (f"{kind}*", "int", f"{kind}*", f"{kind}*", f"{kind}*", kind, kind, "u8*")
+    return ir_function(f"fastq_column_codes_{kind}", kinds, "", emit)

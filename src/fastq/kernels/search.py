@@ -1,0 +1,112 @@
+"""The search of :mod:`fastq.kernels.descent`, compiled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+
+from fastq.kernels.descent import CODE, CODE_CODE, NOISE, SUMS, VALUE, VALUE_CODE, make_better, make_search
+from fastq.kernels.rounding import LANES
+from fastq.machine.dialect import (
+    FLOATS,
+    I32,
+    I64,
+    at,
+    cast_to,
+    constant,
+    declare,
+    ir_function,
+    kernel_function,
+    load_vector,
+    loop,
+    round_even,
+    splat,
+    stack,
+    take,
+    type_like,
+)
+
+
+def _trial(kind: str) -> Any:
+    """One pass over a run: sums in 16 lanes, lane i taking elements i, i + 16, ...; then over lanes; then the rest.
+
+    The order is fixed, so that the search comes to the same parameters on every CPU.
+    """
+    element = FLOATS[kind]
+    vector = ir.VectorType(element, LANES)
+
+    def emit(b, x, n, factor, scale, zero, offset, low, high, out):
+        inverse = b.fdiv(ir.Constant(element, 1.0), scale)
+        scalars = (factor, scale, inverse, zero, offset, low, high)
+
+        def part(value_type):
+            is_vector = isinstance(value_type, ir.VectorType)
+            f, s, inv, z, o, lo, hi = (splat(b, v, LANES) for v in scalars) if is_vector else scalars
+            name = f"v{LANES}{kind}" if is_vector else kind
+            rint = declare(b, f"llvm.rint.{name}", value_type, [value_type])
+
+            def body(i, sums):
+                place = b.gep(b.bitcast(x, element.as_pointer()), [i])
+                value = b.fsub(b.fmul(load_vector(b, place, value_type), f), o)
+                code = b.fadd(b.call(rint, [b.fmul(value, inv)]), z)
+                code = b.select(b.fcmp_ordered("<", code, lo), lo, code)
+                code = b.select(b.fcmp_ordered(">", code, hi), hi, code)
+                code = b.fsub(code, z)
+                rest = b.fsub(value, b.fmul(s, code))
+                terms = {
+                    NOISE: b.fmul(rest, rest),
+                    VALUE_CODE: b.fmul(value, code),
+                    CODE_CODE: b.fmul(code, code),
+                    CODE: code,
+                    VALUE: value,
+                }
+                return [b.fadd(sums[i], terms[i]) for i in range(SUMS)]
+
+            return body
+
+        bulk = b.and_(n, I64(-LANES))
+        lanes = loop(b, I64(0), bulk, LANES, [ir.Constant(vector, None)] * SUMS, part(vector))
+        totals = []
+        for v in lanes:
+            total = b.extract_element(v, I32(0))
+            for lane in range(1, LANES):
+                total = b.fadd(total, b.extract_element(v, I32(lane)))
+            totals.append(total)
+        totals = loop(b, bulk, n, 1, totals, part(element))
+        for i, total in enumerate(totals):
+            b.store(total, b.gep(b.bitcast(out, element.as_pointer()), [I64(i)]))
+
+    kinds = (f"{kind}*", "int", kind, kind, kind, kind, kind, kind, f"{kind}*")
+    return ir_function(f"fastq_trial_{kind}", kinds, "", emit)
+
+
+def runs(kind: str) -> Any:
+    """Improve the parameters of each run."""
+    floats = cast_to(f"{kind}*")
+    size = 4 if kind == "f32" else 8
+    sums_room, best_room = stack(SUMS * size, f"{kind}*"), stack(4 * size, f"{kind}*")
+    trial = _trial(kind)
+    better = kernel_function(make_better(trial))
+    search = kernel_function(make_search(trial, better, round_even, type_like))
+    nought = constant(kind, 0.0)
+
+    @kernel_function
+    def search_runs(job):
+        sums, best = sums_room(), best_room()
+        x, scale, zero, offset = floats(job.x), floats(job.scale), floats(job.zero), floats(job.offset)
+        minimum, maximum, factors = floats(job.minimum), floats(job.maximum), floats(job.factor)
+        low, high = type_like(job.low, nought()), type_like(job.high, nought())
+        run = take(job, 1)
+        while run < job.runs:
+            factor = factors[run]
+            if factor > 0:
+                best[1], best[2], best[3] = scale[run] * factor, zero[run], offset[run] * factor
+                here = at(x, run * job.n)
+                search(
+                    here, job.n, factor, job.scheme, minimum[run] * factor, maximum[run] * factor, low, high, sums, best
+                )
+                scale[run], zero[run], offset[run] = best[1] / factor, best[2], best[3] / factor
+            run = take(job, 1)
+
+    return search_runs

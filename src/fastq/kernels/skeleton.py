@@ -1,0 +1,99 @@
+"""The loops around the micro-kernels: blocks of the output drawn from a ticket, segments of K, the epilogue."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastq.kernels.epilogue import SIZES, epilogue
+from fastq.kernels.micro import Isa, Shape, dense, packed, unpack
+from fastq.layout.tiles import BLOCK, DEPTH, STEPS, TILE_ROWS, tile_bytes
+from fastq.machine.dialect import arrive, at, kernel_function, stack, take
+
+DENSE_TILE = tile_bytes(8)
+
+
+def gemm(isa: Isa, bits: int, output: str) -> Any:
+    """Many rows: a panel of column blocks stays in the L2 cache while the rows of a chunk pass by.
+
+    A low-bit panel is unpacked once into this thread's scratch and then used like an 8-bit one.
+    """
+    rows, panel = isa.rows, isa.blocks
+    pitch = panel * BLOCK
+    micro = dense(isa, tuple(Shape(rows, n + 1, 1) for n in range(panel)), pitch)
+    finish = epilogue(isa.features, isa.tag, output, pitch)
+    widen = unpack(isa, bits) if bits < 8 else None
+    acc_room, sum_room = stack(rows * pitch * 4, "i32*"), stack(rows * pitch * SIZES[output])
+    left_row, left_tile = DEPTH * isa.left_bytes, TILE_ROWS * DEPTH * isa.left_bytes
+    packed_tile = tile_bytes(bits)
+
+    @kernel_function
+    def gemm_kernel(job):
+        acc, sums = acc_room(), sum_room()
+        tiles = (job.steps + STEPS - 1) // STEPS
+        blocks = job.columns // BLOCK
+        panels = (blocks + panel - 1) // panel
+        chunks = (job.m + job.row_chunk - 1) // job.row_chunk
+        block_stride = tiles * DENSE_TILE
+        scratch = at(job.scratch, arrive(job, 1) * job.scratch_bytes)
+        ticket = take(job, 1)
+        while ticket < panels * chunks:
+            block = (ticket % panels) * panel
+            width = min(panel, blocks - block)
+            right = at(job.right, block * tiles * packed_tile)
+            if bits < 8:
+                widen(scratch, right, width * tiles)
+                right = scratch
+            begin = (ticket // panels) * job.row_chunk
+            for row in range(begin, min(begin + job.row_chunk, job.m), rows):
+                left = at(job.left, row // TILE_ROWS * tiles * left_tile + row % TILE_ROWS * left_row)
+                for segment in range(job.segments):
+                    step = segment * job.segment_steps
+                    end = min(step + job.segment_steps, job.steps)
+                    micro(left, right, block_stride, step, end, acc, width - 1)
+                    finish(job, acc, sums, row, min(rows, job.m - row), block, width, segment)
+            ticket = take(job, 1)
+
+    return gemm_kernel
+
+
+def gemv(isa: Isa, bits: int, output: str) -> Any:
+    """Few rows: the weights stream by once and are unpacked in registers."""
+    shapes = isa.gemv_shapes
+    pitch = BLOCK
+    micro = dense(isa, shapes, pitch)
+    micro_packed = packed(isa, bits, shapes, pitch) if bits < 8 else None
+    widen = unpack(isa, bits) if bits < 8 else None
+    finish = epilogue(isa.features, isa.tag, output, pitch)
+    most = max(shape.rows for shape in shapes)
+    acc_room, sum_room = stack(most * pitch * 4, "i32*"), stack(most * pitch * SIZES[output])
+    two, four, eight = (next((i for i, s in enumerate(shapes) if s.rows >= r), 0) for r in (2, 3, 5))
+    packed_tile = tile_bytes(bits)
+
+    @kernel_function
+    def gemv_kernel(job):
+        acc, sums = acc_room(), sum_room()
+        tiles = (job.steps + STEPS - 1) // STEPS
+        blocks = job.columns // BLOCK
+        chunks = (blocks + job.block_chunk - 1) // job.block_chunk
+        shape = 0 if job.m == 1 else two if job.m == 2 else four if job.m <= 4 else eight
+        whole_tiles = job.segments == 1 or job.segment_steps % STEPS == 0
+        scratch = at(job.scratch, arrive(job, 1) * job.scratch_bytes)
+        ticket = take(job, 1)
+        while ticket < chunks:
+            for block in range(ticket * job.block_chunk, min((ticket + 1) * job.block_chunk, blocks)):
+                right = at(job.right, block * tiles * packed_tile)
+                if bits < 8 and not whole_tiles:
+                    widen(scratch, right, tiles)
+                for segment in range(job.segments):
+                    step = segment * job.segment_steps
+                    end = min(step + job.segment_steps, job.steps)
+                    if bits == 8:
+                        micro(job.left, right, 0, step, end, acc, shape)
+                    elif whole_tiles:
+                        micro_packed(job.left, right, step // STEPS, (end + STEPS - 1) // STEPS, acc, shape)
+                    else:
+                        micro(job.left, scratch, 0, step, end, acc, shape)
+                    finish(job, acc, sums, 0, job.m, block, 1, segment)
+            ticket = take(job, 1)
+
+    return gemv_kernel

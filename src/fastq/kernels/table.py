@@ -1,0 +1,126 @@
+"""The table of kernels: dispatch, tests and benchmarks all read it.
+
+A *unit* is what an instruction set has for some widths of the right codes. From each unit come a GEMM and a GEMV kernel
+per width and output type. A new CPU is one file of micro-kernel differences and a few rows here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from fastq.kernels import jobs
+from fastq.machine.job import Job
+
+OUTPUTS = ("int32", "float32", "float64")
+
+
+class Unit(NamedTuple):
+    """A row of the table."""
+
+    name: str
+    isa: str
+    bits: range  # widths of the right codes that it multiplies exactly
+    left_bytes: int  # 1: left tiles of int8; 2: of int16, in the order k0 k2 k1 k3
+    rows: int  # register block for many rows: rows x (16 * blocks) columns
+    blocks: int
+    few: int  # up to so many rows the GEMV kernel takes over
+    rate: float  # 10^9 operations per second and core, roughly; the planner weighs threads with it
+    where: str  # module:class of the micro-kernel's differences
+
+
+UNITS = (
+    Unit("avx512vnni", "avx512vnni", range(2, 9), 1, 8, 3, 8, 500.0, "avx512vnni:Avx512Vnni"),
+    Unit("avx2", "avx2", range(8, 9), 2, 4, 1, 4, 100.0, "avx2:Avx2"),
+    Unit("avx2narrow", "avx2", range(2, 8), 1, 4, 1, 4, 120.0, "avx2:Avx2Narrow"),
+    Unit("portable", "portable", range(2, 9), 1, 4, 1, 4, 20.0, "portable:Portable"),
+)
+
+# What a CPU must have for each instruction set, best first. The reference needs nothing, not even a compiler.
+ISAS: dict[str, tuple[str, ...]] = {
+    "avx512vnni": ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni"),
+    "avx2": ("avx2",),
+    "portable": (),
+    "reference": (),
+}
+
+
+def unit_for(isa: str, bits: int) -> Unit:
+    """The row that multiplies right codes of this width on this instruction set."""
+    return next(unit for unit in UNITS if unit.isa == isa and bits in unit.bits)
+
+
+class Entry(NamedTuple):
+    """A kernel as :func:`fastq.machine.jit.kernel` takes it."""
+
+    name: str
+    make: Callable[[], tuple[Any, type[Job]]]
+
+
+def matmul(unit: Unit, shape: str, bits: int, output: str) -> Entry:
+    """The kernel of a unit; `shape` is ``"gemm"`` or ``"gemv"``."""
+
+    def make() -> tuple[Any, type[Job]]:
+        from fastq.kernels import skeleton
+
+        module, name = unit.where.split(":")
+        isa = getattr(import_module(f"fastq.kernels.{module}"), name)(unit.rows, unit.blocks)
+        return getattr(skeleton, shape)(isa, bits, output), jobs.MatmulJob
+
+    return Entry(f"{shape}_{unit.name}_{bits}bit_{output}", make)
+
+
+def left_floats(kind: str, left_bytes: int) -> Entry:
+    """Quantize rows of floats (``"f32"``, ``"f64"``) into left tiles."""
+
+    def make() -> tuple[Any, type[Job]]:
+        from fastq.kernels import left
+
+        return left.floats(kind, left_bytes == 2), jobs.LeftJob
+
+    return Entry(f"left_{kind}_{8 * left_bytes}bit", make)
+
+
+def left_codes(left_bytes: int) -> Entry:
+    """Copy rows of codes into left tiles."""
+
+    def make() -> tuple[Any, type[Job]]:
+        from fastq.kernels import left
+
+        return left.codes(left_bytes == 2), jobs.LeftJob
+
+    return Entry(f"left_codes_{8 * left_bytes}bit", make)
+
+
+def right_pack(bits: int) -> Entry:
+    """Pack codes into right tiles."""
+
+    def make() -> tuple[Any, type[Job]]:
+        from fastq.kernels import right
+
+        return right.pack(bits), jobs.RightJob
+
+    return Entry(f"right_pack_{bits}bit", make)
+
+
+def quantize(which: str, kind: str) -> Entry:
+    """A quantization kernel: ``"rows"``, ``"columns"`` or ``"choices"``."""
+
+    def make() -> tuple[Any, type[Job]]:
+        from fastq.kernels import quantize
+
+        return getattr(quantize, which)(kind), jobs.QuantizeJob
+
+    return Entry(f"quantize_{which}_{kind}", make)
+
+
+def search(kind: str) -> Entry:
+    """Search the parameters with the smallest squared error."""
+
+    def make() -> tuple[Any, type[Job]]:
+        from fastq.kernels import search
+
+        return search.runs(kind), jobs.SearchJob
+
+    return Entry(f"search_{kind}", make)

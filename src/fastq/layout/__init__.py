@@ -1,0 +1,1 @@
+"""Where codes lie in memory."""

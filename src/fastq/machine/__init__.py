@@ -1,0 +1,1 @@
+"""The machine: its instruction sets, its threads, and compiling for it."""

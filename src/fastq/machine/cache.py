@@ -1,0 +1,90 @@
+"""The kernel cache: object code on disk, one file per kernel.
+
+Files live in a folder whose name is a hash of everything that the code depends on: fastq's own sources, the versions
+of Numba and llvmlite, the CPU with its features, and Numba's settings. A file is written under another name and then
+renamed, and carries a checksum, so that processes may share the folder and a torn file is noticed. Whatever goes wrong
+here costs a compilation, never a result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pathlib
+import sys
+import tempfile
+
+MAGIC = b"fastq kernel 1\n"
+
+
+def root() -> pathlib.Path | None:
+    """The cache folder of this user: ``FASTQ_CACHE_DIR``, or the platform's place; None where it is switched off."""
+    chosen = os.environ.get("FASTQ_CACHE_DIR")
+    if chosen is not None:
+        return None if chosen in ("", "off") else pathlib.Path(chosen)
+    home = os.path.expanduser("~")
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA", home)
+    elif sys.platform == "darwin":
+        base = os.path.join(home, "Library", "Caches")
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")
+    return pathlib.Path(base) / "fastq"
+
+
+def stamp(*facts: str) -> str:
+    """A hash of fastq's sources, Numba's settings in the environment and the given facts."""
+    package = pathlib.Path(__file__).resolve().parent.parent
+    digest = hashlib.sha256()
+    for room in ("machine", "layout", "kernels"):
+        for source in sorted((package / room).glob("*.py")):
+            digest.update(source.name.encode() + source.read_bytes())
+    settings = sorted(f"{k}={v}" for k, v in os.environ.items() if k.startswith("NUMBA_"))
+    for fact in (*settings, *facts):
+        digest.update(b"\0" + fact.encode())
+    return digest.hexdigest()[:24]
+
+
+class Cache:
+    """Object code by kernel name, below one folder; without a usable folder it is always empty."""
+
+    def __init__(self, folder: pathlib.Path | None) -> None:
+        self.folder = folder if folder is not None and _usable(folder) else None
+
+    def load(self, name: str) -> tuple[str, bytes] | None:
+        """The symbol and object code of a kernel, or None."""
+        if self.folder is None:
+            return None
+        try:
+            text = (self.folder / f"{name}.kernel").read_bytes()
+            head, checksum, symbol, code = text.split(b"\n", 3)
+        except (OSError, ValueError):
+            return None
+        if head + b"\n" != MAGIC or hashlib.sha256(symbol + code).hexdigest().encode() != checksum:
+            return None
+        return symbol.decode(), code
+
+    def store(self, name: str, symbol: str, code: bytes) -> None:
+        """Keep a kernel; a folder that cannot be written is left alone."""
+        if self.folder is None:
+            return
+        checksum = hashlib.sha256(symbol.encode() + code).hexdigest().encode()
+        temporary = None
+        try:
+            with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".", delete=False) as file:
+                temporary = file.name
+                file.write(MAGIC + checksum + b"\n" + symbol.encode() + b"\n" + code)
+            os.replace(temporary, self.folder / f"{name}.kernel")
+        except OSError:
+            if temporary is not None:
+                pathlib.Path(temporary).unlink(missing_ok=True)
+
+
+def _usable(folder: pathlib.Path) -> bool:
+    """Make the folder; code is loaded only from a place that belongs to this user and nobody else may write to."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        info = folder.stat()
+    except OSError:
+        return False
+    return not hasattr(os, "getuid") or (info.st_uid == os.getuid() and not info.st_mode & 0o022)

@@ -1,0 +1,80 @@
+"""What this CPU can do, and which instruction set is in use."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from functools import cache
+
+from fastq.errors import IsaError
+
+
+@cache
+def features() -> frozenset[str]:
+    """Names of the instruction set extensions that CPU and operating system support.
+
+    On x86 they are what CPUID and XGETBV say, read through LLVM; AMX would need the kernel's permission as well.
+    """
+    import llvmlite.binding as llvm
+
+    return frozenset(name for name, there in llvm.get_host_cpu_features().items() if there)
+
+
+def cpu_name() -> str:
+    """The CPU's name as a person would know it."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def available(needs: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """Those instruction sets of a table ``{name: features needed}`` that this CPU has, in the table's order."""
+    return tuple(isa for isa, wanted in needs.items() if features().issuperset(wanted))
+
+
+_forced: str | None = None
+
+
+def force(isa: str | None) -> None:
+    """Use this instruction set from now on; None goes back to ``FASTQ_ISA`` or the best."""
+    global _forced
+    _forced = isa
+    chosen.cache_clear()
+
+
+def _choose(needs: Mapping[str, tuple[str, ...]]) -> str:
+    have = available(needs)
+    wanted = _forced or os.environ.get("FASTQ_ISA")
+    if not wanted:
+        return have[0]
+    if wanted not in have:
+        known = "is not one that fastq knows" if wanted not in needs else "needs what this CPU lacks"
+        source = "the forced instruction set" if _forced else "FASTQ_ISA"
+        raise IsaError(
+            f"{source} must be an instruction set that this CPU has, one of {', '.join(have)}; got {wanted!r}, which {known}"
+        )
+    return wanted
+
+
+class _Chosen:
+    """The instruction set in use, looked up once."""
+
+    def __init__(self) -> None:
+        self._isa: str | None = None
+
+    def __call__(self, needs: Mapping[str, tuple[str, ...]]) -> str:
+        if self._isa is None:
+            self._isa = _choose(needs)
+        return self._isa
+
+    def cache_clear(self) -> None:
+        self._isa = None
+
+
+chosen = _Chosen()

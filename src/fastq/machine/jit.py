@@ -1,0 +1,155 @@
+"""Compiling kernels, once, and keeping their machine code.
+
+A kernel is an ``@njit`` function of one job pointer (see :mod:`fastq.machine.job`). Numba compiles it; what is kept, in
+memory and on disk, is the object code. Loading object code takes llvmlite alone, a few milliseconds and no Numba, so
+that a new process with a warm cache starts fast (0.1 s instead of the 0.6 s of Numba's own cache, most of which is
+Numba's import). It also makes a kernel call cheap: a ctypes call with one pointer, which gives up the GIL.
+
+Object code that refers to a symbol which the process lacks would end the process when it is linked. So a kernel may
+call nothing but what :data:`ALLOWED_CALLS` names, and that is checked before the code is kept.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+from fastq.machine.cache import Cache, root, stamp
+from fastq.machine.job import Job
+
+ALLOWED_CALLS = frozenset({"memcpy", "memset", "memmove"})
+
+# Numba's calling convention: int status(return slot *, exception slot *, arguments...).
+_PROTOTYPE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+
+
+class Kernel:
+    """A compiled kernel."""
+
+    __slots__ = ("_call", "address", "name")
+
+    def __init__(self, name: str, address: int) -> None:
+        self.name, self.address = name, address
+        self._call = _PROTOTYPE(address)
+
+    def __call__(self, job: Job) -> None:
+        """Run the kernel on the calling thread, without the GIL."""
+        slots = (ctypes.c_void_p * 2)()
+        place = ctypes.addressof(slots)
+        self._call(place, place + 8, ctypes.addressof(job))
+
+    def __repr__(self) -> str:
+        return f"<fastq kernel {self.name}>"
+
+
+class _Compiler:
+    """What belongs to one process: the LLVM engine that holds the code, the cache, the kernels by name."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.kernels: dict[str, Kernel] = {}
+        self.compiled: list[str] = []  # names of kernels that were not in the cache
+        self.engine: Any = None
+        self.cache = Cache(None)
+
+    def start(self) -> None:
+        import llvmlite
+        import llvmlite.binding as llvm
+
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        machine = llvm.Target.from_default_triple().create_target_machine(opt=3, jit=True, codemodel="jitdefault")
+        self.engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+        folder = root()
+        if folder is not None:
+            cpu = f"{llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"
+            self.cache = Cache(folder / stamp(version("numba"), llvmlite.__version__, cpu))
+
+    def load(self, name: str, symbol: str, code: bytes) -> Kernel:
+        import llvmlite.binding as llvm
+
+        self.engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+        self.engine.finalize_object()
+        return Kernel(name, self.engine.get_function_address(symbol))
+
+
+_compiler = _Compiler()
+
+
+def kernel(name: str, make: Callable[[], tuple[Any, type[Job]]]) -> Kernel:
+    """The kernel of this name: from memory, from the cache, or compiled now.
+
+    Parameters
+    ----------
+    name : str
+        Unique name, a valid file name; it tells all parameters that `make` is closed over.
+    make : callable
+        Gives the ``@kernel_function`` and the job class that it takes. Called only when the kernel must be compiled.
+    """
+    found = _compiler.kernels.get(name)
+    if found is not None:
+        return found
+    with _compiler.lock:
+        found = _compiler.kernels.get(name)
+        if found is None:
+            if _compiler.engine is None:
+                _compiler.start()
+            entry = _compiler.cache.load(name)
+            if entry is None:
+                entry = _compile(*make())
+                _compiler.compiled.append(name)
+                _compiler.cache.store(name, *entry)
+            found = _compiler.kernels[name] = _compiler.load(name, *entry)
+    return found
+
+
+def compiled_names() -> tuple[str, ...]:
+    """The kernels that this process had to compile, in order; the others came out of the cache."""
+    return tuple(_compiler.compiled)
+
+
+def loaded_count() -> int:
+    """How many kernels this process has loaded or compiled."""
+    return len(_compiler.kernels)
+
+
+def cache_folder() -> str:
+    """Where this process keeps compiled kernels, in words."""
+    if _compiler.engine is None:
+        return str(root() or "off")
+    return str(_compiler.cache.folder or "none (switched off, or not a folder that only this user can write to)")
+
+
+def _compile(function: Any, job: type[Job]) -> tuple[str, bytes]:
+    import numba
+
+    from fastq.machine.dialect import JobType
+
+    # Numba makes wrappers for Python and C by default; they refer to Python's API and to Numba's runtime.
+    options = {**function.targetoptions, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    options.pop("nopython")  # njit says so itself
+    dispatcher = numba.njit(**options)(function.py_func)
+    signature = (JobType(job),)
+    dispatcher.compile(signature)
+    result = dispatcher.overloads[signature]
+    foreign = {
+        f.name for f in result.library._final_module.functions if f.is_declaration and not f.name.startswith("llvm.")
+    }
+    if not foreign <= ALLOWED_CALLS:
+        raise RuntimeError(
+            f"kernel {function.py_func.__name__} calls {sorted(foreign - ALLOWED_CALLS)}, which is not allowed"
+        )
+    return result.fndesc.llvm_func_name, result.library._get_compiled_object()
+
+
+def _after_fork() -> None:
+    # The parent's lock may be held by a thread that does not exist here. The code itself is memory like any other.
+    _compiler.lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

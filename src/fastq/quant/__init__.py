@@ -1,0 +1,1 @@
+"""Choosing parameters, and measuring what they cost."""

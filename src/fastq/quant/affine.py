@@ -1,0 +1,209 @@
+"""Quantizing arrays: geometry, parameters, codes."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fastq.engine import run
+from fastq.engine.plan import this_machine
+from fastq.errors import NotFiniteError
+from fastq.kernels import reference
+from fastq.layout.tiles import ceil_div
+from fastq.scheme import SCHEMES, code_range, span_scale, symmetric_scale
+
+LONG_RUN = 16384  # a whole array under one scale is cut into runs of this length, for threads to share
+
+
+class Quantized(NamedTuple):
+    """Codes and parameters; parameters have one entry per group along the axis."""
+
+    codes: npt.NDArray[Any]
+    scale: npt.NDArray[Any]
+    zero: npt.NDArray[np.int32] | None
+    offset: npt.NDArray[Any] | None
+
+
+def parameter_shape(shape: tuple[int, ...], axis: int | None, group: int | None) -> tuple[int, ...]:
+    """The shape of scale: ``np.max(x, axis, keepdims=True).shape``, or one entry per group along the axis."""
+    if axis is None:
+        return (1,) * len(shape)
+    along = 1 if group is None else max(1, ceil_div(shape[axis], group))
+    return (*shape[:axis], along, *shape[axis + 1 :])
+
+
+def expand(values: npt.NDArray[Any], shape: tuple[int, ...], axis: int | None, group: int | None) -> npt.NDArray[Any]:
+    """Parameters in a form that broadcasts to the array."""
+    if axis is None or group is None or values.shape[axis] == 1:
+        return values
+    return np.take(values, np.arange(shape[axis]) // group, axis=axis)
+
+
+def check_finite(x: npt.NDArray[Any], what: str) -> None:
+    """Raise NotFiniteError that counts and locates what is not finite."""
+    bad = ~np.isfinite(x)
+    count = int(bad.sum())
+    if count:
+        first = tuple(int(i) for i in np.unravel_index(int(bad.argmax()), x.shape))
+        noun = "value is" if count == 1 else "values are"
+        raise NotFiniteError(
+            f"{what} must be finite, because NaN and infinity have no code; {count} of {x.size} {noun} not, "
+            f"the first at index {first} ({x[first]})"
+        )
+
+
+def _runs(shape: tuple[int, ...], axis: int | None, group: int | None) -> tuple[list[run.Runs], int]:
+    """The calls that cover a C-contiguous array, whole groups before the ragged last one; and the parameters' number."""
+    if axis is None:
+        size = prod(shape)
+        rows, rest = divmod(size, LONG_RUN)
+        calls = [run.Runs(rows, 1, LONG_RUN, 1, LONG_RUN, 0, 1, 0)] if rows else []
+        return calls + ([run.Runs(1, 1, rest, 1, 0, 0, 1, 0, rows * LONG_RUN, rows)] if rest else []), 1
+    outer, n, inner = prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])
+    size = n if group is None else group
+    groups, whole = max(1, ceil_div(n, size)), n // size
+    pitch, sets = n * inner, groups * inner
+    calls = []
+    if whole:
+        calls.append(run.Runs(outer, whole, size, inner, pitch, size * inner, sets, inner))
+    if n % size:
+        calls.append(run.Runs(outer, 1, n % size, inner, pitch, 0, sets, inner, whole * size * inner, whole * inner))
+    return calls, outer * sets
+
+
+def quantize(
+    x: npt.NDArray[Any],
+    bits: int,
+    axis: int | None,
+    group: int | None,
+    scheme: str,
+    scale: npt.NDArray[Any] | None = None,
+    zero: npt.NDArray[Any] | None = None,
+    offset: npt.NDArray[Any] | None = None,
+    name: str = "x",
+) -> Quantized:
+    """Codes of a float32 or float64 array, with given parameters or those of its extremes."""
+    if not x.flags.c_contiguous and x.flags.f_contiguous:
+        back = None if axis is None else x.ndim - 1 - axis
+        turned = [None if p is None else p.T for p in (scale, zero, offset)]
+        return Quantized(*(None if p is None else p.T for p in quantize(x.T, bits, back, group, scheme, *turned, name)))  # type: ignore[arg-type]
+    x = np.ascontiguousarray(x)
+    if not x.flags.aligned:
+        x = x.copy()
+    if this_machine().isa == "reference" or x.size == 0:
+        check_finite(x, name)
+        return _plain(x, bits, axis, group, scheme, scale, zero, offset)
+    limits = code_range(bits, scheme)
+    codes = np.empty(x.shape, np.int8 if limits.signed else np.uint8)
+    calls, count = _runs(x.shape, axis, group)
+    shape = parameter_shape(x.shape, axis, group)
+    given = scale is not None
+    if scale is not None:
+        values = [scale, 0 if zero is None else zero, 0 if offset is None else offset]
+        flat = [np.ascontiguousarray(np.broadcast_to(np.asarray(v, x.dtype), shape)).reshape(-1) for v in values]
+    else:
+        flat = [np.empty(count, x.dtype) for _ in range(3)]
+    spots = sum(c.outer for c in calls) if axis is None else count
+    found = run.Parameters(*flat, np.empty(spots, x.dtype), np.empty(spots, x.dtype))
+    number = SCHEMES.index(scheme)
+    status = 0
+    if axis is None and not given:
+        for call in calls:
+            status |= run.quantize(x, None, call, found, limits, number, run.FIND)
+        if not status:
+            low, high = found.minimum.min(keepdims=True), found.maximum.max(keepdims=True)
+            extremes = found._replace(minimum=low, maximum=high)
+            status = run.quantize(x, None, run.Runs(1, 1, 0, 1, 0, 0, 0, 0), extremes, limits, number, run.CHOOSE)
+    if not status:
+        work = run.WRITE if given or axis is None else run.FIND | run.CHOOSE | run.WRITE
+        for call in calls:
+            at = call._replace(param_pitch=0, param_start=0) if axis is None else call
+            status |= run.quantize(x, codes, at, found, limits, number, work)
+    if given and not status:
+        status = 0 if np.isfinite(x).all() else run.NOT_FINITE
+    if status & run.NOT_FINITE:
+        check_finite(x, name)
+    if status & run.SPAN_OVERFLOW:
+        raise ValueError(_SPAN)
+    return Quantized(
+        codes,
+        found.scale.reshape(shape),
+        found.zero.astype(np.int32).reshape(shape) if scheme == "asymmetric" else None,
+        found.offset.reshape(shape) if scheme == "affine" else None,
+    )
+
+
+_SPAN = (
+    "max - min of affine data must be finite in its float type; it overflows, so codes would be meaningless: "
+    "scale the data down, convert it to float64, or use scheme='symmetric'"
+)
+
+
+def _plain(
+    x: npt.NDArray[Any],
+    bits: int,
+    axis: int | None,
+    group: int | None,
+    scheme: str,
+    scale: npt.NDArray[Any] | None,
+    zero: npt.NDArray[Any] | None,
+    offset: npt.NDArray[Any] | None,
+) -> Quantized:
+    """The same in plain NumPy."""
+    limits = code_range(bits, scheme)
+    if scale is None:
+        low, high = extremes(x, axis, group)
+        scale, zero, offset = choose(low, high, bits, scheme)
+    scale = np.broadcast_to(np.asarray(scale, x.dtype), parameter_shape(x.shape, axis, group))
+    whole = [expand(np.broadcast_to(0 if p is None else p, scale.shape), x.shape, axis, group) for p in (zero, offset)]
+    codes = reference.codes(
+        x,
+        expand(scale, x.shape, axis, group),
+        whole[0],
+        whole[1].astype(x.dtype) if offset is not None else None,
+        limits,
+    )
+    return Quantized(
+        codes,
+        scale.copy(),
+        np.broadcast_to(0 if zero is None else zero, scale.shape).astype(np.int32) if scheme == "asymmetric" else None,
+        np.broadcast_to(0 if offset is None else offset, scale.shape).astype(x.dtype) if scheme == "affine" else None,
+    )
+
+
+def extremes(x: npt.NDArray[Any], axis: int | None, group: int | None) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Minimum and maximum of each run that shares a scale; 0 and 0 where a run is empty."""
+    if axis is None:
+        if x.size == 0:
+            return np.zeros((1,) * x.ndim, x.dtype), np.zeros((1,) * x.ndim, x.dtype)
+        return x.min(keepdims=True), x.max(keepdims=True)
+    if x.shape[axis] == 0:
+        shape = parameter_shape(x.shape, axis, group)
+        return np.zeros(shape, x.dtype), np.zeros(shape, x.dtype)
+    starts = np.arange(0, x.shape[axis], group or x.shape[axis])
+    return np.minimum.reduceat(x, starts, axis=axis), np.maximum.reduceat(x, starts, axis=axis)
+
+
+def choose(low: npt.NDArray[Any], high: npt.NDArray[Any], bits: int, scheme: str) -> tuple[Any, Any, Any]:
+    """Scale, zero point and offset from extremes, by the scalar functions that the kernels compile."""
+    limits = code_range(bits, scheme)
+    kind = low.dtype.type
+    tiny = np.finfo(low.dtype).smallest_subnormal
+    if scheme == "symmetric":
+        tops = np.maximum(-low, high)
+        scale = [symmetric_scale(top, kind(limits.high), tiny) for top in tops.flat]
+        return np.array(scale, low.dtype).reshape(low.shape), None, None
+    if scheme == "asymmetric":
+        low, high = np.minimum(low, 0), np.maximum(high, 0)
+    steps = kind(limits.high)
+    with np.errstate(over="ignore"):
+        if scheme == "affine" and not np.isfinite(high - low).all():
+            raise ValueError(_SPAN)
+        scale = [span_scale(a, b, steps, tiny) for a, b in zip(low.flat, high.flat)]
+    scales = np.array(scale, low.dtype).reshape(low.shape)
+    if scheme == "affine":
+        return scales, None, low
+    return scales, np.clip(np.rint(-low / scales), 0, limits.high).astype(np.int32), None

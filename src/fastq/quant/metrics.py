@@ -1,0 +1,133 @@
+"""How large an error is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastq.product import Operand
+from fastq.rules import is_float
+
+Value = Any  # a float, or an array of floats by axis
+_BLOCK = 1 << 20  # elements compared at a time, so that no float64 copy of a large array is made
+
+
+@dataclass(frozen=True)
+class Error:
+    """Measures of the difference between x and its approximation y; floats, or arrays where an axis was given.
+
+    Attributes
+    ----------
+    mse : mean of (x - y)**2
+    rmse : its square root
+    l2 : ``sqrt(sum((x - y)**2))``, the norm of the difference
+    max_abs : ``max(|x - y|)``
+    sqnr_db : signal to quantization noise ratio, ``10 * log10(sum(x**2) / sum((x - y)**2))`` in dB; inf if y = x
+    cosine : ``sum(x * y) / (|x| * |y|)``; 1 if both are zero, 0 if one is
+    """
+
+    mse: Value
+    rmse: Value
+    l2: Value
+    max_abs: Value
+    sqnr_db: Value
+    cosine: Value
+
+    def __str__(self) -> str:
+        def show(value: Value) -> str:
+            if np.ndim(value) == 0:
+                return f"{value:.4g}"
+            return f"{np.min(value):.4g} .. {np.max(value):.4g} ({np.size(value)} values)"
+
+        names = ("mse", "rmse", "l2", "max_abs", "sqnr_db", "cosine")
+        return ", ".join(f"{name} {show(getattr(self, name))}" for name in names)
+
+
+def error(x: npt.ArrayLike, y: Any, axis: int | tuple[int, ...] | None = None) -> Error:
+    """Measure how far an approximation is from an array.
+
+    Parameters
+    ----------
+    x : array_like
+        The exact numbers.
+    y : QArray or array_like
+        The approximation, of the same shape.
+    axis : int or tuple of ints, optional
+        The axis or axes to sum over, as in ``np.sum``: 0 gives one value per column of a matrix. None: all.
+
+    Returns
+    -------
+    Error
+        Computed in float64. An error over nothing is 0, its sqnr_db inf and cosine 1.
+
+    Raises
+    ------
+    TypeError
+        If x or y is not of real numbers.
+    ValueError
+        If the shapes differ, or the axis does not exist.
+
+    Examples
+    --------
+    >>> import numpy as np, fastq as fq
+    >>> x = np.linspace(-1, 1, 101)
+    >>> bool(fq.error(x, fq.quantize(x, bits=8)).sqnr_db > 45)
+    True
+    """
+    exact = x.dequantize() if _quantized(x) else np.asarray(x)  # type: ignore[union-attr]
+    other = y.dequantize(np.float64 if exact.dtype == np.float64 else None) if _quantized(y) else np.asarray(y)
+    for name, array in (("x", exact), ("y", other)):
+        if not (is_float(array.dtype) or array.dtype.kind in "biu"):
+            raise TypeError(f"{name} must be of real numbers, got dtype {array.dtype}")
+    if exact.shape != other.shape:
+        raise ValueError(f"x and y must have the same shape, got {exact.shape} and {other.shape}")
+    axes = _axes(axis, exact.ndim)
+    kept = tuple(n for i, n in enumerate(exact.shape) if i not in axes)
+    exact, other = (_summed_last(v, axes, kept) for v in (exact, other))
+    noise, signal, other_power, inner, largest = (np.zeros(exact.shape[0]) for _ in range(5))
+    step = max(1, _BLOCK // max(1, exact.shape[0]))
+    for start in range(0, exact.shape[1], step):
+        a = exact[:, start : start + step].astype(np.float64)
+        b = other[:, start : start + step].astype(np.float64)
+        signal += np.einsum("ij,ij->i", a, a)
+        other_power += np.einsum("ij,ij->i", b, b)
+        inner += np.einsum("ij,ij->i", a, b)
+        a -= b
+        noise += np.einsum("ij,ij->i", a, a)
+        np.maximum(largest, np.abs(a).max(axis=1, initial=0), out=largest)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sqnr = np.where(noise == 0, np.inf, 10 * np.log10(signal / noise))
+        norms = np.sqrt(signal) * np.sqrt(other_power)
+        cosine = np.where(norms > 0, inner / norms, np.where(signal == other_power, 1.0, 0.0))
+    mse = noise / max(1, exact.shape[1])
+    values = (mse, np.sqrt(mse), np.sqrt(noise), largest, sqnr, np.clip(cosine, -1, 1))
+    return Error(*(float(v[0]) if axis is None else v.reshape(kept) for v in values))
+
+
+def _quantized(value: Any) -> bool:
+    return isinstance(value, Operand)
+
+
+def _axes(axis: Any, ndim: int) -> tuple[int, ...]:
+    if axis is None:
+        return tuple(range(ndim))
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    for a in axes:
+        if isinstance(a, bool) or not isinstance(a, int | np.integer):
+            raise TypeError(f"axis must be an integer, a tuple of them or None, got {axis!r}")
+        if not -ndim <= a < ndim:
+            raise ValueError(f"axis must be from {-ndim} to {ndim - 1} for arrays of {ndim} dimensions, got {a}")
+    wrapped = tuple(int(a) % ndim for a in axes)
+    if len(set(wrapped)) != len(wrapped):
+        raise ValueError(f"axis must name each axis once, got {axis!r}")
+    return wrapped
+
+
+def _summed_last(v: npt.NDArray[Any], axes: tuple[int, ...], kept: tuple[int, ...]) -> npt.NDArray[Any]:
+    """As a matrix: what is kept by what is summed."""
+    order = [i for i in range(v.ndim) if i not in axes] + list(axes)
+    rows = int(np.prod(kept))
+    return v.transpose(order).reshape(rows, v.size // rows if rows else 0)

@@ -1,0 +1,125 @@
+"""NumPy's rules of shapes and types, as they hold for a product, and the checks of arguments.
+
+Pure: nothing here touches the machine. Messages are NumPy's own where NumPy has one.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastq.scheme import CodeRange, code_range
+
+Array = npt.NDArray[Any]
+
+EIGHT_BIT: dict[np.dtype[Any], CodeRange] = {
+    np.dtype(np.int8): code_range(8, "symmetric"),
+    np.dtype(np.uint8): code_range(8, "asymmetric"),
+}
+
+
+def is_float(dtype: np.dtype[Any]) -> bool:
+    """Whether it is a float type that fastq takes: float16, float32, float64, or ml_dtypes' bfloat16."""
+    return (dtype.kind == "f" and dtype.itemsize <= 8) or dtype.name == "bfloat16"
+
+
+@lru_cache(maxsize=256)
+def output_type(a: np.dtype[Any], b: np.dtype[Any], quantized: tuple[bool, bool]) -> np.dtype[Any] | None:
+    """The type of the product of arrays of types a and b, either `quantized` or not; None where it is NumPy's matter."""
+    if any(quantized):
+        for dtype, is_quantized in zip((a, b), quantized):
+            if not (is_quantized or dtype.kind in "biu" or is_float(dtype)):
+                raise TypeError(
+                    f"a quantized array multiplies arrays of real numbers up to 64 bits, got dtype {dtype}; "
+                    "call dequantize() for a product in that type"
+                )
+    elif a in EIGHT_BIT and b in EIGHT_BIT:
+        return np.dtype(np.int32)
+    elif not (is_float(a) or is_float(b)) or not all(is_float(d) or d.kind in "iu" for d in (a, b)):
+        return None
+    # Eight-bit arrays are exact in any float; a float16 or bfloat16 product comes in float32, as it is accumulated.
+    kinds = [np.dtype(np.float32) if d.name == "bfloat16" or d in EIGHT_BIT else d for d in (a, b)]
+    return np.result_type(np.float32, *kinds)
+
+
+def check_bits(bits: Any) -> int:
+    """A width of 2 to 8 bits."""
+    if isinstance(bits, bool) or not isinstance(bits, int | np.integer):
+        raise TypeError(f"bits must be an integer from 2 to 8, got {bits!r} of type {type(bits).__name__}")
+    if not 2 <= bits <= 8:
+        raise ValueError(f"bits must be from 2 to 8, got {bits}; codes are stored in that many bits")
+    return int(bits)
+
+
+def result_shape(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[tuple[int, ...], int, int, int, tuple[int, ...]]:
+    """Batch shape, m, k, n and the result's shape by NumPy's rules, with NumPy's words where they are broken."""
+    for number, shape in enumerate((a, b)):
+        if not shape:
+            raise ValueError(
+                f"matmul: Input operand {number} does not have enough dimensions (has 0, gufunc core with signature "
+                "(n?,k),(k,m?)->(n?,m?) requires 1)"
+            )
+    a2 = (1, *a) if len(a) == 1 else a
+    b2 = (*b, 1) if len(b) == 1 else b
+    (m, k), (k2, n) = a2[-2:], b2[-2:]
+    if k != k2:
+        raise ValueError(
+            f"matmul: Input operand 1 has a mismatch in its core dimension 0, with gufunc signature "
+            f"(n?,k),(k,m?)->(n?,m?) (size {k2} is different from {k})"
+        )
+    try:
+        batch = np.broadcast_shapes(a2[:-2], b2[:-2])
+    except ValueError:
+        raise ValueError(
+            f"operands could not be broadcast together with remapped shapes [original->remapped]: {_shape(a)} and "
+            f"{_shape(b)}: the batch dimensions {_shape(a2[:-2])} and {_shape(b2[:-2])} differ"
+        ) from None
+    shape = batch + ((m,) if len(a) > 1 else ()) + ((n,) if len(b) > 1 else ())
+    return batch, m, k, n, shape
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "(" + ",".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
+
+
+def check_bias(bias: Any, n: int, dtype: np.dtype[Any]) -> Array:
+    """A bias as an array of n numbers of the product's type."""
+    array = np.asarray(bias)
+    if array.shape not in ((), (1,), (n,)):
+        raise ValueError(f"bias must be a number or have one entry per column, shape ({n},); got shape {array.shape}")
+    if not (array.dtype.kind in "biu" or is_float(array.dtype)):
+        raise TypeError(f"bias must be of real numbers, got dtype {array.dtype}")
+    if dtype == np.int32 and array.dtype.kind == "f":
+        raise TypeError(f"bias of an integer product must be of integers, got dtype {array.dtype}; it would be cut off")
+    if dtype == np.int32 and array.size and not (int(array.min()) >= -(2**31) and int(array.max()) < 2**31):
+        raise ValueError(f"bias of an integer product must fit int32, got values up to {array.max()}")
+    return np.broadcast_to(array.astype(dtype), (n,))
+
+
+def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """The array to write a product of this shape and type to."""
+    if isinstance(out, tuple) and len(out) == 1:
+        out = out[0]
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be an array, got {type(out).__name__}")
+    if out.shape != shape:
+        raise ValueError(f"out must have the shape of the product, {_shape(shape)}; got {_shape(out.shape)}")
+    if not out.flags.writeable:
+        raise ValueError("out must be writeable; the array given is read-only")
+    wide = dtype == np.int32 and out.dtype == np.int64
+    if not wide and not np.can_cast(dtype, out.dtype, "same_kind"):
+        raise TypeError(f"out must be able to hold {dtype} (casting 'same_kind'), got dtype {out.dtype}")
+    return out
+
+
+def in_place(target: Array, shape: tuple[int, int], dtype: np.dtype[Any]) -> bool:
+    """Whether kernels can write an output of this shape into the target's own memory."""
+    if target.dtype != dtype or not target.flags.aligned:
+        return False
+    if target.flags.c_contiguous:
+        return True
+    rows, step = target.strides if target.shape == shape else (0, 0)
+    return step == dtype.itemsize and rows % dtype.itemsize == 0
