@@ -95,13 +95,13 @@ def quantize(
     group = _check_group(group_size, at)
     shape = affine.parameter_shape(array.shape, at, group)
     own_scale, own_zero = _check_parameters(scale, zero_point, shape, bits, scheme, values.dtype)
-    offset = None
+    given = None if own_scale is None else affine.Given(own_scale, own_zero)
     if method == "mse":
-        if own_scale is not None:
+        if given is not None:
             raise ValueError("method='mse' chooses the scale, so scale must be left out; got both")
         affine.check_finite(values, "x")
-        own_scale, own_zero, offset = search.search(values, bits, at, group, scheme)
-    result = affine.quantize(values, bits, at, group, scheme, own_scale, own_zero, offset)
+        given = affine.Given(*search.search(values, bits, at, group, scheme))
+    result = affine.quantize(values, bits, at, group, scheme, given)
     store = Store(result.codes, code_range(bits, scheme), bits)
     logical = array.dtype if is_float(array.dtype) else values.dtype
     parameters = (result.scale, result.zero, result.offset)
@@ -118,8 +118,8 @@ def dequantize(q: QArray, dtype: npt.DTypeLike | None = None, out: Array | None 
 def matmul(a: Any, b: Any, out: Any = None, *, bits: int = 8, bias: npt.ArrayLike | None = None) -> Any:
     """Matrix product at the speed of the CPU's integer units; a drop-in for ``np.matmul``.
 
-    Floats are quantized on the fly (symmetric, `a` by row and `b` by column), quantized arrays are used as they are, and
-    int8 and uint8 arrays are exact integers. What is summed is integer and exact on every CPU ::
+    Floats are quantized on the fly (symmetric, `a` by row and `b` by column), quantized arrays are used as they are,
+    and int8 and uint8 arrays are exact integers. What is summed is integer and exact on every CPU ::
 
         C_ij = sa_i * sb_j * sum_k (qa_ik - za_i) * (qb_kj - zb_j) + bias_j
 
@@ -242,5 +242,6 @@ def _broadcast(values: Array, shape: tuple[int, ...], name: str) -> Array:
         return np.broadcast_to(values, shape)
     except ValueError:
         raise ValueError(
-            f"{name} must broadcast to shape {shape}, one entry per run of elements that share it; got shape {values.shape}"
+            f"{name} must broadcast to shape {shape}, one entry per run of elements that share it; "
+            f"got shape {values.shape}"
         ) from None

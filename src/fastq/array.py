@@ -49,8 +49,8 @@ class QArray(product.Operand):
 
     Notes
     -----
-    ``np.asarray(q)`` raises TypeError. NumPy converts operands silently in many places, and a conversion here multiplies
-    the memory by up to 16; so it is written out: ``q.dequantize()``.
+    ``np.asarray(q)`` raises TypeError. NumPy converts operands silently in many places, and a conversion here
+    multiplies the memory by up to 16; so it is written out: ``q.dequantize()``.
 
     When it is first used as a right operand, a matrix is packed for the CPU, in `bits` bits per code; from then on
     :attr:`codes` is unpacked anew at each access, and :attr:`nbytes` tells the packed size.
@@ -139,7 +139,7 @@ class QArray(product.Operand):
         codes = self._store.codes()
         view = (codes.T if self._flipped else codes).view()
         view.flags.writeable = False
-        return view  # type: ignore[no-any-return]
+        return view
 
     @property
     def nbytes(self) -> int:
@@ -210,21 +210,21 @@ class QArray(product.Operand):
         target = out if out is not None else np.empty(self.shape, wanted)
         direct = wanted == work
         values = target if direct else np.empty(self.shape, work)
-        scale, zero, offset = (self._expanded(p) for p in (self.scale, self.zero_point, self.offset))
+        scale = self._expanded(self.scale)
         codes = self.codes
-        if zero is not None:
-            np.subtract(codes, zero, out=values, dtype=work, casting="unsafe")
+        if self.zero_point is not None:
+            np.subtract(codes, self._expanded(self.zero_point), out=values, dtype=work, casting="unsafe")
             np.multiply(values, scale, out=values)
         else:
-            np.multiply(codes, scale, out=values, dtype=work, casting="unsafe")
-        if offset is not None:
-            np.add(values, offset, out=values)
+            np.multiply(codes, scale, out=values, dtype=work)
+        if self.offset is not None:
+            np.add(values, self._expanded(self.offset), out=values)
         if not direct:
             target[...] = values.astype(wanted)
         return target
 
-    def _expanded(self, values: Array | None) -> Array | None:
-        return None if values is None else expand(values, self.shape, self.axis, self.group_size)
+    def _expanded(self, values: Array) -> Array:
+        return expand(values, self.shape, self.axis, self.group_size)
 
     def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise TypeError(
@@ -242,7 +242,7 @@ class QArray(product.Operand):
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
         if ufunc is np.matmul and method == "__call__" and not kwargs:
-            return product.matmul(*inputs, out=out)
+            return product.matmul(inputs[0], inputs[1], out)
         return NotImplemented
 
     def promoted(self, side: str) -> QArray:
@@ -272,25 +272,29 @@ class QArray(product.Operand):
             name = "left" if side == "left" else "right"
             fix = -1 if side == "left" else -2
             raise ValueError(
-                f"the scale of the {name} operand must be constant along the axis that is summed over, or in groups along "
-                f"it; got shape {self.shape} with {self._sharing()}, whose scale varies there: quantize it with "
+                f"the scale of the {name} operand must be constant along the axis that is summed over, or in groups "
+                f"along it; got shape {self.shape} with {self._sharing()}, whose scale varies there: quantize it with "
                 f"axis={fix} or axis=None, or multiply q.dequantize()"
             )
-        values = []
-        for p in (self.scale, self.zero_point, self.offset):
-            if p is not None:
-                if self.axis == kept and self.group_size is not None:
-                    p = np.take(p, np.arange(self.shape[kept]) // self.group_size, axis=kept)
-                p = p[tuple(0 if n == 1 else i for n, i in zip(p.shape, index))]
-            values.append(p)
-        return Lines(code_range(self.bits, self.scheme), self.bits, *values, grouped)  # type: ignore[arg-type]
+
+        def of_matrix(p: Array | None) -> Array | None:
+            if p is None:
+                return None
+            if self.axis == kept and self.group_size is not None:
+                p = np.take(p, np.arange(self.shape[kept]) // self.group_size, axis=kept)
+            matrix: Array = p[tuple(0 if n == 1 else i for n, i in zip(p.shape, index))]
+            return matrix
+
+        scale, zero, offset = of_matrix(self.scale), of_matrix(self.zero_point), of_matrix(self.offset)
+        return Lines(code_range(self.bits, self.scheme), self.bits, scale, zero, offset, grouped)
 
     def _sharing(self) -> str:
         return f"axis={self.axis}" + (f" and group_size={self.group_size}" if self.group_size is not None else "")
 
     def matrix(self, index: tuple[int, ...]) -> Array:
         """Codes of one matrix."""
-        return self.codes[index]
+        matrix: Array = self.codes[index]
+        return matrix
 
     def right(self, index: tuple[int, ...], cuts: Segments) -> Right:
         """One matrix, packed."""

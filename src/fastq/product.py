@@ -34,7 +34,7 @@ class Operand(ABC):
 
     @abstractmethod
     def promoted(self, side: str) -> Operand:
-        """This operand with two dimensions or more: a vector becomes a row on the left, a column on the right."""
+        """The operand with two dimensions or more: a vector becomes a row on the left, a column on the right."""
 
     @abstractmethod
     def lines(self, index: Index, side: str) -> Lines:
@@ -53,45 +53,55 @@ class Operand(ABC):
         return column_parameters(self.lines(index, "right"), packed, cuts, dtype, affine)
 
 
-class _Raw(Operand):
-    """An array of int8 or uint8: codes of scale 1."""
+class _Array(Operand):
+    """A plain array as an operand."""
 
     def __init__(self, array: Array) -> None:
         self.array, self.shape, self.dtype = array, array.shape, array.dtype
-        self.limits = EIGHT_BIT[array.dtype]
 
-    def promoted(self, side: str) -> _Raw:
-        return self if self.array.ndim != 1 else _Raw(_promoted(self.array, side))
+    def on(self, array: Array) -> _Array:
+        """The same operand over another array."""
+        return type(self)(array)
 
-    def lines(self, index: Index, side: str) -> Lines:
-        return Lines(self.limits, 8)
+    def promoted(self, side: str) -> _Array:
+        if self.array.ndim != 1:
+            return self
+        return self.on(self.array[None, :] if side == "left" else self.array[:, None])
 
     def matrix(self, index: Index) -> Array:
-        return self.array[index]
+        matrix: Array = self.array[index]
+        return matrix
+
+
+class _Raw(_Array):
+    """An array of int8 or uint8: codes of scale 1."""
+
+    def lines(self, index: Index, side: str) -> Lines:
+        return Lines(EIGHT_BIT[self.dtype], 8)
 
     def right(self, index: Index, cuts: Segments) -> Right:
-        return run.pack_right(self.array[index], self.limits.low, 8, cuts)
+        return run.pack_right(self.array[index], EIGHT_BIT[self.dtype].low, 8, cuts)
 
 
-class _Floats(Operand):
-    """An array of floats, quantized on the fly: symmetric, by row on the left and by column on the right."""
+class _Floats(_Array):
+    """An array of floats, quantized on the fly: symmetric, by row on the left and by column on the right.
+
+    On the left, floats go into tiles as they are quantized, so :meth:`matrix` gives them rather than codes.
+    """
 
     def __init__(self, array: Array, bits: int) -> None:
-        self.array, self.bits, self.shape, self.dtype = array, bits, array.shape, array.dtype
+        super().__init__(array)
+        self.bits = bits
         self._quantized: tuple[Index, Quantized] | None = None
 
-    def promoted(self, side: str) -> _Floats:
-        return self if self.array.ndim != 1 else _Floats(_promoted(self.array, side), self.bits)
+    def on(self, array: Array) -> _Floats:
+        return _Floats(array, self.bits)
 
     def lines(self, index: Index, side: str) -> Lines:
         limits = code_range(self.bits, "symmetric")
         if side == "left":  # the scale is max|x| / high, so the lowest code is not used
             return Lines(CodeRange(-limits.high, limits.high), self.bits)
         return Lines(limits, self.bits, self._quantize(index).scale)
-
-    def matrix(self, index: Index) -> Array:
-        """The floats of one matrix: on the left they go into tiles as they are quantized."""
-        return self.array[index]
 
     def right(self, index: Index, cuts: Segments) -> Right:
         low = code_range(self.bits, "symmetric").low
@@ -102,10 +112,6 @@ class _Floats(Operand):
             found = quantize_array(self.array[index], self.bits, 0, None, "symmetric", name="b")
             self._quantized = index, found
         return self._quantized[1]
-
-
-def _promoted(array: Array, side: str) -> Array:
-    return array[None, :] if side == "left" else array[:, None]
 
 
 def matmul(a: Any, b: Any, out: Any = None, *, bits: int = 8, bias: Any = None) -> Any:
@@ -124,10 +130,12 @@ def matmul(a: Any, b: Any, out: Any = None, *, bits: int = 8, bias: Any = None) 
 
     left = _operand(a_in, bits, dtype).promoted("left")
     right = _operand(b_in, bits, dtype).promoted("right")
-    flat = len(right.shape) == 2 and len(left.shape) > 2 and isinstance(left, _Raw | _Floats)
-    if flat:  # every row of every matrix meets the same right operand: one product with many rows
+    flat = len(right.shape) == 2 and len(left.shape) > 2 and isinstance(left, _Array)
+    if (
+        isinstance(left, _Array) and flat
+    ):  # every row of every matrix meets the same right operand: one product with many rows
         m, batch = m * prod(batch), ()
-        left = type(left)(left.array.reshape(m, k), *([bits] if isinstance(left, _Floats) else []))  # type: ignore[attr-defined]
+        left = left.on(left.array.reshape(m, k))
     matrices = (prod(batch), m, n)
     direct = target is not None and matrices[0] == 1 and in_place(target, (m, n), dtype)
     result = target.reshape(matrices) if direct and target is not None else np.empty(matrices, dtype)
@@ -136,7 +144,7 @@ def matmul(a: Any, b: Any, out: Any = None, *, bits: int = 8, bias: Any = None) 
     elif result.size:
         for number, index in enumerate(np.ndindex(batch)):
             if not _one(result[number], left, _within(left.shape, index), right, _within(right.shape, index), k, extra):
-                check_finite(a_in, "a")
+                check_finite(np.asarray(a_in), "a")
     if direct:
         return out
     result = result.reshape(shape)

@@ -28,7 +28,7 @@ def is_float(dtype: np.dtype[Any]) -> bool:
 
 @lru_cache(maxsize=256)
 def output_type(a: np.dtype[Any], b: np.dtype[Any], quantized: tuple[bool, bool]) -> np.dtype[Any] | None:
-    """The type of the product of arrays of types a and b, either `quantized` or not; None where it is NumPy's matter."""
+    """The type of the product of arrays of types a and b, either `quantized` or not; None where NumPy is asked."""
     if any(quantized):
         for dtype, is_quantized in zip((a, b), quantized):
             if not (is_quantized or dtype.kind in "biu" or is_float(dtype)):

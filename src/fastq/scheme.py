@@ -6,8 +6,8 @@ A quantized array stands for ::
     x = scale * code + offset              affine
 
 and codes are ``clip(rint(x / scale) + zero_point, low, high)``, for affine arrays
-``clip(rint((x - offset) / scale), low, high)``; rint rounds half to even, and the division is a true one. The product of
-A (parameters by row i) and B (parameters by column j) is ::
+``clip(rint((x - offset) / scale), low, high)``; rint rounds half to even, and the division is a true one. The product
+of A (parameters by row i) and B (parameters by column j) is ::
 
     C_ij = sa_i * sb_j * (sum_k qa_ik*qb_kj - za_i * sum_k qb_kj - zb_j * sum_k qa_ik + K * za_i * zb_j)
 
@@ -20,7 +20,7 @@ use plain arithmetic on one float type; `tiny` is its smallest positive number, 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 SCHEMES = ("symmetric", "asymmetric", "affine")
 MIN_BITS, MAX_BITS = 2, 8
@@ -45,7 +45,7 @@ def code_range(bits: int, scheme: str) -> CodeRange:
     return CodeRange(0, 2**bits - 1)
 
 
-def symmetric_scale(top, high, tiny):  # type: ignore[no-untyped-def]
+def symmetric_scale(top: Any, high: Any, tiny: Any) -> Any:
     """``max|x| / high``, kept positive, and fit for numbers near the ends of the float type."""
     if top == 0:
         return top + 1
@@ -59,7 +59,7 @@ def symmetric_scale(top, high, tiny):  # type: ignore[no-untyped-def]
     return scale
 
 
-def span_scale(low, top, high, tiny):  # type: ignore[no-untyped-def]
+def span_scale(low: Any, top: Any, high: Any, tiny: Any) -> Any:
     """``(max - min) / high``, likewise; asymmetric and affine arrays use it."""
     span = top - low
     if span == 0:

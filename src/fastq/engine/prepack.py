@@ -80,7 +80,7 @@ class Right:
 
 @dataclass(frozen=True)
 class Columns:
-    """Column parameters of a right operand, in the product's float type, padded to whole blocks: ``[groups][width]``."""
+    """Column parameters of a right operand in the product's float type, padded to whole blocks, ``[groups][width]``."""
 
     scale: npt.NDArray[Any]
     zero: npt.NDArray[np.int32]  # relative to the codes as packed
@@ -114,8 +114,8 @@ def padded(values: npt.NDArray[Any] | None, groups: int, n: int, width: int, dty
 
 def column_sums(codes: npt.NDArray[Any], cuts: Segments, width: int) -> npt.NDArray[np.int32]:
     """Sums of codes down each segment of K, ``[segments][width]``."""
-    sums = np.zeros((cuts.count, width), np.int32)
-    for g in range(cuts.count):
+    sums = np.zeros((cuts.segments, width), np.int32)
+    for g in range(cuts.segments):
         sums[g, : codes.shape[1]] = codes[g * cuts.size : (g + 1) * cuts.size].sum(axis=0, dtype=np.int32)
     return sums
 
@@ -128,8 +128,8 @@ def column_parameters(b: Lines, right: Right, cuts: Segments, dtype: npt.DTypeLi
     def by_segment(values: npt.NDArray[Any] | None) -> npt.NDArray[Any] | None:
         if values is None or values.shape[0] == 1 or b.group is None:
             return values
-        starts = np.arange(cuts.count) * cuts.size // b.group
-        return values[starts] if cuts.count != values.shape[0] else values
+        starts = np.arange(cuts.segments) * cuts.size // b.group
+        return values[starts] if cuts.segments != values.shape[0] else values
 
     scale_in, zero_in, offset_in = by_segment(b.scale), by_segment(b.zero), by_segment(b.offset)
     groups = 1 if scale_in is None else scale_in.shape[0]
@@ -143,7 +143,7 @@ def column_parameters(b: Lines, right: Right, cuts: Segments, dtype: npt.DTypeLi
     sums = right.col_sum if right.cuts == cuts else None
     if sums is None:
         sums = column_sums(right.codes(), cuts, width)
-    counts = np.full((cuts.count, 1), cuts.size, np.int64)
+    counts = np.full((cuts.segments, 1), cuts.size, np.int64)
     counts[-1] = cuts.last_k
     reduced = (sums - counts * zero).astype(np.int32).astype(dtype)
     term = scale * reduced + counts.astype(dtype) * offset

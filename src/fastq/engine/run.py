@@ -178,7 +178,7 @@ def pack_right(codes: npt.NDArray[Any], low: int, bits: int, cuts: Segments) -> 
         right.col_sum = column_sums(unsigned, cuts, right.width)
         return right
     right = Right(aligned(right_bytes(cuts, n, bits)), cuts, n, bits, None)
-    right.col_sum = np.empty((cuts.count, right.width), np.int32)
+    right.col_sum = np.empty((cuts.segments, right.width), np.int32)
     job = RightJob(codes=address_of(codes), k_pitch=codes.strides[0], n_pitch=codes.strides[1], shift=shift)
     job.k, job.n, job.columns = k, n, right.width
     job.tiles, job.col_sum = address_of(right.tiles), address_of(right.col_sum)
@@ -188,7 +188,7 @@ def pack_right(codes: npt.NDArray[Any], low: int, bits: int, cuts: Segments) -> 
 
 
 def _fill_cuts(job: Any, cuts: Segments) -> None:
-    job.steps, job.segments = cuts.steps, cuts.count
+    job.steps, job.segments = cuts.steps, cuts.segments
     job.segment_steps, job.segment_k = cuts.step_size, cuts.size
 
 
@@ -206,7 +206,7 @@ def left_from_floats(work: Workspace, x: npt.NDArray[Any], bits: int, cuts: Segm
     job = LeftJob(m=m, k=k, x=address_of(x), pitch=x.strides[0] // size, high=high)
     job.tiles = _left_tiles(work, m, cuts, plan.unit.left_bytes)
     job.scale = work.take(m * size)
-    job.row_sum = work.take(4 * m * cuts.count)
+    job.row_sum = work.take(4 * m * cuts.segments)
     _fill_cuts(job, cuts)
     entry = table.left_floats(KIND[x.dtype], plan.unit.left_bytes)
     _run(entry, job, share(x.size * size, this_machine()))
@@ -244,7 +244,7 @@ def left_from_codes(work: Workspace, codes: npt.NDArray[Any], a: Lines, cuts: Se
     codes = codes if codes.strides[1] == 1 or k <= 1 else np.ascontiguousarray(codes)
     job = LeftJob(m=m, k=k, x=address_of(codes), pitch=codes.strides[0], flip=flip)
     job.tiles = _left_tiles(work, m, cuts, plan.unit.left_bytes)
-    job.row_sum = work.take(4 * m * cuts.count)
+    job.row_sum = work.take(4 * m * cuts.segments)
     _fill_cuts(job, cuts)
     _run(table.left_codes(plan.unit.left_bytes), job, share(m * k, this_machine()))
     shifted = np.ascontiguousarray(zero - flip, np.int32)
@@ -268,14 +268,14 @@ def _or(values: npt.NDArray[Any] | None, default: int) -> npt.NDArray[Any]:
 def _groups(a: Lines, cuts: Segments) -> int:
     """Sets of parameters per row: one per segment where some vary by group."""
     varies = any(p is not None and p.shape[1] > 1 for p in (a.scale, a.zero, a.offset))
-    return cuts.count if varies else 1
+    return cuts.segments if varies else 1
 
 
 def _by_segment(a: Lines, cuts: Segments) -> Any:
     def expand(values: npt.NDArray[Any] | None) -> npt.NDArray[Any] | None:
         if values is None or values.shape[1] == 1 or a.group is None:
             return values
-        return values[:, np.arange(cuts.count) * cuts.size // a.group]
+        return values[:, np.arange(cuts.segments) * cuts.size // a.group]
 
     return expand
 
@@ -339,7 +339,7 @@ def _reference(
 ) -> npt.NDArray[Any]:
     codes, n = right.codes(), right.n
     total: Any = None
-    for g in range(cuts.count):
+    for g in range(cuts.segments):
         part = slice(g * cuts.size, (g + 1) * cuts.size)
         lg, cg, zg = (g if size > 1 else 0 for size in (left.scale.shape[1], len(columns.scale), len(columns.zero)))
         a = left.codes[:, part].astype(np.int64) - left.zero[:, lg : lg + 1]
@@ -354,4 +354,5 @@ def _reference(
                 col_affine = np.stack([columns.offset[cg, :n], columns.term[g, :n]])
             y = reference.epilogue(y, left.scale[:, lg], columns.scale[cg, :n], row_affine, col_affine)
         total = y if total is None else total + y
-    return total if bias is None else total + bias
+    result: npt.NDArray[Any] = total if bias is None else total + bias
+    return result

@@ -81,6 +81,6 @@ class Store:
 
     def _pack(self, codes: npt.NDArray[Any], cuts: Segments) -> Right:
         right = run.pack_right(codes, self.limits.low, self.bits, cuts)
-        if cuts.count > 1:
+        if cuts.segments > 1:
             right.col_sum = None  # one int32 per group and column would be half a bit per weight at groups of 64
         return right

@@ -2,8 +2,8 @@
 
 ``vpmaddubsw``, the instruction that others use here, adds two products into a saturating int16: 255 * 127 twice is
 64,770, and what comes out is 32,767. So 8-bit codes are taken apart into even and odd k, widened to int16, and go
-through ``vpmaddwd``, which is exact. With codes up to 127 no pair can saturate (2 * 127 * 128 = 32,512) and the short way
-is exact too.
+through ``vpmaddwd``, which is exact. With codes up to 127 no pair can saturate (2 * 127 * 128 = 32,512) and the short
+way is exact too.
 """
 
 from __future__ import annotations

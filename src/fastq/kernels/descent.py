@@ -3,9 +3,9 @@
 One run (a row, column or group) after the other:
 
 1. Start from the extremes' parameters, so that the result is never worse than theirs.
-2. Try scales on a geometric grid, from 1.15 times the full range down to a twentieth of it; for symmetric codes of either
-   sign, since two's complement reaches one step further down than up; for asymmetric ones with the range centred,
-   and aligned at either end.
+2. Try scales on a geometric grid, from 1.15 times the full range down to a twentieth of it; for symmetric codes of
+   either sign, since two's complement reaches one step further down than up; for asymmetric ones with the range
+   centred, and aligned at either end.
 3. Try a finer grid around the best.
 4. Refine by least squares: with the codes held fixed the best scale (and offset) is a division; with the new scale the
    codes are rounded again; repeat while it helps (Lloyd's method on a uniform grid).
@@ -34,7 +34,7 @@ def make_better(trial: Callable[..., Any]) -> Any:
     :data:`SUMS` numbers name.
     """
 
-    def better(x, n, factor, scale, zero, offset, low, high, sums, best):  # type: ignore[no-untyped-def]
+    def better(x, n, factor, scale, zero, offset, low, high, sums, best):
         """Take parameters over if their error is smaller than the best known; says whether."""
         trial(x, n, factor, scale, zero, offset, low, high, sums)
         if not sums[NOISE] < best[0]:
@@ -48,7 +48,7 @@ def make_better(trial: Callable[..., Any]) -> Any:
 def make_search(trial: Any, better: Any, rint: Callable[[Any], Any], like: Callable[[Any, Any], Any]) -> Any:
     """The search as a function of one run; ``rint`` rounds to even, ``like(value, x)`` gives a value in x's type."""
 
-    def search(x, n, factor, scheme, minimum, maximum, low, high, sums, best):  # type: ignore[no-untyped-def]
+    def search(x, n, factor, scheme, minimum, maximum, low, high, sums, best):
         """Improve ``best = [noise, scale, zero, offset]``, which holds the extremes' parameters on entry.
 
         `minimum`, `maximum` and `best` are of the data times `factor`.

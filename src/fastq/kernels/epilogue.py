@@ -38,7 +38,6 @@ def epilogue(features: str, tag: str, output: str, pitch: int) -> Any:
     floating = output != "int32"
     ints = ir.VectorType(I32, BLOCK)
     values = ir.VectorType(out_type, BLOCK)
-    size = SIZES[output]
 
     def emit(b, job, acc, sums, row, rows, block, blocks, segment):
         def get(name):

@@ -18,12 +18,14 @@ def codes(x: Floats, scale: Floats, zero: Floats, offset: Floats | None, limits:
     with np.errstate(over="ignore"):
         shifted = x if offset is None else x - offset
         steps = np.rint(shifted / scale) + np.asarray(zero, x.dtype)
-    return np.clip(steps, limits.low, limits.high).astype(np.int8 if limits.signed else np.uint8)
+    result: npt.NDArray[Any] = np.clip(steps, limits.low, limits.high).astype(np.int8 if limits.signed else np.uint8)
+    return result
 
 
 def product(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """The exact product of integers."""
-    return np.matmul(left.astype(np.int64), right.astype(np.int64))
+    result: npt.NDArray[np.int64] = np.matmul(left.astype(np.int64), right.astype(np.int64))
+    return result
 
 
 def epilogue(
@@ -60,7 +62,7 @@ def trial(
 def search_runs(
     x: Floats, factor: Floats, low: Floats, high: Floats, values: list[Floats], limits: CodeRange, scheme: int
 ) -> None:
-    """The search of :mod:`fastq.kernels.descent` on every run (row of x); `values` (scale, zero, offset) are improved."""
+    """The search of :mod:`fastq.kernels.descent` on every row of x; improves `values` (scale, zero, offset)."""
     search = make_search(trial, make_better(trial), np.rint, lambda value, x: x.dtype.type(value))
     kind = x.dtype.type
     sums, best = np.zeros(SUMS, x.dtype), np.zeros(4, x.dtype)

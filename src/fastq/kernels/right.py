@@ -13,7 +13,7 @@ DENSE = tile_bytes(8)
 
 
 def _planes(bits: int) -> Any:
-    """``planes(packed, dense)``: squeeze one 8-bit tile into planes; the inverse of :func:`fastq.kernels.micro.unpack`."""
+    """``planes(packed, dense)``: squeeze an 8-bit tile into planes, which :func:`fastq.kernels.micro.unpack` undoes."""
     vector = ir.VectorType(I8, ROW_BYTES)
 
     def emit(b, out, dense):

@@ -166,7 +166,9 @@ PAIRED = (0, 2, 1, 3)
 
 
 def row_codes(kind: str, target: str = "row") -> Any:
-    """``row_codes(x, n, scale, zero, offset, low, high, out, place, total)``: codes of a run under one set of parameters.
+    """``row_codes(x, n, scale, zero, offset, low, high, out, place, total)``.
+
+    Codes of a run under one set of parameters.
 
     `target` says where codes go: ``"row"`` to consecutive bytes from `place` on, ``"tiles"`` to a row of left tiles of
     int8, ``"wide_tiles"`` to one of int16 (:data:`PAIRED`). Their sum is added to ``total[0]``.

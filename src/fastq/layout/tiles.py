@@ -73,7 +73,7 @@ class Segments(NamedTuple):
 
     k: int
     size: int  # k per segment; the last one may be shorter
-    count: int
+    segments: int
     step_size: int  # steps per segment
     last_k: int  # k in the last segment
     steps: int  # steps in all
@@ -82,7 +82,7 @@ class Segments(NamedTuple):
     @property
     def gapless(self) -> bool:
         """Whether k lies at position k."""
-        return self.count == 1 or self.size % STEP == 0
+        return self.segments == 1 or self.size % STEP == 0
 
     def positions(self) -> npt.NDArray[np.intp]:
         """The place of each k along the tiles, in k."""

@@ -57,7 +57,8 @@ def _choose(needs: Mapping[str, tuple[str, ...]]) -> str:
         known = "is not one that fastq knows" if wanted not in needs else "needs what this CPU lacks"
         source = "the forced instruction set" if _forced else "FASTQ_ISA"
         raise IsaError(
-            f"{source} must be an instruction set that this CPU has, one of {', '.join(have)}; got {wanted!r}, which {known}"
+            f"{source} must be an instruction set that this CPU has, one of {', '.join(have)}; "
+            f"got {wanted!r}, which {known}"
         )
     return wanted
 

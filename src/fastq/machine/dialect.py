@@ -59,8 +59,8 @@ class _JobModel(models.PrimitiveModel):
 class _JobFields(AttributeTemplate):
     key = JobType
 
-    def generic_resolve(self, job: JobType, name: str) -> types.Type | None:
-        kind = job.job.KINDS.get(name)
+    def generic_resolve(self, value: Any, attr: Any) -> Any:  # type: ignore[override]
+        kind = value.job.KINDS.get(attr)
         return None if kind is None else _numba_type(kind)
 
 

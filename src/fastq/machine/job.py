@@ -10,6 +10,7 @@ from inside a kernel is in :mod:`fastq.machine.dialect`.
 from __future__ import annotations
 
 import ctypes
+from typing import ClassVar
 
 INT = "int"  # a field kind: a 64-bit integer; all others are pointers, named by their elements: "u8*", "f32*", ...
 
@@ -20,7 +21,7 @@ class Job(ctypes.Structure):
     ``ticket`` is the number of the next block of work; ``status`` collects what kernels have to say (0: nothing).
     """
 
-    KINDS: dict[str, str] = {}
+    KINDS: ClassVar[dict[str, str]] = {}
 
     @classmethod
     def place_of(cls, field: str) -> int:

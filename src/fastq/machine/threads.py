@@ -8,8 +8,9 @@ All of that is one 64-bit word, the *gate*, in memory that is never freed:
 
     bits 0-11 workers inside | bits 12-23 workers that may still enter | bit 24 closed | bits 32-63 number of the job
 
-A worker enters by a compare-and-swap on the whole word, so it can neither enter a job that was closed or replaced in the
-meantime nor enter one twice. Only one job uses the crew at a time; a call that finds it busy runs on its own thread.
+A worker enters by a compare-and-swap on the whole word, so it can neither enter a job that was closed or replaced in
+the meantime nor enter one twice. Only one job uses the crew at a time; a call that finds it busy runs on its
+own thread.
 """
 
 from __future__ import annotations
@@ -70,9 +71,9 @@ def _cgroup_quota() -> float | None:
 class _Worker:
     """A thread that runs jobs, spins for more, and parks."""
 
-    def __init__(self, crew: _Crew, number: int) -> None:
+    def __init__(self, crew: _Crew, wait: Kernel, number: int) -> None:
         self.job = CrewJob(gate=crew.gate_address, spins=SPINS, seen=crew.epoch())
-        self.wait = crew.wait
+        self.wait = wait
         self.parked = False
         self.wake = threading.Lock()
         self.wake.acquire()
@@ -97,20 +98,18 @@ class _Crew:
         self.memory = (ctypes.c_int64 * 16)()
         self.gate_address = ctypes.addressof(self.memory) + (-ctypes.addressof(self.memory)) % 64
         ctypes.c_int64.from_address(self.gate_address).value = CLOSED
-        self.wait: Kernel = None  # type: ignore[assignment]
-        self.lead: Kernel = None  # type: ignore[assignment]
+        self.kernels: tuple[Kernel, Kernel] | None = None  # wait, lead
 
     def epoch(self) -> int:
         return ctypes.c_uint64.from_address(self.gate_address).value >> 32
 
     def hire(self, workers: int) -> None:
         """Have at least so many workers, as far as threads can be started."""
-        if self.lead is None:
-            self.lead = kernel("crew_lead", _make("lead"))
-            self.wait = kernel("crew_wait", _make("wait"))
+        if self.kernels is None:
+            self.kernels = kernel("crew_wait", _make("wait")), kernel("crew_lead", _make("lead"))
         while len(self.workers) < workers:
             try:
-                self.workers.append(_Worker(self, len(self.workers)))
+                self.workers.append(_Worker(self, self.kernels[0], len(self.workers)))
             except RuntimeError:  # out of threads, or the interpreter is shutting down
                 return
 
@@ -120,13 +119,14 @@ class _Crew:
             return
         try:
             self.hire(threads - 1)
+            assert self.kernels is not None
             lead = CrewJob(gate=self.gate_address, permits=threads - 1)
             lead.function, lead.argument = function.address, ctypes.addressof(job)
             for worker in self.workers[: threads - 1]:
                 if worker.parked:
                     worker.parked = False
                     worker.wake.release()
-            self.lead(lead)
+            self.kernels[1](lead)
         finally:
             self.busy.release()
 

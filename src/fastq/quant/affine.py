@@ -13,7 +13,7 @@ from fastq.engine.plan import this_machine
 from fastq.errors import NotFiniteError
 from fastq.kernels import reference
 from fastq.layout.tiles import ceil_div
-from fastq.scheme import SCHEMES, code_range, span_scale, symmetric_scale
+from fastq.scheme import SCHEMES, CodeRange, code_range, span_scale, symmetric_scale
 
 LONG_RUN = 16384  # a whole array under one scale is cut into runs of this length, for threads to share
 
@@ -56,12 +56,14 @@ def check_finite(x: npt.NDArray[Any], what: str) -> None:
 
 
 def _runs(shape: tuple[int, ...], axis: int | None, group: int | None) -> tuple[list[run.Runs], int]:
-    """The calls that cover a C-contiguous array, whole groups before the ragged last one; and the parameters' number."""
+    """The calls that cover a C-contiguous array, whole groups before the ragged last one, and how many extremes."""
     if axis is None:
         size = prod(shape)
         rows, rest = divmod(size, LONG_RUN)
         calls = [run.Runs(rows, 1, LONG_RUN, 1, LONG_RUN, 0, 1, 0)] if rows else []
-        return calls + ([run.Runs(1, 1, rest, 1, 0, 0, 1, 0, rows * LONG_RUN, rows)] if rest else []), 1
+        if rest:
+            calls.append(run.Runs(1, 1, rest, 1, 0, 0, 1, 0, rows * LONG_RUN, rows))
+        return calls, rows + 1
     outer, n, inner = prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])
     size = n if group is None else group
     groups, whole = max(1, ceil_div(n, size)), n // size
@@ -74,57 +76,51 @@ def _runs(shape: tuple[int, ...], axis: int | None, group: int | None) -> tuple[
     return calls, outer * sets
 
 
+class Given(NamedTuple):
+    """Parameters chosen beforehand; they broadcast to :func:`parameter_shape`."""
+
+    scale: npt.NDArray[Any]
+    zero: npt.NDArray[Any] | None = None
+    offset: npt.NDArray[Any] | None = None
+
+
 def quantize(
     x: npt.NDArray[Any],
     bits: int,
     axis: int | None,
     group: int | None,
     scheme: str,
-    scale: npt.NDArray[Any] | None = None,
-    zero: npt.NDArray[Any] | None = None,
-    offset: npt.NDArray[Any] | None = None,
+    given: Given | None = None,
     name: str = "x",
 ) -> Quantized:
     """Codes of a float32 or float64 array, with given parameters or those of its extremes."""
-    if not x.flags.c_contiguous and x.flags.f_contiguous:
+    if x.flags.f_contiguous and not x.flags.c_contiguous:
+        # What lies in memory column by column is quantized as what it is in memory: its transpose.
         back = None if axis is None else x.ndim - 1 - axis
-        turned = [None if p is None else p.T for p in (scale, zero, offset)]
-        return Quantized(*(None if p is None else p.T for p in quantize(x.T, bits, back, group, scheme, *turned, name)))  # type: ignore[arg-type]
-    x = np.ascontiguousarray(x)
+        turned = None if given is None else Given(*(None if p is None else p.T for p in given))  # type: ignore[arg-type]
+        result = quantize(x.T, bits, back, group, scheme, turned, name)
+        return Quantized(*(None if p is None else p.T for p in result))  # type: ignore[arg-type]
+    x = np.asarray(x, order="C")
     if not x.flags.aligned:
         x = x.copy()
     if this_machine().isa == "reference" or x.size == 0:
         check_finite(x, name)
-        return _plain(x, bits, axis, group, scheme, scale, zero, offset)
+        return _plain(x, bits, axis, group, scheme, given)
     limits = code_range(bits, scheme)
     codes = np.empty(x.shape, np.int8 if limits.signed else np.uint8)
-    calls, count = _runs(x.shape, axis, group)
+    calls, spots = _runs(x.shape, axis, group)
     shape = parameter_shape(x.shape, axis, group)
-    given = scale is not None
-    if scale is not None:
-        values = [scale, 0 if zero is None else zero, 0 if offset is None else offset]
-        flat = [np.ascontiguousarray(np.broadcast_to(np.asarray(v, x.dtype), shape)).reshape(-1) for v in values]
-    else:
-        flat = [np.empty(count, x.dtype) for _ in range(3)]
-    spots = sum(c.outer for c in calls) if axis is None else count
-    found = run.Parameters(*flat, np.empty(spots, x.dtype), np.empty(spots, x.dtype))
+    found = _room(x, shape, given, spots)
     number = SCHEMES.index(scheme)
     status = 0
-    if axis is None and not given:
-        for call in calls:
-            status |= run.quantize(x, None, call, found, limits, number, run.FIND)
-        if not status:
-            low, high = found.minimum.min(keepdims=True), found.maximum.max(keepdims=True)
-            extremes = found._replace(minimum=low, maximum=high)
-            status = run.quantize(x, None, run.Runs(1, 1, 0, 1, 0, 0, 0, 0), extremes, limits, number, run.CHOOSE)
+    if axis is None and given is None:
+        status = _choose_whole(x, calls, found, limits, number)
     if not status:
-        work = run.WRITE if given or axis is None else run.FIND | run.CHOOSE | run.WRITE
+        work = run.WRITE if given is not None or axis is None else run.FIND | run.CHOOSE | run.WRITE
         for call in calls:
             at = call._replace(param_pitch=0, param_start=0) if axis is None else call
             status |= run.quantize(x, codes, at, found, limits, number, work)
-    if given and not status:
-        status = 0 if np.isfinite(x).all() else run.NOT_FINITE
-    if status & run.NOT_FINITE:
+    if (given is not None and not np.isfinite(x).all()) or status & run.NOT_FINITE:
         check_finite(x, name)
     if status & run.SPAN_OVERFLOW:
         raise ValueError(_SPAN)
@@ -136,6 +132,29 @@ def quantize(
     )
 
 
+def _room(x: npt.NDArray[Any], shape: tuple[int, ...], given: Given | None, spots: int) -> run.Parameters:
+    """Flat arrays for the parameters, holding those that are given."""
+    if given is None:
+        scale, zero, offset = (np.empty(prod(shape), x.dtype) for _ in range(3))
+    else:
+        values = (np.asarray(0 if p is None else p, x.dtype) for p in given)
+        scale, zero, offset = (np.ascontiguousarray(np.broadcast_to(v, shape)).reshape(-1) for v in values)
+    return run.Parameters(scale, zero, offset, np.empty(spots, x.dtype), np.empty(spots, x.dtype))
+
+
+def _choose_whole(
+    x: npt.NDArray[Any], calls: list[run.Runs], found: run.Parameters, limits: CodeRange, number: int
+) -> int:
+    """Parameters of a whole array, from the extremes of its parts."""
+    status = 0
+    for call in calls:
+        status |= run.quantize(x, None, call, found, limits, number, run.FIND)
+    if status:
+        return status
+    extremes = found._replace(minimum=found.minimum.min(keepdims=True), maximum=found.maximum.max(keepdims=True))
+    return run.quantize(x, None, run.Runs(1, 1, 0, 1, 0, 0, 0, 0), extremes, limits, number, run.CHOOSE)
+
+
 _SPAN = (
     "max - min of affine data must be finite in its float type; it overflows, so codes would be meaningless: "
     "scale the data down, convert it to float64, or use scheme='symmetric'"
@@ -143,34 +162,22 @@ _SPAN = (
 
 
 def _plain(
-    x: npt.NDArray[Any],
-    bits: int,
-    axis: int | None,
-    group: int | None,
-    scheme: str,
-    scale: npt.NDArray[Any] | None,
-    zero: npt.NDArray[Any] | None,
-    offset: npt.NDArray[Any] | None,
+    x: npt.NDArray[Any], bits: int, axis: int | None, group: int | None, scheme: str, given: Given | None
 ) -> Quantized:
     """The same in plain NumPy."""
     limits = code_range(bits, scheme)
-    if scale is None:
-        low, high = extremes(x, axis, group)
-        scale, zero, offset = choose(low, high, bits, scheme)
-    scale = np.broadcast_to(np.asarray(scale, x.dtype), parameter_shape(x.shape, axis, group))
-    whole = [expand(np.broadcast_to(0 if p is None else p, scale.shape), x.shape, axis, group) for p in (zero, offset)]
-    codes = reference.codes(
-        x,
-        expand(scale, x.shape, axis, group),
-        whole[0],
-        whole[1].astype(x.dtype) if offset is not None else None,
-        limits,
+    scale, zero, offset = choose(*extremes(x, axis, group), bits, scheme) if given is None else given
+    shape = parameter_shape(x.shape, axis, group)
+    scale, zeros, offsets = (
+        np.broadcast_to(np.asarray(0 if p is None else p, x.dtype), shape).copy() for p in (scale, zero, offset)
     )
+    whole = [expand(p, x.shape, axis, group) for p in (scale, zeros, offsets)]
+    codes = reference.codes(x, whole[0], whole[1], whole[2] if scheme == "affine" else None, limits)
     return Quantized(
         codes,
-        scale.copy(),
-        np.broadcast_to(0 if zero is None else zero, scale.shape).astype(np.int32) if scheme == "asymmetric" else None,
-        np.broadcast_to(0 if offset is None else offset, scale.shape).astype(x.dtype) if scheme == "affine" else None,
+        scale,
+        zeros.astype(np.int32) if scheme == "asymmetric" else None,
+        offsets if scheme == "affine" else None,
     )
 
 

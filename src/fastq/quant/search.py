@@ -10,7 +10,7 @@ import numpy.typing as npt
 from fastq.engine import run
 from fastq.engine.plan import this_machine
 from fastq.quant.affine import choose, extremes, parameter_shape
-from fastq.scheme import SCHEMES, code_range
+from fastq.scheme import SCHEMES, CodeRange, code_range
 
 Array = npt.NDArray[Any]
 
@@ -24,8 +24,8 @@ def search(
     geometric grid, a finer one around its best, and refines by least squares; it is never worse than the extremes.
     On Gaussian data it ends within 0.1 dB of the best scale there is.
 
-    A symmetric scale may come out negative: codes reach from -2**(b-1) to 2**(b-1) - 1, one step further down than up, so
-    a run whose largest values are positive is served better upside down.
+    A symmetric scale may come out negative: codes reach from -2**(b-1) to 2**(b-1) - 1, one step further down than up,
+    so a run whose largest values are positive is served better upside down.
     """
     limits = code_range(bits, scheme)
     shape = parameter_shape(x.shape, axis, group)
@@ -43,9 +43,7 @@ def search(
     )
 
 
-def _improve(
-    x: Array, axis: int | None, group: int | None, scheme: str, limits: tuple[int, int], found: list[Array]
-) -> None:
+def _improve(x: Array, axis: int | None, group: int | None, scheme: str, limits: CodeRange, found: list[Array]) -> None:
     """Run the search over all runs, whole groups first, then the ragged last one; `found` is changed in place."""
     if axis is None:
         _improve_runs(np.ascontiguousarray(x).reshape(1, -1), scheme, limits, found)
@@ -65,7 +63,7 @@ def _improve(
             into[..., sets] = value
 
 
-def _improve_runs(x: Array, scheme: str, limits: tuple[int, int], values: list[Array]) -> None:
+def _improve_runs(x: Array, scheme: str, limits: CodeRange, values: list[Array]) -> None:
     low, high = x.min(axis=1), x.max(axis=1)
     # Powers of two that bring each run's largest magnitude to about 1; runs of almost nothing stay as they are.
     top = np.maximum(np.abs(low), np.abs(high))
