@@ -35,7 +35,7 @@ def show_config(file: TextIO | None = None) -> None:
         "instruction set": f"{isa}{forced}",
         "this CPU has": ", ".join(cpu.available(ISAS)),
         "kernels": blocks or "plain NumPy",
-        "loaded": f"{jit.loaded_count()} kernels, {len(compiled)} of them compiled by this process",
+        "loaded": f"{len(jit.loaded_names())} kernels, {len(compiled)} of them compiled by this process",
         "threads": f"{threads.num_threads()} of {threads.available_cpus()} available",
         "kernel cache": jit.cache_folder(),
         "versions": ", ".join(f"{name} {_version(name)}" for name in ("fastq", "numpy", "numba", "llvmlite")),

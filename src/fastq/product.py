@@ -5,7 +5,6 @@ Everything a user hands over is checked here, once; the engine and the kernels b
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from math import gcd, prod
 from typing import Any
 
@@ -16,6 +15,7 @@ from fastq.engine import run
 from fastq.engine.memory import workspace
 from fastq.engine.plan import plan_matmul, this_machine
 from fastq.engine.prepack import Columns, Lines, Right, column_parameters, longest_segment
+from fastq.kernels.table import OUTPUTS
 from fastq.layout.tiles import Segments, segments
 from fastq.quant.affine import Quantized, check_finite
 from fastq.quant.affine import quantize as quantize_array
@@ -25,28 +25,30 @@ from fastq.scheme import CodeRange, code_range
 Array = npt.NDArray[Any]
 Index = tuple[int, ...]
 
+NAMES = {np.dtype(name): name for name in OUTPUTS}
 
-class Operand(ABC):
+
+class Operand:
     """A quantized array as an operand; :class:`fastq.QArray` is one."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
-    @abstractmethod
     def promoted(self, side: str) -> Operand:
         """The operand with two dimensions or more: a vector becomes a row on the left, a column on the right."""
+        raise NotImplementedError
 
-    @abstractmethod
     def lines(self, index: Index, side: str) -> Lines:
         """Parameters of one matrix along the rows (side "left") or columns ("right") of a product."""
+        raise NotImplementedError
 
-    @abstractmethod
     def matrix(self, index: Index) -> Array:
         """Codes of one matrix."""
+        raise NotImplementedError
 
-    @abstractmethod
     def right(self, index: Index, cuts: Segments) -> Right:
         """One matrix, packed."""
+        raise NotImplementedError
 
     def columns(self, index: Index, packed: Right, cuts: Segments, dtype: np.dtype[Any], affine: bool) -> Columns:
         """Column parameters of one packed matrix."""
@@ -142,7 +144,7 @@ def matmul(a: Any, b: Any, out: Any = None, *, bits: int = 8, bias: Any = None) 
     if result.size and k == 0:
         result[...] = 0 if extra is None else extra
     elif result.size:
-        for number, index in enumerate(np.ndindex(batch)):
+        for number, index in enumerate(np.ndindex(batch) if batch else ((),)):
             if not _one(result[number], left, _within(left.shape, index), right, _within(right.shape, index), k, extra):
                 check_finite(np.asarray(a_in), "a")
     if direct:
@@ -190,7 +192,7 @@ def _one(
     cuts = _cuts(k, a, b, longest)
     packed = right.right(right_at, cuts)
     columns = right.columns(right_at, packed, cuts, out.dtype, a.offset is not None or b.offset is not None)
-    plan = plan_matmul(len(out), packed.n, cuts.steps, packed.bits, out.dtype.name, this_machine())
+    plan = plan_matmul(len(out), packed.n, cuts.steps, packed.bits, NAMES[out.dtype], this_machine())
     with workspace() as work:
         if isinstance(left, _Floats):
             rows = run.left_from_floats(work, _readable(left.matrix(left_at)), left.bits, cuts, plan)

@@ -70,6 +70,9 @@ def result_shape(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[tuple[int, ...
             f"matmul: Input operand 1 has a mismatch in its core dimension 0, with gufunc signature "
             f"(n?,k),(k,m?)->(n?,m?) (size {k2} is different from {k})"
         )
+    if len(a2) == len(b2) == 2:
+        batch: tuple[int, ...] = ()
+        return batch, m, k, n, a[:-1] + b[1:]
     try:
         batch = np.broadcast_shapes(a2[:-2], b2[:-2])
     except ValueError:

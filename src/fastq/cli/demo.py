@@ -1,26 +1,23 @@
 """The demo: a trained network and two large products, each with float32, int8 and int3 weights.
 
-Times are of two kinds that must not be mixed. The first use of a shape compiles a kernel, or loads it from the cache,
-and packs the weights; every later use finds both. A later time is the best of consecutive calls.
+Times are of two kinds that must not be mixed: the first use of a shape compiles kernels, or loads them from the cache,
+and packs the weights; later uses find all that done.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from functools import partial
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import threadpoolctl  # type: ignore[import-untyped]  # comes with scikit-learn
 
 import fastq as fq
 from fastq.cli import digits
+from fastq.cli.digits import Floats, Weights
 
-T = TypeVar("T")
-Floats = npt.NDArray[np.float32]
-
-PAUSE = 0.3  # seconds; BLAS threads spin for a while after a call, and would slow down whoever is measured next
-BLOCK = 0.4  # seconds of consecutive calls
 FORMS: dict[str, dict[str, Any]] = {
     "float32": {},
     "int8": {"bits": 8},
@@ -29,42 +26,111 @@ FORMS: dict[str, dict[str, Any]] = {
 PRODUCTS = ((2048, 2048, 2048), (1, 4096, 4096))
 QUICK_PRODUCTS = ((256, 256, 256), (1, 512, 512))
 
+PAUSE = 0.3  # seconds; BLAS threads spin for a while after a call and would slow down whoever is measured next
+BLOCK = 0.2  # seconds of consecutive calls, of which the fastest counts
+ROUNDS = 2  # blocks of each form, in turns: whatever else the machine does should not hit all blocks of one form
 
-class Measured(NamedTuple):
-    """What a contender gave and took; times are in seconds."""
 
-    result: Floats
-    quantize: float
-    first: float
-    later: float
-    nbytes: int
+class Contender:
+    """A product with weights of one form, and what it took: times in seconds, bytes once the weights are packed."""
+
+    def __init__(self, weights: Sequence[Floats], product: Callable[[Weights], Floats], options: dict[str, Any]):
+        time.sleep(PAUSE)
+        start = time.perf_counter()
+        own = digits.quantize(weights, **options) if options else weights
+        quantized = time.perf_counter()
+        self.result = product(own)
+        self.quantize, self.first, self.later = quantized - start, time.perf_counter() - quantized, float("inf")
+        self.nbytes = sum(w.nbytes for w in own)
+        self._again = partial(product, own)
+
+    def measure(self) -> None:
+        """Run one block of calls."""
+        time.sleep(PAUSE)
+        end = time.perf_counter() + BLOCK
+        while (start := time.perf_counter()) < end:
+            self._again()
+            self.later = min(self.later, time.perf_counter() - start)
 
 
 def run(quick: bool = False) -> None:
-    """Print the comparison; `quick` takes small matrices for the products."""
-    fq.show_config()
-    print(f"{'float32:':<17} np.matmul, {_blas()}")
-    show_digits()
-    for m, k, n in QUICK_PRODUCTS if quick else PRODUCTS:
-        show_product(m, k, n)
+    """Print the comparison.
 
+    Parameters
+    ----------
+    quick : bool
+        Take small matrices for the products, and measure in one round.
+    """
+    rounds = 1 if quick else ROUNDS
+    print(f"{'NumPy float32:':<17} {_blas()}")
 
-def show_digits() -> None:
-    """Train the network of :mod:`fastq.cli.digits` and compare its forward pass."""
     network = digits.train()
-    print(f"\nHandwritten digits: a network of 64-128-64-10 neurons, {len(network.labels)} test images in one pass\n")
-    rows = []
-    for name, found in _compare(
-        network.weights,
-        lambda options: digits.quantize(network.weights, **options),
-        lambda weights: digits.forward(network.images, weights, network.biases),
-    ).items():
-        rows.append([name, f"{network.accuracy(found.result):.2f} %", *_figures(found)])
-    _table(["weights", "accuracy", *FIGURES], _with_errors(rows))
+    print(f"\nHandwritten digits: a network of 64, 128, 64 and 10 neurons, {len(network.labels)} test images at once\n")
+    found = _compare(network.weights, partial(_logits, network), rounds)
+    accuracy = [f"{network.accuracy(form.result):.2f} %" for form in found.values()]
+    _table({"weights": list(found), "accuracy": accuracy, **_columns(found)})
 
-
-def show_product(m: int, k: int, n: int) -> None:
-    """Compare one product of normally distributed matrices."""
     random = np.random.default_rng(0)
-    x, w = random.standard_normal((m, k), np.float32), random.standard_normal((k, n), np.float32)
-    print(f"\nx @ w with x of {m} x {k} and w of {k} x {n}, normally distributed\n")
+    for m, k, n in QUICK_PRODUCTS if quick else PRODUCTS:
+        print(f"\nNormally distributed numbers: {m} x {k} times {k} x {n}\n")
+        x, w = (random.standard_normal(shape, np.float32) for shape in ((m, k), (k, n)))
+        found = _compare([w], partial(_product, x), rounds)
+        _table({"weights": list(found), **_columns(found)})
+
+    print(
+        "\nint8 and int3 weights have one scale per column, for int3 chosen by method='mse'; the left operand is"
+        "\nquantized to int8 in every call. quantize: making the codes. first: compiling or loading kernels, packing,"
+        f"\none product. later: the fastest of {rounds} x {BLOCK} s of consecutive calls."
+    )
+
+
+def _blas() -> str:
+    pools = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+    names = {f"{pool['internal_api']}, threads: {pool['num_threads']}" for pool in pools}
+    return "; ".join(sorted(names)) or "unknown BLAS"
+
+
+def _logits(network: digits.Digits, weights: Weights) -> Floats:
+    return digits.forward(network.images, weights, network.biases)
+
+
+def _product(x: Floats, weights: Weights) -> Floats:
+    return np.asarray(x @ weights[0])
+
+
+def _compare(weights: Sequence[Floats], product: Callable[[Weights], Floats], rounds: int) -> dict[str, Contender]:
+    """The product with weights of every form, measured in turns."""
+    found = {name: Contender(weights, product, options) for name, options in FORMS.items()}
+    for _ in range(rounds):
+        for form in found.values():
+            form.measure()
+    return found
+
+
+def _columns(found: dict[str, Contender]) -> dict[str, list[str]]:
+    base = found["float32"]
+    others = [form for form in found.values() if form is not base]
+    errors = [fq.error(base.result, form.result) for form in others]
+    return {
+        "bytes": [f"{form.nbytes:,}" for form in found.values()],
+        "SQNR": ["", *(f"{e.sqnr_db:.1f} dB" for e in errors)],
+        "cosine": ["", *(f"{e.cosine:.5f}" for e in errors)],
+        "quantize": ["", *(_duration(form.quantize) for form in others)],
+        "first": [_duration(form.first) for form in found.values()],
+        "later": [_duration(form.later) for form in found.values()],
+        "speed-up": [f"{base.later / form.later:.2f}" for form in found.values()],
+    }
+
+
+def _table(columns: dict[str, list[str]]) -> None:
+    cells = [[head, *values] for head, values in columns.items()]
+    widths = [max(map(len, column)) for column in cells]
+    for row in zip(*cells):
+        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths)))
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= size:
+            return f"{seconds / size:.2f} {unit}"
+    return f"{seconds * 1e6:.0f} µs"

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import fastq as fq
 
 Floats = npt.NDArray[np.float32]
-Weights = Sequence[Floats] | Sequence[fq.QArray]
+Weights = Sequence[Floats | fq.QArray]
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ def forward(images: Floats, weights: Weights, biases: Sequence[Floats]) -> Float
     weights : sequence of numpy.ndarray or of QArray
         Arrays are multiplied by ``np.matmul``, quantized arrays by :func:`fastq.matmul`.
     biases : sequence of numpy.ndarray
+        One vector per layer.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Arguments of the command line; what a command needs is imported when it runs."""
+"""The commands and their arguments. The demo is imported when it runs, so that ``--help`` stays quick."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 
+from fastq.config import show_config
 from fastq.errors import IsaError
 
 
@@ -24,37 +25,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0, or 1 if the command cannot run here.
     """
     arguments = _parser().parse_args(argv)
+    if arguments.command == "demo" and importlib.util.find_spec("sklearn") is None:
+        return _fail('the demo needs scikit-learn: pip install "fastq[demo]"')
     try:
-        if arguments.command == "config":
-            return _config()
-        return _demo(arguments.quick)
-    except IsaError as error:
+        show_config()
+    except (IsaError, ValueError) as error:  # a setting in the environment that is not one
         return _fail(str(error))
+    if arguments.command == "demo":
+        from fastq.cli import demo
+
+        demo.run(arguments.quick)
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fastq", description="Quantized matrix multiplication for NumPy.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     commands.add_parser("config", help="show the CPU, instruction set, threads, kernel cache and versions")
-    demo = commands.add_parser("demo", help="run a small network and two large products, and compare with NumPy float32")
-    demo.add_argument("--quick", action="store_true", help="take small matrices for the products")
+    demo = commands.add_parser("demo", help="compare a small network and large products with NumPy's float32")
+    demo.add_argument("--quick", action="store_true", help="small products, measured once")
     return parser
-
-
-def _config() -> int:
-    from fastq.config import show_config
-
-    show_config()
-    return 0
-
-
-def _demo(quick: bool) -> int:
-    if importlib.util.find_spec("sklearn") is None:
-        return _fail('the demo needs scikit-learn: pip install "fastq[demo]"')
-    from fastq.cli import demo
-
-    demo.run(quick)
-    return 0
 
 
 def _fail(message: str) -> int:

@@ -99,7 +99,7 @@ def epilogue(features: str, tag: str, output: str, pitch: int) -> Any:
                         left = splat(b, b.fmul(scale, b.sitofp(reduced, out_type)), BLOCK)
                         shift = splat(b, element(row_offset, at_group, out_type), BLOCK)
                         z = b.fadd(y, b.fmul(left, columns_of(col_offset, at_col, values)))
-                        return b.fadd(z, b.fmul(shift, columns_of(col_term, at_col, values)))
+                        return b.fadd(z, b.fmul(shift, columns_of(col_term, b.add(sum_base, col), values)))
 
                     y = _if(b, affine, y, with_offsets)
                     typed_sums = b.gep(b.bitcast(sums, out_type.as_pointer()), [here])

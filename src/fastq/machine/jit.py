@@ -112,9 +112,9 @@ def compiled_names() -> tuple[str, ...]:
     return tuple(_compiler.compiled)
 
 
-def loaded_count() -> int:
-    """How many kernels this process has loaded or compiled."""
-    return len(_compiler.kernels)
+def loaded_names() -> tuple[str, ...]:
+    """The kernels that this process has loaded or compiled, in order."""
+    return tuple(_compiler.kernels)
 
 
 def cache_folder() -> str:

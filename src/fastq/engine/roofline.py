@@ -1,0 +1,171 @@
+"""How fast this machine can be: multiplications out of registers, bytes out of memory. Measured, not looked up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fastq.engine.plan import this_machine
+from fastq.engine.prepack import address_of
+from fastq.kernels.table import ISAS, UNITS, Unit
+from fastq.layout.tiles import BLOCK, STEP, STEPS
+from fastq.machine import cpu, threads
+from fastq.machine.jit import Kernel, kernel
+from fastq.machine.job import INT, Job, job
+
+SHARES = 16  # tickets per thread
+REPEATS = 5  # the best one counts: what disturbs a run only makes it slower
+
+MultiplyJob = job(
+    "MultiplyJob",
+    "`rounds` steps of a register block per ticket; see :mod:`fastq.kernels.peak`.",
+    tickets=INT,
+    rounds=INT,
+    left="u8*",
+    right="u8*",
+    sums="i32*",  # [tickets][rows][columns]
+)
+
+ReadJob = job(
+    "ReadJob",
+    "Add up `words` 64-bit integers per ticket.",
+    tickets=INT,
+    words=INT,
+    data="i64*",
+    sums="i64*",
+)
+
+
+class Rate(NamedTuple):
+    """Something per second, on one thread and on all."""
+
+    one: float
+    all: float
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """What bounds every kernel on this machine.
+
+    Attributes
+    ----------
+    threads : int
+        How many "all" are.
+    peaks : mapping of str to Rate
+        Operations (multiplications and additions) per second out of registers, by unit of the kernel table.
+    bandwidth : Rate
+        Bytes per second read from a buffer beyond the L2 cache: from memory, or from a last-level cache that holds it.
+    """
+
+    threads: int
+    peaks: Mapping[str, Rate]
+    bandwidth: Rate
+
+    def __repr__(self) -> str:
+        count = f"{self.threads} thread" + "s" * (self.threads > 1)
+        rows = [f"{name} {r.one / 1e9:.0f} and {r.all / 1e9:.0f} 10^9 op/s" for name, r in self.peaks.items()]
+        rows.append(f"reading {self.bandwidth.one / 1e9:.1f} and {self.bandwidth.all / 1e9:.1f} GB/s")
+        return f"Roofline(1 and {count}: {', '.join(rows)})"
+
+
+def roofline(seconds: float = 0.02, nbytes: int = 64 << 20) -> Roofline:
+    """Measure this machine's peaks.
+
+    Parameters
+    ----------
+    seconds : float
+        About how long one run of multiplications takes; there are five for each unit and number of threads.
+    nbytes : int
+        Size of the buffer that is read.
+
+    Raises
+    ------
+    RuntimeError
+        If a sum is wrong: then nothing that this machine computes can be trusted.
+    """
+    workers = this_machine().threads
+    units = [unit for unit in UNITS if unit.isa in cpu.available(ISAS)]
+    peaks = {unit.name: Rate(*(_peak(unit, seconds, n) for n in (1, workers))) for unit in units}
+    return Roofline(workers, peaks, Rate(*(_bandwidth(nbytes, n) for n in (1, workers))))
+
+
+def _peak(unit: Unit, seconds: float, workers: int) -> float:
+    tickets = SHARES * workers
+    per_round = 2 * STEP * unit.rows * unit.blocks * BLOCK
+    rounds = max(1, int(seconds * unit.rate * 1e9 * workers / per_round / tickets))
+    best = _best(lambda: multiply(unit, tickets, rounds, workers))
+    return per_round * rounds * tickets / best
+
+
+def _bandwidth(nbytes: int, workers: int) -> float:
+    tickets = SHARES * workers
+    words = max(1, nbytes // 8 // tickets)
+    data = np.arange(words * tickets, dtype=np.int64)
+    return data.nbytes / _best(lambda: read(data, tickets, workers))
+
+
+def _best(timed: Callable[[], float]) -> float:
+    return min(timed() for _ in range(REPEATS))
+
+
+def multiply(unit: Unit, tickets: int, rounds: int, workers: int) -> float:
+    """Multiply out of registers and check the sums; returns the seconds it took."""
+    rng = np.random.default_rng(0)
+    # All four k of a step have one left code, so that their order, which differs by unit, does not show.
+    left = rng.integers(-128, 128, (STEPS, unit.rows, 1)).repeat(STEP, axis=2)
+    right = rng.integers(0, 2 ** unit.bits[-1], (unit.blocks * BLOCK, STEP))
+    left_codes, right_codes = left.astype(f"int{8 * unit.left_bytes}"), right.astype(np.uint8)
+    sums = np.empty((tickets, unit.rows, len(right)), np.int32)
+    task = MultiplyJob(tickets=tickets, rounds=rounds)
+    task.left, task.right, task.sums = (address_of(a) for a in (left_codes, right_codes, sums))
+    took = _timed(kernel(f"peak_{unit.name}", _make_multiply(unit)), task, workers)
+    times = rounds // STEPS + (np.arange(STEPS) < rounds % STEPS)
+    exact = np.einsum("s,srk,ck->rc", times, left, right)
+    _check(sums, exact.astype(np.uint32).view(np.int32), f"multiplying on {unit.name}")  # int32 wraps modulo 2**32
+    return took
+
+
+def read(data: npt.NDArray[np.int64], tickets: int, workers: int) -> float:
+    """Read an array, a multiple of `tickets` long, and check its sums; returns the seconds it took."""
+    parts = data.reshape(tickets, -1)
+    sums = np.empty(tickets, np.int64)
+    task = ReadJob(tickets=tickets, words=parts.shape[1], data=address_of(data), sums=address_of(sums))
+    took = _timed(kernel("peak_read", _make_read), task, workers)
+    _check(sums, parts.sum(axis=1), "reading")
+    return took
+
+
+def _timed(function: Kernel, task: Job, workers: int) -> float:
+    start = time.perf_counter()
+    threads.run(function, task, workers)
+    return time.perf_counter() - start
+
+
+def _check(sums: npt.NDArray[Any], expected: npt.NDArray[Any], what: str) -> None:
+    wrong = np.flatnonzero(sums != expected)
+    if wrong.size:
+        right = np.broadcast_to(expected, sums.shape).flat[wrong[0]]
+        raise RuntimeError(f"{what} gave {wrong.size} wrong sums of {sums.size}: {sums.flat[wrong[0]]} must be {right}")
+
+
+def _make_multiply(unit: Unit) -> Callable[[], tuple[Any, type[Job]]]:
+    def make() -> tuple[Any, type[Job]]:
+        from fastq.kernels import peak
+
+        module, name = unit.where.split(":")
+        isa = getattr(import_module(f"fastq.kernels.{module}"), name)(unit.rows, unit.blocks)
+        return peak.multiply(isa), MultiplyJob
+
+    return make
+
+
+def _make_read() -> tuple[Any, type[Job]]:
+    from fastq.kernels import peak
+
+    return peak.read, ReadJob

@@ -1,0 +1,30 @@
+"""Fixtures that every room's tests share."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fastq.kernels.table import ISAS
+from fastq.machine import cpu, threads
+
+
+@pytest.fixture(params=cpu.available(ISAS))
+def isa(request):
+    """Each instruction set that this CPU has, the reference included, in use for the test."""
+    cpu.force(request.param)
+    yield request.param
+    cpu.force(None)
+
+
+@pytest.fixture(autouse=True)
+def _settings_stay():
+    """A test that changes the number of threads does not change it for the next."""
+    before = threads._chosen
+    yield
+    threads._chosen = before
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20240607)
