@@ -160,9 +160,8 @@ def matmul(a: Any, b: Any, out: Any = None, *, bits: int = 8, bias: npt.ArrayLik
 def _as_floats(array: Array) -> Array:
     """The array in the type that it is quantized in: float32, or float64 for what float32 cannot hold."""
     if is_float(array.dtype) or array.dtype.kind in "iu":
-        wanted = (
-            np.float64 if array.dtype == np.float64 or (array.dtype.kind in "iu" and array.itemsize > 2) else np.float32
-        )
+        wide = array.itemsize == 8 if array.dtype.kind == "f" else array.dtype.kind in "iu" and array.itemsize > 2
+        wanted = np.float64 if wide else np.float32
         return array.astype(wanted, copy=False)
     raise TypeError(
         f"x must be of real numbers (float16, float32, float64, bfloat16 or integers), got dtype {array.dtype}; "

@@ -88,7 +88,7 @@ class QArray(product.Operand):
         shape = store.shape[::-1] if flipped else store.shape
         frozen = []
         for p in parameters:
-            view = None if p is None else p.view()
+            view = None if p is None else np.asarray(p).view()
             if view is not None:
                 view.flags.writeable = False
             frozen.append(view)
@@ -104,7 +104,8 @@ class QArray(product.Operand):
     def __setattr__(self, name: str, value: Any) -> NoReturn:
         raise AttributeError(f"a QArray is immutable; cannot set {name!r}")
 
-    __delattr__ = __setattr__  # type: ignore[assignment]
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"a QArray is immutable; cannot delete {name!r}")
 
     # What it is
 
@@ -197,12 +198,14 @@ class QArray(product.Operand):
         ValueError
             If `out` has another shape or is read-only.
         """
+        if out is not None and not isinstance(out, np.ndarray):
+            raise TypeError(f"out must be an array, got {type(out).__name__}")
         wanted = np.dtype(dtype if dtype is not None else self.dtype if out is None else out.dtype)
         if not is_float(wanted):
             raise TypeError(f"dtype must be a float type that NumPy computes in, got {wanted}; codes are in q.codes")
         if out is not None:
-            if not isinstance(out, np.ndarray) or out.dtype != wanted:
-                raise TypeError(f"out must be an array of {wanted}, got {getattr(out, 'dtype', type(out).__name__)}")
+            if out.dtype != wanted:
+                raise TypeError(f"out must be an array of {wanted}, got {out.dtype}")
             if out.shape != self.shape or not out.flags.writeable:
                 state = "" if out.flags.writeable else " (read-only)"
                 raise ValueError(f"out must be writeable and of shape {self.shape}, got shape {out.shape}{state}")
@@ -219,6 +222,11 @@ class QArray(product.Operand):
             np.multiply(codes, scale, out=values, dtype=work)
         if self.offset is not None:
             np.add(values, self._expanded(self.offset), out=values)
+        # Rounding the zero point may move the ends of the range past what the type holds.
+        span = code_range(self.bits, self.scheme).high - min(0, code_range(self.bits, self.scheme).low)
+        largest = float(np.finfo(wanted).max) if wanted.kind == "f" else float(np.finfo(np.float32).max)
+        if self.size and span * float(np.abs(self.scale).max()) > largest:
+            np.clip(values, -largest, largest, out=values)
         if not direct:
             target[...] = values.astype(wanted)
         return target

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from typing import TextIO
 
 from fastq.kernels.table import ISAS, UNITS
@@ -45,6 +44,8 @@ def show_config(file: TextIO | None = None) -> None:
 
 
 def _version(name: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(name)
     except PackageNotFoundError:

@@ -15,6 +15,7 @@ from fastq.engine import run
 from fastq.engine.memory import workspace
 from fastq.engine.plan import plan_matmul, this_machine
 from fastq.engine.prepack import Columns, Lines, Right, column_parameters, longest_segment
+from fastq.errors import NotFiniteError
 from fastq.kernels.table import OUTPUTS
 from fastq.layout.tiles import Segments, segments
 from fastq.quant.affine import Quantized, check_finite
@@ -144,19 +145,28 @@ def matmul(a: Any, b: Any, out: Any = None, *, bits: int = 8, bias: Any = None) 
     if result.size and k == 0:
         result[...] = 0 if extra is None else extra
     elif result.size:
-        for number, index in enumerate(np.ndindex(batch) if batch else ((),)):
-            if not _one(result[number], left, _within(left.shape, index), right, _within(right.shape, index), k, extra):
-                check_finite(np.asarray(a_in), "a")
+        try:
+            for number, index in enumerate(np.ndindex(batch) if batch else ((),)):
+                places = _within(left.shape, index), _within(right.shape, index)
+                _one(result[number], left, places[0], right, places[1], k, extra)
+        except NotFiniteError:  # name it, with the index in what came in
+            for name, operand in (("a", a_in), ("b", b_in)):
+                if isinstance(operand, np.ndarray):
+                    check_finite(operand, name)
+            raise
     if direct:
-        return out
+        return target
     result = result.reshape(shape)
     if target is None:
         return result if shape else result[()]
     np.copyto(target, result, casting="same_kind")
-    return out
+    return target
 
 
 def _plain(a: Any, b: Any, out: Any, bias: Any) -> Any:
+    """The product as NumPy computes it."""
+    if isinstance(out, tuple) and len(out) == 1:
+        out = out[0]
     if bias is None:
         return np.matmul(a, b) if out is None else np.matmul(a, b, out=out)
     result = np.add(np.matmul(a, b), bias)
@@ -182,13 +192,13 @@ def _within(shape: tuple[int, ...], index: Index) -> Index:
 
 def _one(
     out: Array, left: Operand, left_at: Index, right: Operand, right_at: Index, k: int, bias: Array | None
-) -> bool:
-    """``out = left @ right + bias`` of two matrices; False if the left one holds what is not finite."""
+) -> None:
+    """``out = left @ right + bias`` of two matrices."""
     a, b = left.lines(left_at, "left"), right.lines(right_at, "right")
     longest = longest_segment(a.reach, b.reach)
     if out.dtype.kind == "i" and (k > longest or out.dtype == np.int64):
         _one_wide(out, left.matrix(left_at), right.matrix(right_at), longest, bias)
-        return True
+        return
     cuts = _cuts(k, a, b, longest)
     packed = right.right(right_at, cuts)
     columns = right.columns(right_at, packed, cuts, out.dtype, a.offset is not None or b.offset is not None)
@@ -197,11 +207,10 @@ def _one(
         if isinstance(left, _Floats):
             rows = run.left_from_floats(work, _readable(left.matrix(left_at)), left.bits, cuts, plan)
             if rows is None:
-                return False
+                raise NotFiniteError("the left operand holds NaN or infinity")
         else:
             rows = run.left_from_codes(work, left.matrix(left_at), a, cuts, plan, out.dtype)
         run.matmul(work, rows, packed, columns, cuts, out, bias, plan)
-    return True
 
 
 def _one_wide(out: Array, a: Array, b: Array, longest: int, bias: Array | None) -> None:

@@ -95,10 +95,10 @@ def check_bias(bias: Any, n: int, dtype: np.dtype[Any]) -> Array:
         raise ValueError(f"bias must be a number or have one entry per column, shape ({n},); got shape {array.shape}")
     if not (array.dtype.kind in "biu" or is_float(array.dtype)):
         raise TypeError(f"bias must be of real numbers, got dtype {array.dtype}")
-    if dtype == np.int32 and array.dtype.kind == "f":
+    if dtype == np.int32 and is_float(array.dtype):
         raise TypeError(f"bias of an integer product must be of integers, got dtype {array.dtype}; it would be cut off")
     if dtype == np.int32 and array.size and not (int(array.min()) >= -(2**31) and int(array.max()) < 2**31):
-        raise ValueError(f"bias of an integer product must fit int32, got values up to {array.max()}")
+        raise ValueError(f"bias of an integer product must fit int32, got values from {array.min()} to {array.max()}")
     return np.broadcast_to(array.astype(dtype), (n,))
 
 

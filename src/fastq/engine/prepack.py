@@ -72,6 +72,9 @@ class Right:
         """Whether the tiles can be read with other segments: no gaps on either side."""
         return cuts.size == self.cuts.size or (cuts.gapless and self.cuts.gapless)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "address"}  # it is this process's
+
     @cached_property
     def address(self) -> int:
         """Where the tiles lie."""

@@ -90,9 +90,13 @@ def roofline(seconds: float = 0.02, nbytes: int = 64 << 20) -> Roofline:
         If a sum is wrong: then nothing that this machine computes can be trusted.
     """
     workers = this_machine().threads
-    units = [unit for unit in UNITS if unit.isa in cpu.available(ISAS)]
-    peaks = {unit.name: Rate(*(_peak(unit, seconds, n) for n in (1, workers))) for unit in units}
+    peaks = {unit.name: Rate(*(_peak(unit, seconds, n) for n in (1, workers))) for unit in measurable()}
     return Roofline(workers, peaks, Rate(*(_bandwidth(nbytes, n) for n in (1, workers))))
+
+
+def measurable() -> list[Unit]:
+    """The units of this CPU whose products are of vector registers; AMX, which multiplies tiles, has another loop."""
+    return [unit for unit in UNITS if unit.isa in cpu.available(ISAS) and unit.isa != "amx"]
 
 
 def _peak(unit: Unit, seconds: float, workers: int) -> float:

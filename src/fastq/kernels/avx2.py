@@ -11,7 +11,7 @@ from __future__ import annotations
 from llvmlite import ir
 
 from fastq.kernels.micro import Isa, Shape
-from fastq.machine.dialect import I8, I16, I32, declare, load_vector, splat
+from fastq.machine.dialect import I8, I16, I32, I64, Target, declare, splat
 
 _BYTES, _WORDS, _INTS = ir.VectorType(I8, 32), ir.VectorType(I16, 16), ir.VectorType(I32, 8)
 
@@ -24,14 +24,16 @@ class Avx2(Isa):
     """8-bit codes: ``vpmaddwd`` on int16. Left tiles are int16 in the order k0 k2 k1 k3."""
 
     name = "avx2"
-    features = "+avx2"
+    target = Target("haswell", "+avx2")
     width = 32
     left_bytes = 2
     gemv_shapes = (Shape(1, 1, 2), Shape(2, 1, 2), Shape(4, 1, 1))
 
     def left(self, b, pointer):
-        pairs = load_vector(b, pointer, ir.VectorType(I32, 2))
-        return [b.bitcast(splat(b, b.extract_element(pairs, I32(i)), 8), _WORDS) for i in (0, 1)]
+        # Two loads: taken out of one 64-bit load, the second pair goes through four shuffles (26.7 ms against 18.4 ms
+        # for 1024**3 on one core with AVX2 alone).
+        words = (b.load(b.bitcast(b.gep(pointer, [I64(4 * i)]), I32.as_pointer()), align=1) for i in (0, 1))
+        return [b.bitcast(splat(b, word, 8), _WORDS) for word in words]
 
     def right(self, b, row):
         words = b.bitcast(row, _WORDS)
@@ -49,7 +51,7 @@ class Avx2Narrow(Isa):
     """Codes of at most 7 bits: ``vpmaddubsw``, then ``vpmaddwd`` with ones."""
 
     name = "avx2"
-    features = "+avx2"
+    target = Target("haswell", "+avx2")
     width = 32
     max_code = 127
     gemv_shapes = (Shape(1, 1, 2), Shape(2, 1, 2), Shape(4, 1, 1))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from fastq.kernels.micro import Isa, Shape
-from fastq.machine.dialect import declare
+from fastq.machine.dialect import Target, declare
 
 
 class Avx512Vnni(Isa):
     """``vpdpbusd``: unsigned right codes times signed left codes, accumulated without saturation."""
 
     name = "avx512vnni"
-    features = "+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx512vnni"
+    target = Target("cascadelake", "+avx512vnni")
     gemv_shapes = (Shape(1, 1, 4), Shape(2, 1, 4), Shape(4, 1, 4), Shape(8, 1, 2))
 
     def product(self, b, acc, left, right):

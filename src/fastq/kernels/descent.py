@@ -61,6 +61,8 @@ def make_search(trial: Any, better: Any, rint: Callable[[Any], Any], like: Calla
         middle = (maximum + minimum) * like(0.5, minimum)
         if scheme == 0:
             span = max(maximum, -minimum) * like(2, minimum)
+        if best[0] == 0 or not span > 0:
+            return
         ratio = like(TOP, minimum)
         for i in range(GRID + FINE):
             if i == GRID:  # from the grid to the finer one around its best

@@ -22,13 +22,26 @@ from llvmlite import ir
 
 from fastq.kernels.jobs import MatmulJob
 from fastq.layout.tiles import BLOCK
-from fastq.machine.dialect import F32, F64, I32, I64, P8, field, ir_function, load_vector, loop, splat, store_vector
+from fastq.machine.dialect import (
+    F32,
+    F64,
+    I32,
+    I64,
+    P8,
+    Target,
+    field,
+    ir_function,
+    load_vector,
+    loop,
+    splat,
+    store_vector,
+)
 
 OUTPUTS: dict[str, ir.Type] = {"int32": I32, "float32": F32, "float64": F64}
 SIZES = {"int32": 4, "float32": 4, "float64": 8}
 
 
-def epilogue(features: str, tag: str, output: str, pitch: int) -> Any:
+def epilogue(target: Target, tag: str, output: str, pitch: int) -> Any:
     """Emit ``epilogue(job, acc, sums, row, rows, block, blocks, segment)``.
 
     `acc` holds `rows` x `blocks` * 16 int32 with `pitch` per row, `sums` as many values of the output's type; `row` and
@@ -127,7 +140,7 @@ def epilogue(features: str, tag: str, output: str, pitch: int) -> Any:
         loop(b, I64(0), rows, 1, [], one_row)
 
     kinds = (MatmulJob, "i32*", "u8*", "int", "int", "int", "int", "int")
-    return ir_function(f"fastq_epilogue_{tag}_{output}_{pitch}", kinds, features, emit)
+    return ir_function(f"fastq_epilogue_{tag}_{output}_{pitch}", kinds, target, emit)
 
 
 def _if(b: ir.IRBuilder, condition: Any, plain: Any, otherwise: Any, when_true: Any = None) -> Any:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastq.kernels.quantize import NOT_FINITE, TINY
-from fastq.kernels.rounding import row_codes, row_extremes
+from fastq.kernels.quantize import LARGEST, NOT_FINITE, TINY
+from fastq.kernels.rounding import row_codes, row_top
 from fastq.layout.tiles import DEPTH, STEP, STEPS, TILE_ROWS
 from fastq.machine.dialect import at, cast_to, constant, kernel_function, report, stack, take, type_like
 from fastq.scheme import symmetric_scale
@@ -18,11 +18,11 @@ RUNS = 4  # rows per ticket
 def floats(kind: str, wide: bool) -> Any:
     """Quantize rows of floats and write their codes straight into tiles (of int16 if `wide`)."""
     view = cast_to(f"{kind}*")
-    extremes = row_extremes(kind)
+    find_top = row_top(kind)
     codes = row_codes(kind, "wide_tiles" if wide else "tiles")
     size = 4 if kind == "f32" else 8
-    found_room = stack(3 * size, f"{kind}*")
-    tiny, nought = constant(kind, TINY[kind]), constant(kind, 0.0)
+    found_room = stack(size, f"{kind}*")
+    tiny, largest, nought = (constant(kind, v) for v in (TINY[kind], LARGEST[kind], 0.0))
     code_bytes = 2 if wide else 1
 
     @kernel_function
@@ -35,10 +35,10 @@ def floats(kind: str, wide: bool) -> Any:
         while ticket * RUNS < job.m:
             for row in range(ticket * RUNS, min((ticket + 1) * RUNS, job.m)):
                 here = at(x, row * job.pitch)
-                extremes(here, job.k, found)
-                if found[2] != 0:
+                find_top(here, job.k, found)
+                if not found[0] <= largest():
                     report(job, NOT_FINITE)
-                scale[row] = _symmetric(max(-found[0], found[1]), high, tiny())
+                scale[row] = _symmetric(found[0], high, tiny())
                 out = at(job.tiles, row // TILE_ROWS * tile_row_bytes + row % TILE_ROWS * DEPTH * code_bytes)
                 for segment in range(job.segments):
                     first = segment * job.segment_k

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from llvmlite import ir
 
 from fastq.layout.tiles import BLOCK, ROW_BYTES, STEPS, TILE_ROWS, places, tile_bytes
-from fastq.machine.dialect import I8, I16, I32, I64, ir_function, load_vector, loop, splat, store_vector
+from fastq.machine.dialect import HOST, I8, I16, I32, I64, ir_function, load_vector, loop, splat, store_vector
 
 
 class Shape(NamedTuple):
@@ -36,7 +36,7 @@ class Isa:
     """An instruction set. Subclasses say what differs."""
 
     name = ""
-    features = ""
+    target = HOST
     width = 64  # bytes per vector register; a row of a right tile takes 64 / width of them
     left_bytes = 1  # bytes per code in a left tile
     max_code = 255  # highest right code for which `product` is exact
@@ -158,7 +158,7 @@ def dense(isa: Isa, shapes: tuple[Shape, ...], pitch: int) -> Any:
 
         _choose(b, shapes, index, variant)
 
-    return ir_function(name, ("u8*", "u8*", "int", "int", "int", "i32*", "int"), isa.features, emit)
+    return ir_function(name, ("u8*", "u8*", "int", "int", "int", "i32*", "int"), isa.target, emit)
 
 
 def unpacked_rows(b: ir.IRBuilder, isa: Isa, bits: int, tile: Any, part: int) -> list[Any]:
@@ -217,7 +217,7 @@ def packed(isa: Isa, bits: int, shapes: tuple[Shape, ...], pitch: int) -> Any:
 
         _choose(b, shapes, index, variant)
 
-    return ir_function(name, ("u8*", "u8*", "int", "int", "i32*", "int"), isa.features, emit)
+    return ir_function(name, ("u8*", "u8*", "int", "int", "i32*", "int"), isa.target, emit)
 
 
 def unpack(isa: Isa, bits: int) -> Any:
@@ -235,4 +235,4 @@ def unpack(isa: Isa, bits: int) -> Any:
 
         loop(b, I64(0), count, 1, [], one_tile)
 
-    return ir_function(name, ("u8*", "u8*", "int"), isa.features, emit)
+    return ir_function(name, ("u8*", "u8*", "int"), isa.target, emit)

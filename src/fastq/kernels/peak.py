@@ -45,7 +45,7 @@ def _block(isa: Isa) -> Any:
             store_vector(b, acc, b.gep(sums, [I64(i * isa.lanes)]))
 
     name = f"fastq_peak_{isa.tag}_{isa.rows}x{isa.blocks}"
-    return ir_function(name, ("u8*", "u8*", "int", "i32*"), isa.features, emit)
+    return ir_function(name, ("u8*", "u8*", "int", "i32*"), isa.target, emit)
 
 
 def multiply(isa: Isa) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastq.kernels.rounding import column_codes, column_extremes, row_codes, row_extremes
+from fastq.kernels.rounding import column_codes, column_extremes, row_codes, row_extremes, row_top
 from fastq.machine.dialect import at, cast_to, constant, kernel_function, report, round_even, stack, take, type_like
 from fastq.scheme import span_scale, symmetric_scale
 
@@ -52,7 +52,9 @@ def parameters(kind: str) -> Any:
 def rows(kind: str) -> Any:
     """Runs of n consecutive elements (inner = 1): a run stays in cache from its extremes to its codes."""
     floats = cast_to(f"{kind}*")
-    extremes, codes, choose = row_extremes(kind), row_codes(kind), parameters(kind)
+    extremes, find_top = row_extremes(kind), row_top(kind)
+    codes, choose = row_codes(kind), parameters(kind)
+    largest = constant(kind, LARGEST[kind])
     size = 4 if kind == "f32" else 8
     found_room, total_room = stack(3 * size, f"{kind}*"), stack(4, "i32*")
     like = constant(kind, 0.0)
@@ -70,10 +72,17 @@ def rows(kind: str) -> Any:
                 start = outer * job.outer_pitch + group * job.group_pitch
                 index = outer * job.param_pitch + group * job.group_param
                 if job.work & FIND:
-                    extremes(at(x, start), job.n, found)
-                    minimum[index] = found[0]
-                    maximum[index] = found[1]
-                    if found[2] != 0:
+                    if job.scheme == 0:  # the magnitude says all that is needed
+                        find_top(at(x, start), job.n, found)
+                        minimum[index] = -found[0]
+                        maximum[index] = found[0]
+                        broken = not found[0] <= largest()
+                    else:
+                        extremes(at(x, start), job.n, found)
+                        minimum[index] = found[0]
+                        maximum[index] = found[1]
+                        broken = found[2] != 0
+                    if broken:
                         report(job, NOT_FINITE)
                 if job.work & CHOOSE:
                     choose(job, index)

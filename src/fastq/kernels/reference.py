@@ -18,8 +18,8 @@ def codes(x: Floats, scale: Floats, zero: Floats, offset: Floats | None, limits:
     with np.errstate(over="ignore"):
         shifted = x if offset is None else x - offset
         steps = np.rint(shifted / scale) + np.asarray(zero, x.dtype)
-    result: npt.NDArray[Any] = np.clip(steps, limits.low, limits.high).astype(np.int8 if limits.signed else np.uint8)
-    return result
+    clipped = np.asarray(np.clip(steps, limits.low, limits.high))
+    return clipped.astype(np.int8 if limits.signed else np.uint8)
 
 
 def product(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
@@ -67,9 +67,9 @@ def search_runs(
     kind = x.dtype.type
     sums, best = np.zeros(SUMS, x.dtype), np.zeros(4, x.dtype)
     scale, zero, offset = (v.reshape(-1) for v in values)
-    for i in range(len(x)):
-        f = factor[i]
-        if f > 0:
+    with np.errstate(all="ignore"):
+        for i in np.flatnonzero(factor > 0):
+            f = factor[i]
             best[1:] = scale[i] * f, zero[i], offset[i] * f
             bounds = low[i] * f, high[i] * f, kind(limits.low), kind(limits.high)
             search(x[i], x.shape[1], f, scheme, *bounds, sums, best)

@@ -3,12 +3,14 @@
 These functions carry no instruction set: LLVM turns vectors of 16 into what the host has, and the results are the same
 bits everywhere, since minimum, maximum, subtraction, division and rounding to even are exact or correctly rounded.
 
-A multiplication by the reciprocal would save the division, but its result differs at ties (2.5 steps may become
-2.5000002); see the tests for such numbers.
+A division takes longer than everything else together, and a multiplication by the reciprocal gives another result near
+ties (2.5 steps may become 2.5000002). So vectors are multiplied, and one of which some element comes within
+:data:`TIE` of a tie is divided after all; that is one vector in sixty.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -17,6 +19,7 @@ from fastq.layout.tiles import DEPTH, TILE_ROWS
 from fastq.machine.dialect import (
     F32,
     F64,
+    HOST,
     I8,
     I16,
     I32,
@@ -30,6 +33,10 @@ from fastq.machine.dialect import (
 )
 
 LANES = 16
+
+# How far the product with the reciprocal can be from the quotient, for up to 1,000 steps: 1,000 * 1.5 * 2**-23, which
+# is 1.8e-4, and twice that for scales whose reciprocal is subnormal. More steps than that are cut off either way.
+TIE = 2.0**-11
 FLOATS = {"f32": F32, "f64": F64}
 BITS = {"f32": I32, "f64": I64}
 MAGNITUDE = {"f32": 0x7FFFFFFF, "f64": 0x7FFFFFFFFFFFFFFF}
@@ -53,6 +60,59 @@ def _extend(b: ir.IRBuilder, kind: str, value: Any, state: list[Any]) -> list[An
     ]
 
 
+def _larger(b: ir.IRBuilder, order: str) -> Callable[[Any, Any], Any]:
+    """The smaller ("<") or larger (">") of two floats, or the larger of two unsigned integers ("u")."""
+
+    def pick(x: Any, y: Any) -> Any:
+        first = b.icmp_unsigned(">", x, y) if order == "u" else b.fcmp_ordered(order, x, y)
+        return b.select(first, x, y)
+
+    return pick
+
+
+def _across(b: ir.IRBuilder, pick: Callable[[Any, Any], Any], x: Any, y: Any) -> Any:
+    """Reduce two vectors to one element, halving their length again and again."""
+    x = pick(x, y)
+    while x.type.count > 1:
+        half = x.type.count // 2
+        halves = (
+            b.shuffle_vector(x, x, ir.Constant(ir.VectorType(I32, half), list(range(start, start + half))))
+            for start in (0, half)
+        )
+        x = pick(*halves)
+    return b.extract_element(x, I32(0))
+
+
+def row_top(kind: str) -> Any:
+    """``row_top(x, n, out)``: out[0] = max |x| of n floats; infinite or NaN if one of them is.
+
+    Magnitudes are compared as integers, in which order infinity and NaN come last.
+    """
+    element, ints = FLOATS[kind], BITS[kind]
+    chains = 4
+
+    def emit(b, x, n, out):
+        def magnitude(i, value_type):
+            vector = isinstance(value_type, ir.VectorType)
+            bits = load_vector(b, _typed(b, x, i, ints), value_type)
+            mask = MAGNITUDE[kind]
+            return b.and_(bits, ir.Constant(value_type, [mask] * LANES if vector else mask))
+
+        vector = ir.VectorType(ints, LANES)
+        pick = _larger(b, "u")
+
+        def several(i, tops):
+            return [pick(magnitude(b.add(i, I64(c * LANES)), vector), top) for c, top in enumerate(tops)]
+
+        bulk = b.and_(n, I64(-chains * LANES))
+        tops = loop(b, I64(0), bulk, chains * LANES, [ir.Constant(vector, None)] * chains, several)
+        top = _across(b, pick, pick(tops[0], tops[1]), pick(tops[2], tops[3]))
+        (top,) = loop(b, bulk, n, 1, [top], lambda i, tops: [pick(magnitude(i, ints), tops[0])])
+        b.store(b.bitcast(top, element), _typed(b, out, I64(0), element))
+
+    return ir_function(f"fastq_row_top_{kind}", (f"{kind}*", "int", f"{kind}*"), HOST, emit)
+
+
 def row_extremes(kind: str) -> Any:
     """``row_extremes(x, n, out)``: out[0], out[1] = min, max of n > 0 floats; out[2] = 1 if one is not finite, or 0."""
     element, ints = FLOATS[kind], BITS[kind]
@@ -70,15 +130,7 @@ def row_extremes(kind: str) -> Any:
             return a + c
 
         state = loop(b, I64(0), bulk, 2 * LANES, start * 2, two)
-        scalars = [first, first, ir.Constant(ints, 0)]
-        for chain in (state[:3], state[3:]):
-            for lane in range(LANES):
-                low, high, size = (b.extract_element(v, I32(lane)) for v in chain)
-                scalars = [
-                    b.select(b.fcmp_ordered("<", low, scalars[0]), low, scalars[0]),
-                    b.select(b.fcmp_ordered(">", high, scalars[1]), high, scalars[1]),
-                    b.select(b.icmp_unsigned(">", size, scalars[2]), size, scalars[2]),
-                ]
+        scalars = [_across(b, _larger(b, pick), x, y) for pick, x, y in zip("<>u", state[:3], state[3:])]
 
         def one(i, state):
             return _extend(b, kind, b.load(_typed(b, x, i, element), align=1), state)
@@ -89,7 +141,7 @@ def row_extremes(kind: str) -> Any:
         broken = b.icmp_unsigned(">=", size, ir.Constant(ints, INFINITY[kind]))
         b.store(b.uitofp(broken, element), _typed(b, out, I64(2), element))
 
-    return ir_function(f"fastq_row_extremes_{kind}", (f"{kind}*", "int", f"{kind}*"), "", emit)
+    return ir_function(f"fastq_row_extremes_{kind}", (f"{kind}*", "int", f"{kind}*"), HOST, emit)
 
 
 def column_extremes(kind: str) -> Any:
@@ -134,18 +186,47 @@ def column_extremes(kind: str) -> Any:
             b.store(I64(1), flag)
 
     kinds = (f"{kind}*", "int", "int", "int", f"{kind}*", f"{kind}*", "i64*")
-    return ir_function(f"fastq_column_extremes_{kind}", kinds, "", emit)
+    return ir_function(f"fastq_column_extremes_{kind}", kinds, HOST, emit)
 
 
-def _codes(b: ir.IRBuilder, kind: str, x: Any, scale: Any, zero: Any, offset: Any, low: Any, high: Any) -> Any:
-    """``clip(rint((x - offset) / scale) + zero, low, high)`` as int32, of a scalar or a vector."""
-    value_type = x.type
-    rint = declare(b, "llvm.rint." + _mangled(value_type), value_type, [value_type])
-    value = b.fadd(b.call(rint, [b.fdiv(b.fsub(x, offset), scale)]), zero)
-    value = b.select(b.fcmp_ordered("<", value, low), low, value)
-    value = b.select(b.fcmp_ordered(">", value, high), high, value)
-    ints = ir.VectorType(I32, value_type.count) if isinstance(value_type, ir.VectorType) else I32
-    return b.fptosi(value, ints)
+class _Steps:
+    """``clip(rint((x - offset) / scale) + zero, low, high)`` as int32, for scalars or vectors of one type."""
+
+    def __init__(self, b: ir.IRBuilder, scale: Any, zero: Any, offset: Any, low: Any, high: Any) -> None:
+        self.scale, self.zero, self.offset, self.low, self.high = scale, zero, offset, low, high
+        self.type = scale.type
+        self.is_vector = isinstance(self.type, ir.VectorType)
+        if self.is_vector:
+            self.inverse = b.fdiv(self._constant(1.0), scale)
+
+    def _constant(self, value: float) -> ir.Constant:
+        return ir.Constant(self.type, [value] * self.type.count if self.is_vector else value)
+
+    def _rint(self, b: ir.IRBuilder, value: Any) -> Any:
+        return b.call(declare(b, "llvm.rint." + _mangled(self.type), self.type, [self.type]), [value])
+
+    def __call__(self, b: ir.IRBuilder, x: Any) -> Any:
+        x = b.fsub(x, self.offset)
+        if self.is_vector:
+            quick = b.fmul(x, self.inverse)
+            value = self._rint(b, quick)
+            gap = b.call(declare(b, "llvm.fabs." + _mangled(self.type), self.type, [self.type]), [b.fsub(quick, value)])
+            # Unordered: a reciprocal that overflows gives NaN here.
+            close = b.fcmp_unordered(">", gap, self._constant(0.5 - TIE))
+            lanes = b.bitcast(close, ir.IntType(self.type.count))
+            fast = b.block
+            with b.if_then(b.icmp_unsigned("!=", lanes, lanes.type(0)), likely=False):
+                exact = self._rint(b, b.fdiv(x, self.scale))
+                slow = b.block
+            chosen = b.phi(self.type)
+            chosen.add_incoming(value, fast)
+            chosen.add_incoming(exact, slow)
+        else:
+            chosen = self._rint(b, b.fdiv(x, self.scale))
+        value = b.fadd(chosen, self.zero)
+        value = b.select(b.fcmp_ordered("<", value, self.low), self.low, value)
+        value = b.select(b.fcmp_ordered(">", value, self.high), self.high, value)
+        return b.fptosi(value, ir.VectorType(I32, self.type.count) if self.is_vector else I32)
 
 
 def _mangled(value_type: ir.Type) -> str:
@@ -179,8 +260,9 @@ def row_codes(kind: str, target: str = "row") -> Any:
     code_type = I16 if width == 2 else I8
 
     def emit(b, x, n, scale, zero, offset, low, high, out, place, total):
-        scalars = (scale, zero, offset, low, high)
-        vectors = tuple(splat(b, v, LANES) for v in scalars)
+        parameters = (scale, zero, offset, low, high)
+        scalar_steps = _Steps(b, *parameters)
+        vector_steps = _Steps(b, *(splat(b, v, LANES) for v in parameters))
 
         def address(p):
             if target != "row":
@@ -189,7 +271,7 @@ def row_codes(kind: str, target: str = "row") -> Any:
             return b.gep(b.bitcast(out, code_type.as_pointer()), [p])
 
         def sixteen(i, sums):
-            codes = _codes(b, kind, load_vector(b, _typed(b, x, i, element), vector), *vectors)
+            codes = vector_steps(b, load_vector(b, _typed(b, x, i, element), vector))
             narrow = b.trunc(codes, ir.VectorType(code_type, LANES))
             if width == 2:
                 order = [4 * (i // 4) + PAIRED[i % 4] for i in range(LANES)]
@@ -198,7 +280,7 @@ def row_codes(kind: str, target: str = "row") -> Any:
             return [b.add(sums[0], codes)]
 
         def one(i, sums):
-            code = _codes(b, kind, b.load(_typed(b, x, i, element), align=1), *scalars)
+            code = scalar_steps(b, b.load(_typed(b, x, i, element), align=1))
             p = b.add(place, i)
             if width == 2:
                 low_bit, high_bit = b.and_(p, I64(1)), b.and_(b.lshr(p, I64(1)), I64(1))
@@ -216,7 +298,7 @@ def row_codes(kind: str, target: str = "row") -> Any:
         b.store(b.add(b.load(total), rest), total)
 
     kinds = (f"{kind}*", "int", kind, kind, kind, kind, kind, "u8*", "int", "i32*")
-    return ir_function(f"fastq_row_codes_{kind}_{target}", kinds, "", emit)
+    return ir_function(f"fastq_row_codes_{kind}_{target}", kinds, HOST, emit)
 
 
 def column_codes(kind: str) -> Any:
@@ -231,7 +313,7 @@ def column_codes(kind: str) -> Any:
 
             def body(i, _):
                 values = [load_vector(b, _typed(b, p, i, element), value_type) for p in (x, scale, zero, offset)]
-                codes = _codes(b, kind, values[0], values[1], values[2], values[3], *bounds)
+                codes = _Steps(b, *values[1:], *bounds)(b, values[0])
                 store_vector(b, b.trunc(codes, byte), b.gep(out, [i]))
                 return []
 
@@ -242,4 +324,4 @@ def column_codes(kind: str) -> Any:
         loop(b, bulk, n, 1, [], part(element))
 
     kinds = (f"{kind}*", "int", f"{kind}*", f"{kind}*", f"{kind}*", kind, kind, "u8*")
-    return ir_function(f"fastq_column_codes_{kind}", kinds, "", emit)
+    return ir_function(f"fastq_column_codes_{kind}", kinds, HOST, emit)

@@ -10,6 +10,7 @@ from fastq.kernels.descent import CODE, CODE_CODE, NOISE, SUMS, VALUE, VALUE_COD
 from fastq.kernels.rounding import LANES
 from fastq.machine.dialect import (
     FLOATS,
+    HOST,
     I32,
     I64,
     at,
@@ -78,7 +79,7 @@ def _trial(kind: str) -> Any:
             b.store(total, b.gep(b.bitcast(out, element.as_pointer()), [I64(i)]))
 
     kinds = (f"{kind}*", "int", kind, kind, kind, kind, kind, kind, f"{kind}*")
-    return ir_function(f"fastq_trial_{kind}", kinds, "", emit)
+    return ir_function(f"fastq_trial_{kind}", kinds, HOST, emit)
 
 
 def runs(kind: str) -> Any:

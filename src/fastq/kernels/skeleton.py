@@ -20,7 +20,7 @@ def gemm(isa: Isa, bits: int, output: str) -> Any:
     rows, panel = isa.rows, isa.blocks
     pitch = panel * BLOCK
     micro = dense(isa, tuple(Shape(rows, n + 1, 1) for n in range(panel)), pitch)
-    finish = epilogue(isa.features, isa.tag, output, pitch)
+    finish = epilogue(isa.target, isa.tag, output, pitch)
     widen = unpack(isa, bits) if bits < 8 else None
     acc_room, sum_room = stack(rows * pitch * 4, "i32*"), stack(rows * pitch * SIZES[output])
     left_row, left_tile = DEPTH * isa.left_bytes, TILE_ROWS * DEPTH * isa.left_bytes
@@ -63,7 +63,7 @@ def gemv(isa: Isa, bits: int, output: str) -> Any:
     micro = dense(isa, shapes, pitch)
     micro_packed = packed(isa, bits, shapes, pitch) if bits < 8 else None
     widen = unpack(isa, bits) if bits < 8 else None
-    finish = epilogue(isa.features, isa.tag, output, pitch)
+    finish = epilogue(isa.target, isa.tag, output, pitch)
     most = max(shape.rows for shape in shapes)
     acc_room, sum_room = stack(most * pitch * 4, "i32*"), stack(most * pitch * SIZES[output])
     two, four, eight = (next((i for i, s in enumerate(shapes) if s.rows >= r), 0) for r in (2, 3, 5))

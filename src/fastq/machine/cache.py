@@ -8,11 +8,9 @@ here costs a compilation, never a result.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pathlib
 import sys
-import tempfile
 
 MAGIC = b"fastq kernel 1\n"
 
@@ -34,10 +32,12 @@ def root() -> pathlib.Path | None:
 
 def stamp(*facts: str) -> str:
     """A hash of fastq's sources, Numba's settings in the environment and the given facts."""
+    import hashlib
+
     package = pathlib.Path(__file__).resolve().parent.parent
     digest = hashlib.sha256()
-    for room in ("machine", "layout", "kernels"):
-        for source in sorted((package / room).glob("*.py")):
+    for pattern in ("scheme.py", "machine/*.py", "layout/*.py", "kernels/*.py"):
+        for source in sorted(package.glob(pattern)):
             digest.update(source.name.encode() + source.read_bytes())
     settings = sorted(f"{k}={v}" for k, v in os.environ.items() if k.startswith("NUMBA_"))
     for fact in (*settings, *facts):
@@ -60,7 +60,7 @@ class Cache:
             head, checksum, symbol, code = text.split(b"\n", 3)
         except (OSError, ValueError):
             return None
-        if head + b"\n" != MAGIC or hashlib.sha256(symbol + code).hexdigest().encode() != checksum:
+        if head + b"\n" != MAGIC or _checksum(symbol + code) != checksum:
             return None
         return symbol.decode(), code
 
@@ -68,7 +68,9 @@ class Cache:
         """Keep a kernel; a folder that cannot be written is left alone."""
         if self.folder is None:
             return
-        checksum = hashlib.sha256(symbol.encode() + code).hexdigest().encode()
+        import tempfile
+
+        checksum = _checksum(symbol.encode() + code)
         temporary = None
         try:
             with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".", delete=False) as file:
@@ -78,6 +80,12 @@ class Cache:
         except OSError:
             if temporary is not None:
                 pathlib.Path(temporary).unlink(missing_ok=True)
+
+
+def _checksum(data: bytes) -> bytes:
+    import hashlib
+
+    return hashlib.sha256(data).hexdigest().encode()
 
 
 def _usable(folder: pathlib.Path) -> bool:

@@ -6,7 +6,7 @@ import platform
 
 from llvmlite import ir
 
-from fastq.machine.dialect import I32, I64, P8, declare, field, ir_function, kernel_function
+from fastq.machine.dialect import HOST, I32, I64, P8, declare, field, ir_function, kernel_function
 from fastq.machine.threads import CLOSED, INSIDE, PERMIT, CrewJob
 
 # Numba's calling convention for a kernel: status(return slot, exception slot, job).
@@ -38,8 +38,8 @@ def _call(b, function, argument):
     b.call(b.bitcast(function, _FUNCTION), [b.bitcast(first, P8), b.bitcast(second, P8), argument])
 
 
-def _emit_lead(b, job):
-    """Publish the job, work on it, close the gate, wait for those inside."""
+def _emit_publish(b, job):
+    """Open the gate to a new job."""
     gate = _gate(b, job)
     function, argument = field(b, CrewJob, job, "function"), field(b, CrewJob, job, "argument")
     b.store(function, _slot(b, gate, 1))
@@ -47,7 +47,12 @@ def _emit_lead(b, job):
     epoch = b.add(b.lshr(b.load(gate), I64(32)), I64(1))
     opened = b.or_(b.shl(epoch, I64(32)), b.mul(field(b, CrewJob, job, "permits"), I64(PERMIT)))
     b.store_atomic(opened, gate, "release", 8)
-    _call(b, function, argument)
+
+
+def _emit_lead(b, job):
+    """Work on the job, close the gate, wait for those inside."""
+    gate = _gate(b, job)
+    _call(b, field(b, CrewJob, job, "function"), field(b, CrewJob, job, "argument"))
     b.atomic_rmw("or", gate, I64(CLOSED), "acq_rel")
     waiting, done = b.append_basic_block("waiting"), b.append_basic_block("done")
     b.branch(waiting)
@@ -96,8 +101,14 @@ def _emit_wait(b, job):
     b.position_at_end(done)
 
 
-_lead = ir_function("fastq_crew_lead", (CrewJob,), "", _emit_lead)
-_wait = ir_function("fastq_crew_wait", (CrewJob,), "", _emit_wait)
+_publish = ir_function("fastq_crew_publish", (CrewJob,), HOST, _emit_publish)
+_lead = ir_function("fastq_crew_lead", (CrewJob,), HOST, _emit_lead)
+_wait = ir_function("fastq_crew_wait", (CrewJob,), HOST, _emit_wait)
+
+
+@kernel_function
+def publish(job):
+    _publish(job)
 
 
 @kernel_function

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import njit, types
@@ -184,7 +184,21 @@ def field(b: ir.IRBuilder, job: type[Job], pointer: Any, name: str) -> Any:
     return b.load(b.bitcast(b.gep(pointer, [I64(job.place_of(name))]), result.as_pointer()))
 
 
-def ir_function(name: str, kinds: tuple[str | type[Job], ...], features: str, emit: Callable[..., None]) -> Any:
+class Target(NamedTuple):
+    """What an IR function is compiled for: an LLVM CPU name and features; both empty for the host as LLVM sees it.
+
+    Both are needed. Features alone are added to what the host's CPU has, and a CPU alone to the host's features; either
+    way an "AVX2" function would get AVX-512 instructions.
+    """
+
+    cpu: str = ""
+    features: str = ""
+
+
+HOST = Target()
+
+
+def ir_function(name: str, kinds: tuple[str | type[Job], ...], target: Target, emit: Callable[..., None]) -> Any:
     """Wrap an IR builder as a function that kernel code can call.
 
     Parameters
@@ -193,9 +207,8 @@ def ir_function(name: str, kinds: tuple[str | type[Job], ...], features: str, em
         Unique name of the function; it must tell every parameter that `emit` was closed over.
     kinds : tuple
         Kinds of the arguments: ``"int"``, ``"f32"``, ``"f64"``, pointer kinds such as ``"u8*"``, or a job class.
-    features : str
-        LLVM target features, such as ``"+avx2"``; empty for what the host's target gives. They are an attribute of the
-        emitted function, so the code does not depend on what LLVM believes of the host.
+    target : Target
+        An attribute of the emitted function, so the code does not depend on what LLVM believes of the host.
     emit : callable
         ``emit(builder, *arguments)`` writes the body and leaves the builder where the function returns.
     """
@@ -206,7 +219,7 @@ def ir_function(name: str, kinds: tuple[str | type[Job], ...], features: str, em
             module = builder.module
             function = module.globals.get(name)
             if function is None:
-                function = _define(module, name, [context.get_value_type(t) for t in numba_kinds], features, emit)
+                function = _define(module, name, [context.get_value_type(t) for t in numba_kinds], target, emit)
             builder.call(function, values)
             return context.get_dummy_value()
 
@@ -219,14 +232,14 @@ def ir_function(name: str, kinds: tuple[str | type[Job], ...], features: str, em
     return intrinsic(call)
 
 
-def _define(module: ir.Module, name: str, arg_types: list[ir.Type], features: str, emit: Callable[..., None]) -> Any:
+def _define(module: ir.Module, name: str, arg_types: list[ir.Type], target: Target, emit: Callable[..., None]) -> Any:
     function = ir.Function(module, ir.FunctionType(VOID, arg_types), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
     function.attributes.add("nounwind")
-    if features:
-        # llvmlite knows only a fixed list of attribute names; the set underneath takes any text.
-        set.add(function.attributes, f'"target-features"="{features}"')
+    for attribute, value in (("target-cpu", target.cpu), ("target-features", target.features)):
+        if value:  # llvmlite knows only a fixed list of attribute names; the set underneath takes any text
+            set.add(function.attributes, f'"{attribute}"="{value}"')
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     emit(builder, *function.args)
     builder.ret_void()

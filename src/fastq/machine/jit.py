@@ -15,7 +15,6 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import Any
 
 from fastq.machine.cache import Cache, root, stamp
@@ -47,34 +46,40 @@ class Kernel:
 
 
 class _Compiler:
-    """What belongs to one process: the LLVM engine that holds the code, the cache, the kernels by name."""
+    """What belongs to one process: the LLVM engines that hold the code, the cache, the kernels by name."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.kernels: dict[str, Kernel] = {}
         self.compiled: list[str] = []  # names of kernels that were not in the cache
-        self.engine: Any = None
-        self.cache = Cache(None)
+        self.engines: list[Any] = []
+        self.cache: Cache | None = None
 
-    def start(self) -> None:
+    def start(self) -> Cache:
+        from importlib.metadata import version  # 20 ms, which import fastq need not pay
+
         import llvmlite
         import llvmlite.binding as llvm
 
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
-        machine = llvm.Target.from_default_triple().create_target_machine(opt=3, jit=True, codemodel="jitdefault")
-        self.engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
         folder = root()
-        if folder is not None:
-            cpu = f"{llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"
-            self.cache = Cache(folder / stamp(version("numba"), llvmlite.__version__, cpu))
+        if folder is None:
+            return Cache(None)
+        cpu = f"{llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"
+        return Cache(folder / stamp(version("numba"), llvmlite.__version__, cpu))
 
     def load(self, name: str, symbol: str, code: bytes) -> Kernel:
         import llvmlite.binding as llvm
 
-        self.engine.add_object_file(llvm.ObjectFileRef.from_data(code))
-        self.engine.finalize_object()
-        return Kernel(name, self.engine.get_function_address(symbol))
+        # An engine for each: Numba numbers functions per process, so in kernels that two processes compiled two helper
+        # functions may go by one name, and a common engine would link the first to both.
+        machine = llvm.Target.from_default_triple().create_target_machine(opt=3, jit=True, codemodel="jitdefault")
+        engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+        engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+        engine.finalize_object()
+        self.engines.append(engine)
+        return Kernel(name, engine.get_function_address(symbol))
 
 
 _compiler = _Compiler()
@@ -96,11 +101,11 @@ def kernel(name: str, make: Callable[[], tuple[Any, type[Job]]]) -> Kernel:
     with _compiler.lock:
         found = _compiler.kernels.get(name)
         if found is None:
-            if _compiler.engine is None:
-                _compiler.start()
+            if _compiler.cache is None:
+                _compiler.cache = _compiler.start()
             entry = _compiler.cache.load(name)
             if entry is None:
-                entry = _compile(*make())
+                entry = _compile(name, *make())
                 _compiler.compiled.append(name)
                 _compiler.cache.store(name, *entry)
             found = _compiler.kernels[name] = _compiler.load(name, *entry)
@@ -119,12 +124,12 @@ def loaded_names() -> tuple[str, ...]:
 
 def cache_folder() -> str:
     """Where this process keeps compiled kernels, in words."""
-    if _compiler.engine is None:
+    if _compiler.cache is None:
         return str(root() or "off")
     return str(_compiler.cache.folder or "none (switched off, or not a folder that only this user can write to)")
 
 
-def _compile(function: Any, job: type[Job]) -> tuple[str, bytes]:
+def _compile(name: str, function: Any, job: type[Job]) -> tuple[str, bytes]:
     import numba
 
     from fastq.machine.dialect import JobType
@@ -140,9 +145,7 @@ def _compile(function: Any, job: type[Job]) -> tuple[str, bytes]:
         f.name for f in result.library._final_module.functions if f.is_declaration and not f.name.startswith("llvm.")
     }
     if not foreign <= ALLOWED_CALLS:
-        raise RuntimeError(
-            f"kernel {function.py_func.__name__} calls {sorted(foreign - ALLOWED_CALLS)}, which is not allowed"
-        )
+        raise RuntimeError(f"kernel {name} calls {sorted(foreign - ALLOWED_CALLS)}, which is not allowed")
     return result.fndesc.llvm_func_name, result.library._get_compiled_object()
 
 

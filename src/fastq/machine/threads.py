@@ -25,7 +25,7 @@ from typing import Any
 from fastq.machine.jit import Kernel, kernel
 from fastq.machine.job import INT, Job, job
 
-SPINS = 20_000  # pauses before a worker parks: about 1 ms on an Intel server core
+SPINS = 50_000  # pauses before a worker parks: one to two milliseconds, as long as a pause takes 40 to 140 cycles
 
 INSIDE, PERMIT, CLOSED, EPOCH = 1, 1 << 12, 1 << 24, 1 << 32
 
@@ -98,7 +98,7 @@ class _Crew:
         self.memory = (ctypes.c_int64 * 16)()
         self.gate_address = ctypes.addressof(self.memory) + (-ctypes.addressof(self.memory)) % 64
         ctypes.c_int64.from_address(self.gate_address).value = CLOSED
-        self.kernels: tuple[Kernel, Kernel] | None = None  # wait, lead
+        self.kernels: tuple[Kernel, Kernel, Kernel] | None = None  # wait, publish, lead
 
     def epoch(self) -> int:
         return ctypes.c_uint64.from_address(self.gate_address).value >> 32
@@ -106,7 +106,8 @@ class _Crew:
     def hire(self, workers: int) -> None:
         """Have at least so many workers, as far as threads can be started."""
         if self.kernels is None:
-            self.kernels = kernel("crew_wait", _make("wait")), kernel("crew_lead", _make("lead"))
+            wait, publish, lead = (kernel(f"crew_{name}", _make(name)) for name in ("wait", "publish", "lead"))
+            self.kernels = wait, publish, lead
         while len(self.workers) < workers:
             try:
                 self.workers.append(_Worker(self, self.kernels[0], len(self.workers)))
@@ -122,13 +123,33 @@ class _Crew:
             assert self.kernels is not None
             lead = CrewJob(gate=self.gate_address, permits=threads - 1)
             lead.function, lead.argument = function.address, ctypes.addressof(job)
-            for worker in self.workers[: threads - 1]:
-                if worker.parked:
-                    worker.parked = False
-                    worker.wake.release()
-            self.kernels[1](lead)
+            try:
+                # Open first: a worker may wake on this very core, in place of this thread, and must find the job.
+                self.kernels[1](lead)
+                for worker in self.workers[: threads - 1]:
+                    if worker.parked:
+                        worker.parked = False
+                        worker.wake.release()
+            finally:
+                self._lead(lead)
         finally:
             self.busy.release()
+
+    def _lead(self, lead: Job) -> None:
+        """Work, close the gate and wait for those inside: whatever happens, for they write to the caller's memory.
+
+        An interrupt is raised afterwards. To lead a finished job again does nothing, since its tickets are gone.
+        """
+        assert self.kernels is not None
+        interrupt = None
+        while True:
+            try:
+                self.kernels[2](lead)
+                break
+            except KeyboardInterrupt as error:
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
 
 
 _crew = _Crew()
@@ -146,7 +167,7 @@ def _default() -> int:
     text = os.environ.get("FASTQ_NUM_THREADS", "")
     if not text:
         return available_cpus()
-    if not text.isdigit() or int(text) < 1:
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
         raise ValueError(f"FASTQ_NUM_THREADS must be a positive integer, got {text!r}; unset it to use all cores")
     return int(text)
 

@@ -48,9 +48,9 @@ def check_finite(x: npt.NDArray[Any], what: str) -> None:
     count = int(bad.sum())
     if count:
         first = tuple(int(i) for i in np.unravel_index(int(bad.argmax()), x.shape))
-        noun = "value is" if count == 1 else "values are"
+        verb = "is" if count == 1 else "are"
         raise NotFiniteError(
-            f"{what} must be finite, because NaN and infinity have no code; {count} of {x.size} {noun} not, "
+            f"{what} must be finite, because NaN and infinity have no code; {count} of {x.size} values {verb} not, "
             f"the first at index {first} ({x[first]})"
         )
 
@@ -63,7 +63,7 @@ def _runs(shape: tuple[int, ...], axis: int | None, group: int | None) -> tuple[
         calls = [run.Runs(rows, 1, LONG_RUN, 1, LONG_RUN, 0, 1, 0)] if rows else []
         if rest:
             calls.append(run.Runs(1, 1, rest, 1, 0, 0, 1, 0, rows * LONG_RUN, rows))
-        return calls, rows + 1
+        return calls, rows + (rest > 0)
     outer, n, inner = prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])
     size = n if group is None else group
     groups, whole = max(1, ceil_div(n, size)), n // size
@@ -98,7 +98,11 @@ def quantize(
         # What lies in memory column by column is quantized as what it is in memory: its transpose.
         back = None if axis is None else x.ndim - 1 - axis
         turned = None if given is None else Given(*(None if p is None else p.T for p in given))  # type: ignore[arg-type]
-        result = quantize(x.T, bits, back, group, scheme, turned, name)
+        try:
+            result = quantize(x.T, bits, back, group, scheme, turned, name)
+        except NotFiniteError:
+            check_finite(x, name)  # the same, with the index in x
+            raise
         return Quantized(*(None if p is None else p.T for p in result))  # type: ignore[arg-type]
     x = np.asarray(x, order="C")
     if not x.flags.aligned:
@@ -201,12 +205,13 @@ def choose(low: npt.NDArray[Any], high: npt.NDArray[Any], bits: int, scheme: str
     tiny = np.finfo(low.dtype).smallest_subnormal
     if scheme == "symmetric":
         tops = np.maximum(-low, high)
-        scale = [symmetric_scale(top, kind(limits.high), tiny) for top in tops.flat]
+        with np.errstate(over="ignore", under="ignore"):
+            scale = [symmetric_scale(top, kind(limits.high), tiny) for top in tops.flat]
         return np.array(scale, low.dtype).reshape(low.shape), None, None
     if scheme == "asymmetric":
         low, high = np.minimum(low, 0), np.maximum(high, 0)
     steps = kind(limits.high)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         if scheme == "affine" and not np.isfinite(high - low).all():
             raise ValueError(_SPAN)
         scale = [span_scale(a, b, steps, tiny) for a, b in zip(low.flat, high.flat)]

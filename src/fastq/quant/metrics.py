@@ -88,22 +88,31 @@ def error(x: npt.ArrayLike, y: Any, axis: int | tuple[int, ...] | None = None) -
     kept = tuple(n for i, n in enumerate(exact.shape) if i not in axes)
     exact, other = (_summed_last(v, axes, kept) for v in (exact, other))
     noise, signal, other_power, inner, largest = (np.zeros(exact.shape[0]) for _ in range(5))
+    # A power of two brings the numbers near 1, so that squares neither overflow nor vanish.
+    top = max((float(np.abs(v.astype(np.float64)).max(initial=0)) for v in (exact, other)), default=0.0)
+    exponent = int(np.frexp(top)[1]) if np.isfinite(top) else 0
     step = max(1, _BLOCK // max(1, exact.shape[0]))
     for start in range(0, exact.shape[1], step):
-        a = exact[:, start : start + step].astype(np.float64)
-        b = other[:, start : start + step].astype(np.float64)
+        a, b = (np.ldexp(v[:, start : start + step].astype(np.float64), -exponent) for v in (exact, other))
         signal += np.einsum("ij,ij->i", a, a)
         other_power += np.einsum("ij,ij->i", b, b)
         inner += np.einsum("ij,ij->i", a, b)
         a -= b
         noise += np.einsum("ij,ij->i", a, a)
         np.maximum(largest, np.abs(a).max(axis=1, initial=0), out=largest)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         sqnr = np.where(noise == 0, np.inf, 10 * np.log10(signal / noise))
         norms = np.sqrt(signal) * np.sqrt(other_power)
         cosine = np.where(norms > 0, inner / norms, np.where(signal == other_power, 1.0, 0.0))
-    mse = noise / max(1, exact.shape[1])
-    values = (mse, np.sqrt(mse), np.sqrt(noise), largest, sqnr, np.clip(cosine, -1, 1))
+        mean = noise / max(1, exact.shape[1])
+        values = (
+            np.ldexp(mean, 2 * exponent),
+            np.ldexp(np.sqrt(mean), exponent),
+            np.ldexp(np.sqrt(noise), exponent),
+            np.ldexp(largest, exponent),
+            sqnr,
+            np.clip(cosine, -1, 1),
+        )
     return Error(*(float(v[0]) if axis is None else v.reshape(kept) for v in values))
 
 

@@ -69,8 +69,7 @@ def _improve_runs(x: Array, scheme: str, limits: CodeRange, values: list[Array])
     top = np.maximum(np.abs(low), np.abs(high))
     _, exponent = np.frexp(top)
     usable = top > np.finfo(x.dtype).tiny * 2.0**30
-    factor = np.where(usable, np.ldexp(np.ones_like(top), -exponent), 0).astype(x.dtype)
-    factor[~np.isfinite(factor)] = 0
+    factor = np.where(usable, np.ldexp(np.ones_like(top), np.where(usable, -exponent, 0)), 0).astype(x.dtype)
     number = SCHEMES.index(scheme)
     if scheme == "asymmetric":
         low, high = np.minimum(low, 0), np.maximum(high, 0)
