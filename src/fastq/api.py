@@ -139,7 +139,8 @@ def matmul(a: Any, b: Any, out: Any = None, *, bits: int = 8, bias: npt.ArrayLik
     -------
     numpy.ndarray or scalar
         float32, or float64 if an operand is; int32 for two arrays of 8-bit integers, where NumPy would wrap around.
-        Arrays of bool, complex, object and wide integers are multiplied by ``np.matmul`` unchanged.
+        Two arrays of which none is of floats (bool, wide integers), and arrays of bool, complex or object, are
+        multiplied by ``np.matmul`` unchanged.
 
     Raises
     ------

@@ -63,6 +63,10 @@ def make_search(trial: Any, better: Any, rint: Callable[[Any], Any], like: Calla
             span = max(maximum, -minimum) * like(2, minimum)
         if best[0] == 0 or not span > 0:
             return
+        if scheme == 0:  # the largest magnitude as the lowest code, which reaches one step further
+            scale = max(maximum, -minimum) / low
+            better(x, n, factor, scale, nought, nought, low, high, sums, best)
+            better(x, n, factor, -scale, nought, nought, low, high, sums, best)
         ratio = like(TOP, minimum)
         for i in range(GRID + FINE):
             if i == GRID:  # from the grid to the finer one around its best

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastq.kernels.quantize import LARGEST, NOT_FINITE, TINY
-from fastq.kernels.rounding import row_codes, row_top
+from fastq.kernels.rounding import copied_codes, row_codes, row_top
 from fastq.layout.tiles import DEPTH, STEP, STEPS, TILE_ROWS
 from fastq.machine.dialect import at, cast_to, constant, kernel_function, report, stack, take, type_like
 from fastq.scheme import symmetric_scale
@@ -55,37 +55,23 @@ def floats(kind: str, wide: bool) -> Any:
 
 def codes(wide: bool) -> Any:
     """Copy rows of codes into tiles; unsigned codes become signed ones by flipping their top bit."""
-    tiles_of = cast_to("i16*" if wide else "i8*")
+    copy = copied_codes("wide_tiles" if wide else "tiles")
+    code_bytes = 2 if wide else 1
 
     @kernel_function
     def left_codes(job):
-        tile_row = (job.steps + STEPS - 1) // STEPS * TILE_ROWS * DEPTH
+        tile_row_bytes = (job.steps + STEPS - 1) // STEPS * TILE_ROWS * DEPTH * code_bytes
         ticket = take(job, 1)
         while ticket * RUNS < job.m:
             for row in range(ticket * RUNS, min((ticket + 1) * RUNS, job.m)):
                 here = at(job.x, row * job.pitch)
-                out = at(tiles_of(job.tiles), row // TILE_ROWS * tile_row + row % TILE_ROWS * DEPTH)
+                out = at(job.tiles, row // TILE_ROWS * tile_row_bytes + row % TILE_ROWS * DEPTH * code_bytes)
                 for segment in range(job.segments):
                     first = segment * job.segment_k
                     count = min(job.segment_k, job.k - first)
-                    place = segment * job.segment_steps * STEP
-                    total = 0
-                    done = 0
-                    while done < count:
-                        p = place + done
-                        inside = p % DEPTH
-                        length = min(DEPTH - inside, count - done)
-                        source = at(here, first + done)
-                        target = at(out, p // DEPTH * (TILE_ROWS * DEPTH))
-                        for i in range(length):
-                            code = ((source[i] ^ job.flip) + 128) % 256 - 128
-                            q = inside + i
-                            if wide:
-                                q = q // 4 * 4 + (q % 2) * 2 + q // 2 % 2
-                            target[q] = code
-                            total += code
-                        done += length
-                    at(job.row_sum, row * job.segments + segment)[0] = total
+                    total = at(job.row_sum, row * job.segments + segment)
+                    total[0] = 0
+                    copy(at(here, first), count, job.flip, out, segment * job.segment_steps * STEP, total)
             ticket = take(job, 1)
 
     return left_codes

@@ -246,59 +246,87 @@ def _horizontal_sum(b: ir.IRBuilder, vector: Any) -> Any:
 PAIRED = (0, 2, 1, 3)
 
 
+def _write_run(
+    b: ir.IRBuilder, target: str, n: Any, out: Any, place: Any, total: Any, code_at: Callable[..., Any]
+) -> None:
+    """Write ``code_at(i, vector)`` (int32, 16 at a time or one) for i < n, and add their sum to ``total[0]``.
+
+    `target` says where codes go: ``"row"`` to consecutive bytes from `place` on, ``"tiles"`` to a row of left tiles of
+    int8, ``"wide_tiles"`` to one of int16 (:data:`PAIRED`).
+    """
+    wide = target == "wide_tiles"
+    code_type = I16 if wide else I8
+    ints = ir.VectorType(I32, LANES)
+
+    def address(p):
+        if target != "row":
+            tile = b.mul(b.ashr(p, I64(6)), I64(TILE_ROWS * DEPTH))
+            p = b.add(tile, b.and_(p, I64(DEPTH - 1)))
+        return b.gep(b.bitcast(out, code_type.as_pointer()), [p])
+
+    def sixteen(i, sums):
+        codes = code_at(i, True)
+        narrow = b.trunc(codes, ir.VectorType(code_type, LANES))
+        if wide:
+            order = [4 * (i // 4) + PAIRED[i % 4] for i in range(LANES)]
+            narrow = b.shuffle_vector(narrow, narrow, ir.Constant(ints, order))
+        store_vector(b, narrow, address(b.add(place, i)))
+        return [b.add(sums[0], codes)]
+
+    def one(i, sums):
+        code = code_at(i, False)
+        p = b.add(place, i)
+        if wide:
+            low_bit, high_bit = b.and_(p, I64(1)), b.and_(b.lshr(p, I64(1)), I64(1))
+            p = b.or_(b.and_(p, I64(-4)), b.or_(b.shl(low_bit, I64(1)), high_bit))
+        b.store(b.trunc(code, code_type), address(p))
+        return [b.add(sums[0], code)]
+
+    bulk = b.and_(n, I64(-LANES))
+    if target != "row":
+        # A vector must not cross the end of a tile.
+        aligned = b.icmp_signed("==", b.and_(place, I64(LANES - 1)), I64(0))
+        bulk = b.select(aligned, bulk, I64(0))
+    (sums,) = loop(b, I64(0), bulk, LANES, [ir.Constant(ints, None)], sixteen)
+    (rest,) = loop(b, bulk, n, 1, [_horizontal_sum(b, sums)], one)
+    b.store(b.add(b.load(total), rest), total)
+
+
 def row_codes(kind: str, target: str = "row") -> Any:
     """``row_codes(x, n, scale, zero, offset, low, high, out, place, total)``.
 
-    Codes of a run under one set of parameters.
-
-    `target` says where codes go: ``"row"`` to consecutive bytes from `place` on, ``"tiles"`` to a row of left tiles of
-    int8, ``"wide_tiles"`` to one of int16 (:data:`PAIRED`). Their sum is added to ``total[0]``.
+    Codes of a run of floats under one set of parameters, written as :func:`_write_run` says.
     """
     element = FLOATS[kind]
-    vector = ir.VectorType(element, LANES)
-    width = 2 if target == "wide_tiles" else 1
-    code_type = I16 if width == 2 else I8
 
     def emit(b, x, n, scale, zero, offset, low, high, out, place, total):
         parameters = (scale, zero, offset, low, high)
         scalar_steps = _Steps(b, *parameters)
         vector_steps = _Steps(b, *(splat(b, v, LANES) for v in parameters))
 
-        def address(p):
-            if target != "row":
-                tile = b.mul(b.ashr(p, I64(6)), I64(TILE_ROWS * DEPTH))
-                p = b.add(tile, b.and_(p, I64(DEPTH - 1)))
-            return b.gep(b.bitcast(out, code_type.as_pointer()), [p])
+        def code_at(i, vector):
+            value_type, steps = (ir.VectorType(element, LANES), vector_steps) if vector else (element, scalar_steps)
+            return steps(b, load_vector(b, _typed(b, x, i, element), value_type))
 
-        def sixteen(i, sums):
-            codes = vector_steps(b, load_vector(b, _typed(b, x, i, element), vector))
-            narrow = b.trunc(codes, ir.VectorType(code_type, LANES))
-            if width == 2:
-                order = [4 * (i // 4) + PAIRED[i % 4] for i in range(LANES)]
-                narrow = b.shuffle_vector(narrow, narrow, ir.Constant(ir.VectorType(I32, LANES), order))
-            store_vector(b, narrow, address(b.add(place, i)))
-            return [b.add(sums[0], codes)]
-
-        def one(i, sums):
-            code = scalar_steps(b, b.load(_typed(b, x, i, element), align=1))
-            p = b.add(place, i)
-            if width == 2:
-                low_bit, high_bit = b.and_(p, I64(1)), b.and_(b.lshr(p, I64(1)), I64(1))
-                p = b.or_(b.and_(p, I64(-4)), b.or_(b.shl(low_bit, I64(1)), high_bit))
-            b.store(b.trunc(code, code_type), address(p))
-            return [b.add(sums[0], code)]
-
-        bulk = b.and_(n, I64(-LANES))
-        if target != "row":
-            # A vector must not cross the end of a tile.
-            aligned = b.icmp_signed("==", b.and_(place, I64(LANES - 1)), I64(0))
-            bulk = b.select(aligned, bulk, I64(0))
-        (sums,) = loop(b, I64(0), bulk, LANES, [ir.Constant(ir.VectorType(I32, LANES), None)], sixteen)
-        (rest,) = loop(b, bulk, n, 1, [_horizontal_sum(b, sums)], one)
-        b.store(b.add(b.load(total), rest), total)
+        _write_run(b, target, n, out, place, total, code_at)
 
     kinds = (f"{kind}*", "int", kind, kind, kind, kind, kind, "u8*", "int", "i32*")
     return ir_function(f"fastq_row_codes_{kind}_{target}", kinds, HOST, emit)
+
+
+def copied_codes(target: str) -> Any:
+    """``copied_codes(codes, n, flip, out, place, total)``: codes as they are, but for the bits in `flip`."""
+
+    def emit(b, codes, n, flip, out, place, total):
+        flips = b.trunc(flip, I8), splat(b, b.trunc(flip, I8), LANES)
+
+        def code_at(i, vector):
+            byte, wide = (ir.VectorType(I8, LANES), ir.VectorType(I32, LANES)) if vector else (I8, I32)
+            return b.sext(b.xor(load_vector(b, b.gep(codes, [i]), byte), flips[vector]), wide)
+
+        _write_run(b, target, n, out, place, total, code_at)
+
+    return ir_function(f"fastq_copied_codes_{target}", ("u8*", "int", "int", "u8*", "int", "i32*"), HOST, emit)
 
 
 def column_codes(kind: str) -> Any:

@@ -169,7 +169,7 @@ def _default() -> int:
         return available_cpus()
     if not (text.isascii() and text.isdigit()) or int(text) < 1:
         raise ValueError(f"FASTQ_NUM_THREADS must be a positive integer, got {text!r}; unset it to use all cores")
-    return int(text)
+    return min(int(text), PERMIT - 1)
 
 
 def set_num_threads(threads: int | None) -> None:

@@ -1,0 +1,207 @@
+"""fastq.error against its formulas, written out."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from itertools import pairwise
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import fastq as fq
+from fastq.quant import metrics
+
+NAMES = ("mse", "rmse", "l2", "max_abs", "sqnr_db", "cosine")
+
+# Sums of n squares in float64, in whatever order.
+CLOSE = 1e-12
+
+
+def by_hand(x, y):
+    """All measures of two lists of numbers, summed exactly."""
+    pairs = list(zip(map(float, x), map(float, y)))
+    noise = math.fsum((a - b) ** 2 for a, b in pairs)
+    signal, other = math.fsum(a * a for a, _ in pairs), math.fsum(b * b for _, b in pairs)
+    return {
+        "mse": noise / len(pairs),
+        "rmse": math.sqrt(noise / len(pairs)),
+        "l2": math.sqrt(noise),
+        "max_abs": max(abs(a - b) for a, b in pairs),
+        "sqnr_db": 10 * math.log10(signal / noise),
+        "cosine": math.fsum(a * b for a, b in pairs) / math.sqrt(signal * other),
+    }
+
+
+@pytest.fixture
+def x(rng):
+    return rng.standard_normal((6, 50, 7)).astype(np.float32)
+
+
+@pytest.fixture
+def y(rng, x):
+    return (x + 0.1 * rng.standard_normal(x.shape)).astype(np.float32)
+
+
+def test_a_small_example():
+    found = fq.error([3.0, 4.0], [3.0, 0.0])
+    expected = fq.Error(mse=8.0, rmse=math.sqrt(8), l2=4.0, max_abs=4.0, sqnr_db=10 * math.log10(25 / 16), cosine=0.6)
+    for name in NAMES:
+        assert math.isclose(getattr(found, name), getattr(expected, name), rel_tol=1e-15)
+        assert type(getattr(found, name)) is float
+
+
+def test_formulas(x, y):
+    found, expected = fq.error(x, y), by_hand(x.flat, y.flat)
+    for name in NAMES:
+        assert math.isclose(getattr(found, name), expected[name], rel_tol=CLOSE)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, -1, (0, 1), (2, 0), (-1, -2), (0, 1, 2), np.int64(1)])
+def test_along_axes(x, y, axis):
+    found = fq.error(x, y, axis=axis)
+    axes = {a % 3 for a in (axis if isinstance(axis, tuple) else (axis,))}
+    kept = [i for i in range(3) if i not in axes]
+    shape = tuple(x.shape[i] for i in kept)
+    for name in NAMES:
+        assert getattr(found, name).shape == shape == np.sum(x, axis=axis).shape
+    for index in np.ndindex(shape):
+        at = [slice(None)] * 3
+        for i, place in zip(kept, index):
+            at[i] = place
+        expected = by_hand(x[tuple(at)].flat, y[tuple(at)].flat)
+        for name in NAMES:
+            assert math.isclose(getattr(found, name)[index], expected[name], rel_tol=CLOSE)
+
+
+def test_along_no_axes(x, y):
+    assert np.array_equal(fq.error(x, y, axis=()).max_abs, np.abs(x.astype(np.float64) - y))
+
+
+@pytest.mark.parametrize("block", [1, 7, 100])
+def test_large_arrays_are_compared_in_blocks(monkeypatch, x, y, block):
+    whole = fq.error(x, y), fq.error(x, y, axis=1)
+    monkeypatch.setattr(metrics, "_BLOCK", block)
+    for before, after in zip(whole, (fq.error(x, y), fq.error(x, y, axis=1))):
+        for name in NAMES:
+            assert np.allclose(getattr(before, name), getattr(after, name), rtol=CLOSE, atol=0)
+
+
+def test_identical_arrays(x):
+    found = fq.error(x, x)
+    assert (found.mse, found.rmse, found.l2, found.max_abs, found.sqnr_db) == (0, 0, 0, 0, math.inf)
+    assert 1 - CLOSE <= found.cosine <= 1
+    assert fq.error(x, -x).cosine == -found.cosine
+
+
+def test_zeros():
+    zero, one = np.zeros(5), np.ones(5)
+    both, exact, approximate = fq.error(zero, zero), fq.error(zero, one), fq.error(one, zero)
+    assert dataclasses.astuple(both) == (0, 0, 0, 0, math.inf, 1)
+    assert dataclasses.astuple(exact) == (1, 1, math.sqrt(5), 1, -math.inf, 0)
+    assert dataclasses.astuple(approximate) == (1, 1, math.sqrt(5), 1, 0, 0)
+
+
+def test_zeros_by_row():
+    found = fq.error([[0, 0], [0, 0], [1, 1]], [[0, 0], [1, 0], [0, 0]], axis=1)
+    assert found.sqnr_db.tolist() == [math.inf, -math.inf, 0]
+    assert found.cosine.tolist() == [1, 0, 0]
+
+
+NOTHING = [
+    ((0,), None, ()),
+    ((2, 0), None, ()),
+    ((3, 0), 1, (3,)),
+    ((3, 0), 0, (0,)),
+    ((0, 3), 0, (3,)),
+    ((0, 0), 0, (0,)),
+]
+
+
+@pytest.mark.parametrize(("shape", "axis", "kept"), NOTHING)
+def test_nothing(shape, axis, kept):
+    found = fq.error(np.empty(shape), np.empty(shape), axis=axis)
+    for name, value in zip(NAMES, (0, 0, 0, 0, math.inf, 1)):
+        assert np.shape(getattr(found, name)) == kept
+        assert np.all(getattr(found, name) == value)
+
+
+def test_single_numbers():
+    assert fq.error(2.0, 1.5).max_abs == 0.5
+
+
+@pytest.mark.parametrize("scheme", ["symmetric", "asymmetric", "affine"])
+@pytest.mark.parametrize("axis", [None, 0])
+def test_quantized_arrays_on_either_side(isa, rng, scheme, axis):
+    w = rng.standard_normal((70, 20)).astype(np.float32)
+    q = fq.quantize(w, 4, axis=0, scheme=scheme)
+    back = q.dequantize()
+    for found, expected in (
+        (fq.error(w, q, axis), fq.error(w, back, axis)),
+        (fq.error(q, w, axis), fq.error(back, w, axis)),
+        (fq.error(q, q, axis), fq.error(back, back, axis)),
+        (fq.error(w.T, q.T, None if axis is None else 1), fq.error(w, back, axis)),
+    ):
+        assert np.allclose(dataclasses.astuple(found), dataclasses.astuple(expected), rtol=CLOSE, atol=0)
+
+
+def test_narrow_types_are_compared_in_float64():
+    x, y = np.array([60000, 1], np.float16), np.array([-60000, 1], np.float16)
+    assert fq.error(x, y).max_abs == 120000
+    x, y = np.array([3e38, 0], np.float32), np.array([-3e38, 0], np.float32)
+    assert fq.error(x, y).l2 == float(x[0]) * 2
+    x = np.array([1, 2], ml_dtypes.bfloat16)
+    assert fq.error(x, [1.0, 1.0]).mse == 0.5
+
+
+def test_integers_do_not_wrap():
+    x, y = np.array([0, 200], np.uint8), np.array([255, 0], np.uint8)
+    found = fq.error(x, y)
+    assert found.max_abs == 255
+    assert found.mse == (255**2 + 200**2) / 2
+    assert fq.error(np.array([True, False]), np.array([True, True])).mse == 0.5
+    assert fq.error(np.array([-128], np.int8), np.array([127], np.int8)).max_abs == 255
+
+
+def test_float64_is_not_rounded():
+    x = np.array([1.0, 1.0 + 2**-40])
+    assert fq.error(x, [1.0, 1.0]).max_abs == 2**-40
+    q = fq.quantize(np.array([1.0, 1.0 / 127 * (1 + 2**-40)]))
+    assert fq.error(x, q).max_abs == np.abs(x - q.dequantize()).max()
+
+
+@pytest.mark.parametrize("size", [1e200, 1e-200])
+def test_ratios_do_not_depend_on_the_unit(rng, size):
+    """Squares of such numbers overflow or vanish in float64; ratios of them need not."""
+    x = rng.standard_normal(50)
+    y = x + 0.1 * rng.standard_normal(50)
+    plain, found = fq.error(x, y), fq.error(x * size, y * size)
+    assert math.isclose(found.sqnr_db, plain.sqnr_db, rel_tol=1e-9)
+    assert math.isclose(found.cosine, plain.cosine, rel_tol=1e-9)
+    assert math.isclose(found.l2, plain.l2 * size, rel_tol=1e-9)
+
+
+def test_memory_order_does_not_matter(x, y):
+    plain = fq.error(x, y, axis=1)
+    for turned in (fq.error(np.asfortranarray(x), y, axis=1), fq.error(x, y[::-1].copy()[::-1], axis=1)):
+        for name in NAMES:
+            assert np.allclose(getattr(turned, name), getattr(plain, name), rtol=CLOSE, atol=0)
+
+
+def test_more_bits_are_better(rng):
+    x = rng.standard_normal((64, 64)).astype(np.float32)
+    found = [fq.error(x, fq.quantize(x, bits, axis=0)).sqnr_db for bits in range(2, 9)]
+    assert all(5 < b - a < 12 for a, b in pairwise(found))  # 6 dB per bit, more where there are few steps
+
+
+def test_words(x, y):
+    found = fq.error(x, y)
+    assert str(found) == ", ".join(f"{name} {getattr(found, name):.4g}" for name in NAMES)
+    values = fq.error(x, y, axis=1).mse
+    assert str(fq.error(x, y, axis=1)).startswith(f"mse {values.min():.4g} .. {values.max():.4g} (42 values), rmse ")
+
+
+def test_immutable():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        fq.error([1.0], [1.0]).mse = 1

@@ -1,0 +1,83 @@
+"""Every lesson runs without a warning and prints what it teaches."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+FOLDER = pathlib.Path(__file__).parent.parent / "examples"
+
+LESSONS = {
+    "01_first_steps.py": [
+        "codes from -3 to 3, scale of shape (1, 128)",
+        "of which 12,288 are codes",
+        "np.matmul [[64]], fq.matmul [[40000]]",
+    ],
+    "02_layer_row_and_column.py": [
+        "[5 6 7]   [   6.7143    7.8571    9.0000]",
+        "A's smallest number becomes 1.1429, and the L2 norm 0.9583",
+        "L2 norm of the error: 10.7000",
+        "one scale per matrix: 196.44",
+        "per row and column: 10.18",
+    ],
+    "03_symmetric_and_asymmetric.py": [
+        "asymmetric: scale 0.668085, zero point 52",
+        "[254   0  52 255  26  28 205   2 219 234 193 107 180  11   8  14  82 107\n 121 185]",
+        "[126 -32   0 127 -16 -15  96 -31 104 114  88  34  80 -26 -28 -23  19  35\n  43  83]",
+        "[2198 -128    0 2214]",
+        "asymmetric: 0.03695",
+    ],
+    "04_exact_on_every_cpu.py": [
+        "fq.matmul                            33278",
+        "[17186.  7026. -8932.  4568.] is [17186  7026 -8932  4568]",
+        "reference ",
+        "all equal",
+    ],
+    "05_bits_scales_and_methods.py": ["group of 64   mse", "The picture is "],
+    "06_digits.py": ["899 test images", "int8: accuracy 9", "int3: accuracy 9"],
+}
+
+
+def run(path, folder):
+    # In the environment, and not as -W, because the processes that a lesson starts inherit it.
+    environment = {**os.environ, "PYTHONWARNINGS": "error"}
+    return subprocess.run(
+        [sys.executable, str(path), str(folder)], env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_lesson(name, tmp_path):
+    done = run(FOLDER / name, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    missing = [line for line in LESSONS[name] if line not in done.stdout]
+    assert not missing, done.stdout
+
+
+def test_every_lesson_is_listed():
+    assert sorted(LESSONS) == sorted(path.name for path in FOLDER.glob("*.py"))
+
+
+def test_a_warning_fails_a_lesson(tmp_path):
+    lesson = tmp_path / "lesson.py"
+    lesson.write_text("import warnings\nwarnings.warn('old')\n")
+    assert run(lesson, tmp_path).returncode == 1
+
+
+def test_picture_goes_into_the_folder(tmp_path):
+    run(FOLDER / "05_bits_scales_and_methods.py", tmp_path / "new")
+    (picture,) = (tmp_path / "new").iterdir()
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_lesson_says_that_the_picture_is_left_out(tmp_path):
+    (tmp_path / "matplotlib.py").write_text("raise ModuleNotFoundError('no matplotlib')")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    lesson = [sys.executable, str(FOLDER / "05_bits_scales_and_methods.py"), str(tmp_path / "new")]
+    done = subprocess.run(lesson, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "The picture is left out" in done.stdout
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,272 @@
+"""Errors say the rule, what came in and what follows; this table holds every one that a user can meet."""
+
+from __future__ import annotations
+
+import ast
+import traceback
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import fastq as fq
+from fastq.machine import cpu, threads
+
+PACKAGE = Path(fq.__file__).parent
+PUBLIC = ("api", "array", "rules", "product", "quant/affine", "quant/search", "quant/metrics", "config",
+          "machine/threads", "machine/cpu")  # fmt: skip
+
+X = np.arange(-3, 3, dtype=np.float32).reshape(2, 3)
+BAD = np.where(X == 0, np.nan, X)
+CODES = X.astype(np.int8)
+TOP = np.finfo(np.float32).max
+LONG = np.full((1, 33_026), 255, np.uint8)
+READ_ONLY = np.broadcast_to(np.float32(0), (2, 2))
+
+
+def q(**form):
+    return fq.quantize(X, **form)
+
+
+def asymmetric(**form):
+    return fq.quantize(X, scheme="asymmetric", **form)
+
+
+def isa(name):
+    cpu.force(name)
+    try:
+        return fq.quantize(X)
+    finally:
+        cpu.force(None)
+
+
+CASES = {
+    # quantize: the array
+    "x of text": (lambda: fq.quantize("abc"), TypeError,
+        r"x must be of real numbers \(float16, .* or integers\), got dtype <U3; convert it first"),
+    "x of nothing": (lambda: fq.quantize(None), TypeError, r"x must be of real numbers .* got dtype object"),
+    "x of truth": (lambda: fq.quantize(X > 0), TypeError, r"x must be of real numbers .* got dtype bool"),
+    "x complex": (lambda: fq.quantize(X + 0j), TypeError, r"x must be of real numbers .* got dtype complex64"),
+    "x too wide": (lambda: fq.quantize(X.astype(np.longdouble)), TypeError,
+        rf"x must be of real numbers .* got dtype {np.dtype(np.longdouble)}"),
+    "x quantized": (lambda: fq.quantize(q()), TypeError,
+        r"x is quantized already; quantize x\.dequantize\(\) to change its form"),
+    "x with NaN": (lambda: fq.quantize(BAD), fq.NotFiniteError,
+        r"x must be finite, because NaN and infinity have no code; 1 of 6 .* first at index \(1, 0\) \(nan\)"),
+    "x with infinities": (lambda: fq.quantize([np.inf, 1, -np.inf]), fq.NotFiniteError,
+        r"x must be finite.*; 2 of 3 values are not, the first at index \(0,\) \(inf\)"),
+    "affine span": (lambda: fq.quantize(np.array([-TOP, TOP]), scheme="affine"), ValueError,
+        r"max - min of affine data must be finite in its float type; it overflows.*scale the data down, convert .*"
+        r"float64, or use scheme='symmetric'"),
+    "affine span, searched": (lambda: fq.quantize(np.array([-TOP, TOP]), scheme="affine", method="mse"), ValueError,
+        r"max - min of affine data must be finite in its float type; it overflows"),
+    # quantize: the form
+    "bits too few": (lambda: q(bits=1), ValueError, r"bits must be from 2 to 8, got 1; codes are stored in that many"),
+    "bits too many": (lambda: q(bits=9), ValueError, r"bits must be from 2 to 8, got 9"),
+    "bits of text": (lambda: q(bits="3"), TypeError, r"bits must be an integer from 2 to 8, got '3' of type str"),
+    "bits of a float": (lambda: q(bits=3.0), TypeError, r"bits must be an integer from 2 to 8, got 3\.0 of type float"),
+    "bits of truth": (lambda: q(bits=True), TypeError, r"bits must be an integer from 2 to 8, got True of type bool"),
+    "scheme": (lambda: q(scheme="symetric"), ValueError,
+        r"scheme must be one of 'symmetric', 'asymmetric', 'affine'; got 'symetric'"),
+    "method": (lambda: q(method="max"), ValueError, r"method must be one of 'minmax', 'mse'; got 'max'"),
+    "axis too large": (lambda: q(axis=2), ValueError,
+        r"axis must be from -2 to 1 for an array of 2 dimensions, got 2"),
+    "axis too small": (lambda: q(axis=-3), ValueError, r"axis must be from -2 to 1 .* got -3"),
+    "axis of a tuple": (lambda: q(axis=(0, 1)), TypeError,
+        r"axis must be an integer or None, got \(0, 1\) of type tuple"),
+    "axis of truth": (lambda: q(axis=True), TypeError, r"axis must be an integer or None, got True of type bool"),
+    "group of a float": (lambda: q(axis=0, group_size=2.0), TypeError,
+        r"group_size must be a positive integer or None, got 2\.0 of type float"),
+    "group of nothing": (lambda: q(axis=0, group_size=0), ValueError,
+        r"group_size must be a positive integer or None, got 0"),
+    "group without an axis": (lambda: q(group_size=2), ValueError,
+        r"group_size needs an axis along which to cut groups; got group_size=2 with axis=None"),
+    # quantize: parameters of one's own
+    "zero point alone": (lambda: asymmetric(zero_point=3), ValueError,
+        r"zero_point must come with a scale; got zero_point alone"),
+    "scale alone": (lambda: asymmetric(scale=0.1), ValueError,
+        r"scheme='asymmetric' with a scale of your own needs its zero_point too; got scale alone"),
+    "scale of text": (lambda: q(scale="a"), TypeError, r"scale must be of real numbers, got dtype <U1"),
+    "scale of zero": (lambda: q(axis=1, scale=[[1], [0]]), ValueError,
+        r"scale must be finite and not 0 in float32, because x is divided by it; got 0\.0"),
+    "scale too small for the type": (lambda: q(scale=1e-60), ValueError, r"scale must be .* not 0 in float32.* got 0"),
+    "scale too large for the type": (lambda: q(scale=1e60), ValueError, r"scale must be finite .* float32.* got inf"),
+    "scale not a number": (lambda: q(scale=np.nan), ValueError, r"scale must be finite .*got nan"),
+    "scale negative": (lambda: asymmetric(scale=-0.5, zero_point=3), ValueError,
+        r"scale must be positive for scheme='asymmetric', got -0\.5"),
+    "scale of another shape": (lambda: q(axis=0, scale=[[1], [2]]), ValueError,
+        r"scale must broadcast to shape \(1, 3\), one entry per run of elements that share it; got shape \(2, 1\)"),
+    "scale for affine": (lambda: q(scheme="affine", scale=1), ValueError,
+        r"scheme='affine' takes scale and offset from the data; for a scale of your own use 'asymmetric'"),
+    "scale given and searched": (lambda: q(method="mse", scale=1), ValueError,
+        r"method='mse' chooses the scale, so scale must be left out; got both"),
+    "zero point for symmetric": (lambda: q(scale=1, zero_point=2), ValueError,
+        r"zero_point must be left out \(or 0\) for scheme='symmetric'; use 'asymmetric' for others"),
+    "zero point of a float": (lambda: asymmetric(scale=1, zero_point=3.0), TypeError,
+        r"zero_point must be of integers, got dtype float64"),
+    "zero point too large": (lambda: asymmetric(bits=3, scale=1, zero_point=8), ValueError,
+        r"zero_point must be a code, from 0 to 7 for 3 bits, so that 0 has one; got 8"),
+    "zero point negative": (lambda: asymmetric(scale=1, zero_point=-1), ValueError,
+        r"zero_point must be a code, from 0 to 255 for 8 bits, so that 0 has one; got -1"),
+    "zero point of another shape": (lambda: asymmetric(scale=1, zero_point=[1, 2]), ValueError,
+        r"zero_point must broadcast to shape \(1, 1\), .*; got shape \(2,\)"),
+    # QArray
+    "made by hand": (lambda: fq.QArray(X), TypeError, r"a QArray is made by fastq\.quantize\(x, bits=\.\.\.\)"),
+    "set": (lambda: setattr(q(), "bits", 4), AttributeError, r"a QArray is immutable; cannot set 'bits'"),
+    "delete": (lambda: delattr(q(), "bits"), AttributeError, r"a QArray is immutable; cannot (set|delete) 'bits'"),
+    "length": (lambda: len(fq.quantize(1.0)), TypeError, r"len\(\) of unsized object"),
+    "converted": (lambda: np.asarray(q()), TypeError,
+        r"a QArray is not converted to an ndarray silently, because .* memory; call q\.dequantize\(\)"),
+    "dequantize something else": (lambda: fq.dequantize(X), TypeError,
+        r"q must be a QArray, as fastq\.quantize makes it; got ndarray"),
+    "dequantize to integers": (lambda: q().dequantize(np.int32), TypeError,
+        r"dtype must be a float type that NumPy computes in, got int32; codes are in q\.codes"),
+    "dequantize into another type": (lambda: q().dequantize(np.float32, out=np.empty((2, 3))), TypeError,
+        r"out must be an array of float32, got float64"),
+    "dequantize into integers": (lambda: q().dequantize(out=np.empty((2, 3), int)), TypeError,
+        r"must be .*float.*got int64"),
+    "dequantize into a list": (lambda: q().dequantize(out=[1, 2]), TypeError, r"out must be an array.* got list"),
+    "dequantize into another shape": (lambda: q().dequantize(out=np.empty((3, 2), np.float32)), ValueError,
+        r"out must be writeable and of shape \(2, 3\), got shape \(3, 2\)$"),
+    "dequantize into read-only": (lambda: fq.quantize(X[:, :2]).dequantize(out=READ_ONLY), ValueError,
+        r"out must be writeable and of shape \(2, 2\), got shape \(2, 2\) \(read-only\)"),
+    # matmul: shapes, in NumPy's words
+    "no dimensions": (lambda: fq.matmul(np.float32(1), X), ValueError,
+        r"matmul: Input operand 0 does not have enough dimensions \(has 0, gufunc core with signature .* requires 1\)"),
+    "no dimensions on the right": (lambda: q() @ np.float32(1), ValueError,
+        r"matmul: Input operand 1 does not have enough dimensions"),
+    "summed axes differ": (lambda: fq.matmul(X, X), ValueError,
+        r"matmul: Input operand 1 has a mismatch in its core dimension 0, .* \(size 2 is different from 3\)"),
+    "batches differ": (lambda: fq.matmul(np.ones((4, 2, 3)), np.ones((5, 3, 2))), ValueError,
+        r"operands could not be broadcast together .*\(4,2,3\) and \(5,3,2\): the batch dimensions \(4,\) and \(5,\) "),
+    "other types, summed axes differ": (lambda: fq.matmul(X > 0, X > 0), ValueError,
+        r"matmul: Input operand 1 has a mismatch in its core dimension 0"),
+    # matmul: operands
+    "complex meets quantized": (lambda: q(axis=1) @ np.ones((3, 2), complex), TypeError,
+        r"a quantized array multiplies arrays of real numbers up to 64 bits, got dtype complex128; call dequantize"),
+    "text meets quantized": (lambda: np.array(["a", "b"]) @ q(axis=0), TypeError, r"real numbers .* got dtype <U1"),
+    "a with NaN": (lambda: fq.matmul(BAD, X.T), fq.NotFiniteError,
+        r"a must be finite, because .*; 1 of 6 .* first at index \(1, 0\) \(nan\)"),
+    "b with NaN": (lambda: fq.matmul(X, np.ascontiguousarray(BAD.T)), fq.NotFiniteError,
+        r"b must be finite, because .*; 1 of 6 .* first at index \(0, 1\) \(nan\)"),
+    "scale along K on the right": (lambda: X.T @ q(axis=1), ValueError,
+        r"scale of the right operand must be constant along the axis that is summed over, .*; got shape \(2, 3\) with "
+        r"axis=1, whose scale varies there: quantize it with axis=-2 or axis=None, or multiply q\.dequantize\(\)"),
+    "scale along K on the left": (lambda: q(axis=0, group_size=1) @ X.T, ValueError,
+        r"scale of the left operand must be constant .*; got shape \(2, 3\) with axis=0 and group_size=1, .*: "
+        r"quantize it with axis=-1 or axis=None"),
+    "packed, scale along K": (lambda: q(axis=1).prepack(), ValueError, r"scale of the right operand must be constant"),
+    "matmul bits": (lambda: fq.matmul(X, X.T, bits=16), ValueError, r"bits must be from 2 to 8, got 16"),
+    "sum too large": (lambda: fq.matmul(LONG, LONG.T), OverflowError,
+        r"the product of 8-bit integers must fit int32, but with K = 33026 it reaches 2147515650; "
+        r"pass out=np\.empty\(shape, np\.int64\) for the exact result"),
+    # matmul: bias and out
+    "bias of another shape": (lambda: fq.matmul(X, X.T, bias=[1, 2, 3]), ValueError,
+        r"bias must be a number or have one entry per column, shape \(2,\); got shape \(3,\)"),
+    "bias of two dimensions": (lambda: fq.matmul(X, X.T, bias=[[1, 2]]), ValueError, r"bias must .*shape \(1, 2\)"),
+    "bias complex": (lambda: fq.matmul(X, X.T, bias=1j), TypeError,
+        r"bias must be of real numbers, got dtype complex128"),
+    "bias of floats for integers": (lambda: fq.matmul(CODES, CODES.T, bias=0.5), TypeError,
+        r"bias of an integer product must be of integers, got dtype float64; it would be cut off"),
+    "bias of bfloat16 for integers": (
+        lambda: fq.matmul(CODES, CODES.T, bias=ml_dtypes.bfloat16(0.5)), TypeError,
+        r"bias of an integer product must be of integers, got dtype bfloat16; it would be cut off"),
+    "bias too large for integers": (lambda: fq.matmul(CODES, CODES.T, bias=2**31), ValueError,
+        r"bias of an integer product must fit int32, got .*2147483648"),
+    "bias too small for integers": (lambda: fq.matmul(CODES, CODES.T, bias=[-(2**31) - 1, 5]), ValueError,
+        r"bias of an integer product must fit int32, got .*-2147483649"),
+    "out of a list": (lambda: fq.matmul(X, X.T, out=[[0, 0], [0, 0]]), TypeError, r"out must be an array, got list"),
+    "out of two arrays": (lambda: fq.matmul(X, X.T, out=(np.empty((2, 2)),) * 2), TypeError,
+        r"out must be an array, got tuple"),
+    "out of a QArray": (lambda: np.matmul(X, X.T, out=q()), TypeError, r"out must be an array, got QArray"),
+    "out of another shape": (lambda: fq.matmul(X, X.T, out=np.empty((2, 3), np.float32)), ValueError,
+        r"out must have the shape of the product, \(2,2\); got \(2,3\)"),
+    "out read-only": (lambda: fq.matmul(X, X.T, out=READ_ONLY), ValueError,
+        r"out must be writeable; the array given is read-only"),
+    "out of integers": (lambda: fq.matmul(X, X.T, out=np.empty((2, 2), int)), TypeError,
+        r"out must be able to hold float32 \(casting 'same_kind'\), got dtype int64"),
+    "out too narrow": (lambda: fq.matmul(CODES, CODES.T, out=np.empty((2, 2), np.uint8)), TypeError,
+        r"out must be able to hold int32 .* got dtype uint8"),
+    "ufunc": (lambda: np.add(X, q()), TypeError, r"all returned NotImplemented"),
+    # error
+    "error of text": (lambda: fq.error("a", "b"), TypeError, r"x must be of real numbers, got dtype <U1"),
+    "error of complex": (lambda: fq.error(X, X + 0j), TypeError, r"y must be of real numbers, got dtype complex64"),
+    "error of two shapes": (lambda: fq.error(X, q().T), ValueError,
+        r"x and y must have the same shape, got \(2, 3\) and \(3, 2\)"),
+    "error along a float": (lambda: fq.error(X, q(), axis=0.0), TypeError,
+        r"axis must be an integer, a tuple of them or None, got 0\.0"),
+    "error along no axis": (lambda: fq.error(X, q(), axis=2), ValueError,
+        r"axis must be from -2 to 1 for arrays of 2 dimensions, got 2"),
+    "error along one axis twice": (lambda: fq.error(X, q(), axis=(0, -2)), ValueError,
+        r"axis must name each axis once, got \(0, -2\)"),
+    # settings
+    "no threads": (lambda: fq.set_num_threads(0), ValueError, r"threads must be a positive integer or None, got 0"),
+    "threads of a float": (lambda: fq.set_num_threads(2.0), ValueError, r"threads must be a positive .* got 2\.0"),
+    "threads of text": (lambda: fq.set_num_threads("2"), ValueError, r"threads must be a positive .* got '2'"),
+    "threads of truth": (lambda: fq.set_num_threads(True), ValueError, r"threads must be a positive .* got True"),
+    "unknown instruction set": (lambda: isa("sse9"), fq.IsaError,
+        r"must be an instruction set that this CPU has, one of .*portable, reference; got 'sse9', which is not one "
+        r"that fastq knows"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_messages(name):
+    call, kind, words = CASES[name]
+    with pytest.raises(kind, match=words) as caught:
+        call()
+    assert type(caught.value) is kind
+
+
+@pytest.fixture
+def variable(monkeypatch):
+    """Set FASTQ_NUM_THREADS, which is read once, to be read anew."""
+
+    def put(text):
+        monkeypatch.setenv("FASTQ_NUM_THREADS", text)
+        threads._default.cache_clear()
+
+    fq.set_num_threads(None)
+    yield put
+    threads._default.cache_clear()
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", "²", " "])
+def test_the_variable_for_threads(variable, text):
+    variable(text)
+    with pytest.raises(ValueError, match=f"FASTQ_NUM_THREADS must be a positive integer, got {text!r}; unset it"):
+        q()
+
+
+def test_own_exceptions_are_standard_ones_as_well():
+    assert issubclass(fq.NotFiniteError, ValueError)
+    assert issubclass(fq.IsaError, RuntimeError)
+
+
+def raised(call):
+    """The lines of code on the way to an exception, and to those that it took the place of."""
+    lines = set()
+    try:
+        call()
+    except Exception as caught:
+        error = caught
+        while error is not None:
+            lines |= {(Path(f.filename).resolve(), f.lineno) for f in traceback.extract_tb(error.__traceback__)}
+            error = error.__context__
+    return lines
+
+
+def test_the_table_is_complete(variable):
+    """Every ``raise Something(message)`` of the public layer is met by a case."""
+    met = set().union(*(raised(call) for call, _, _ in CASES.values()))
+    variable("two")
+    met |= raised(q)
+    unmet = []
+    for name in PUBLIC:
+        path = (PACKAGE / f"{name}.py").resolve()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
+                lines = {(path, line) for line in range(node.lineno, node.end_lineno + 1)}
+                unmet += [] if lines & met else [f"{name}.py:{node.lineno}"]
+    assert not unmet

@@ -1,0 +1,309 @@
+"""The package as a whole: its names, what importing it costs, the variables it reads, what it tells about itself."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import importlib.metadata
+import inspect
+import io
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastq as fq
+from fastq.kernels.table import ISAS
+from fastq.machine import cpu, threads
+
+PRODUCT = """
+import numpy as np, fastq as fq
+rng = np.random.default_rng(0)
+x, w = rng.standard_normal((9, 70), np.float32), rng.standard_normal((70, 20), np.float32)
+print((x @ fq.quantize(w, 3, axis=0)).tobytes().hex())
+"""
+
+
+def python(code, *options, **variables):
+    """What a fresh interpreter prints, with these environment variables on top of ours."""
+    done = subprocess.run(
+        [sys.executable, *options, "-c", code],
+        env={**os.environ, **variables}, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def product():
+    """What PRODUCT must print."""
+    return python(PRODUCT, FASTQ_ISA="reference")
+
+
+# Names
+
+
+def test_public_names():
+    assert fq.__all__ == [
+        "Error",
+        "IsaError",
+        "NotFiniteError",
+        "QArray",
+        "dequantize",
+        "error",
+        "matmul",
+        "quantize",
+        "set_num_threads",
+        "show_config",
+    ]
+    modules = {name for name, value in vars(fq).items() if inspect.ismodule(value)}
+    others = {name for name in vars(fq) if not name.startswith("_")} - modules
+    assert others == set(fq.__all__)
+
+
+@pytest.mark.parametrize("name", fq.__all__)
+def test_public_names_are_documented(name):
+    value = getattr(fq, name)
+    assert value.__doc__
+    if inspect.isclass(value):
+        members = [m for n, m in vars(value).items() if not n.startswith("_") and callable(m)]
+        assert all(m.__doc__ for m in members)
+
+
+def test_version():
+    assert fq.__version__ == importlib.metadata.version("fastq")
+
+
+def test_types_are_announced():
+    assert (Path(fq.__file__).parent / "py.typed").exists()
+
+
+# Importing
+
+
+def test_importing_imports_nothing_heavy():
+    """Neither the compiler nor a guest: only what the first use of something needs, at that use."""
+    heavy = ("numba", "llvmlite", "scipy", "sklearn", "matplotlib", "ml_dtypes", "hypothesis", "multiprocessing")
+    code = f"import sys, fastq; print(sorted({{m.split('.')[0] for m in sys.modules}} & set({heavy})))"
+    assert python(code).strip() == "[]"
+
+
+def test_importing_starts_no_thread_and_writes_nothing(tmp_path):
+    code = "import threading, fastq; print(threading.active_count())"
+    assert python(code, FASTQ_CACHE_DIR=str(tmp_path / "cache")).strip() == "1"
+    assert not (tmp_path / "cache").exists()
+
+
+def test_importing_warns_of_nothing():
+    assert python("import fastq", "-W", "error") == ""
+
+
+def test_bad_variables_do_not_break_the_import():
+    """They are errors where they matter: at the first use."""
+    assert python("import fastq", FASTQ_ISA="sse9", FASTQ_NUM_THREADS="two", FASTQ_CACHE_DIR="/dev/null/x") == ""
+
+
+# FASTQ_ISA
+
+
+@pytest.mark.parametrize("name", cpu.available(ISAS))
+def test_forced_instruction_set(name, product):
+    told = "from fastq.machine import cpu; from fastq.kernels.table import ISAS; print(cpu.chosen(ISAS), end='')"
+    assert python(PRODUCT + told, FASTQ_ISA=name) == product + name
+    assert f"instruction set:  {name} (FASTQ_ISA)\n" in python("import fastq; fastq.show_config()", FASTQ_ISA=name)
+
+
+@pytest.mark.parametrize("use", ["fq.quantize([1.0])", "fq.matmul([[1.0]], [[1.0]])", "fq.show_config()"])
+def test_impossible_instruction_set(use):
+    code = f"""
+import fastq as fq
+try:
+    {use}
+except fq.IsaError as error:
+    print(error)
+"""
+    have = ", ".join(cpu.available(ISAS))
+    assert python(code, FASTQ_ISA="sse9").strip() == (
+        "FASTQ_ISA must be an instruction set that this CPU has, one of "
+        f"{have}; got 'sse9', which is not one that fastq knows"
+    )
+
+
+def test_an_instruction_set_that_the_cpu_lacks(monkeypatch):
+    monkeypatch.setattr(cpu, "features", lambda: frozenset())
+    monkeypatch.setenv("FASTQ_ISA", "avx2")
+    cpu.force(None)
+    words = "one of portable, reference; got 'avx2', which needs what this CPU lacks"
+    with pytest.raises(fq.IsaError, match=f"FASTQ_ISA must be an instruction set that this CPU has, {words}"):
+        fq.quantize([1.0])
+    monkeypatch.delenv("FASTQ_ISA")
+    assert cpu.chosen(ISAS) == "portable"
+    cpu.force(None)
+
+
+def test_an_empty_variable_is_none():
+    code = "import fastq; fastq.show_config()"
+    assert f"instruction set:  {cpu.available(ISAS)[0]}\n" in python(code, FASTQ_ISA="")
+
+
+# FASTQ_NUM_THREADS
+
+
+@pytest.mark.parametrize("text", ["0", "-2", "many"])
+def test_a_wrong_number_of_threads(text):
+    code = """
+import fastq as fq
+try:
+    fq.quantize([1.0])
+except ValueError as error:
+    print(error)
+fq.set_num_threads(1)  # the setting comes before the variable
+fq.quantize([1.0])
+"""
+    words = f"FASTQ_NUM_THREADS must be a positive integer, got {text!r}; unset it to use all cores"
+    assert python(code, FASTQ_NUM_THREADS=text).strip() == words
+
+
+@pytest.mark.parametrize(("text", "number"), [("1", 1), ("3", 3), ("", threads.available_cpus())])
+def test_number_of_threads(text, number, product):
+    told = f"threads:          {number} of {threads.available_cpus()} available\n"
+    printed = python(PRODUCT + "fq.show_config()", FASTQ_NUM_THREADS=text)
+    assert printed.startswith(product)
+    assert told in printed
+
+
+def test_set_num_threads():
+    for number in (1, 2, 7):
+        fq.set_num_threads(number)
+        assert threads.num_threads() == number
+    fq.set_num_threads(None)
+    assert threads.num_threads() == threads._default()
+
+
+@pytest.fixture
+def unread():
+    """The default number of threads is read anew, in the test and after it."""
+    threads._default.cache_clear()
+    yield
+    threads._default.cache_clear()
+
+
+@pytest.mark.parametrize("number", [2, 100_000])
+def test_the_variable_and_the_setting_mean_the_same(monkeypatch, unread, number):
+    monkeypatch.setenv("FASTQ_NUM_THREADS", str(number))
+    fq.set_num_threads(None)
+    by_variable = threads.num_threads()
+    fq.set_num_threads(number)
+    assert by_variable == threads.num_threads()
+
+
+# FASTQ_CACHE_DIR
+
+
+def files(folder):
+    return sorted(folder.rglob("*.kernel"))
+
+
+def compiled(printed):
+    """How many kernels a process compiled, by its show_config."""
+    line = next(line for line in printed.splitlines() if line.startswith("loaded:"))
+    return int(line.split(",")[1].split()[0])
+
+
+def test_kernels_are_kept(tmp_path, product):
+    folder = tmp_path / "new" / "cache"
+    first = python(PRODUCT + "fq.show_config()", FASTQ_CACHE_DIR=str(folder))
+    assert first.startswith(product)
+    assert compiled(first) == len(files(folder)) > 0
+    assert f"kernel cache:     {files(folder)[0].parent}\n" in first
+    second = python(PRODUCT + "fq.show_config()", FASTQ_CACHE_DIR=str(folder))
+    assert second.startswith(product)
+    assert compiled(second) == 0
+
+
+def test_kernels_of_several_processes_meet_in_one(tmp_path):
+    """Two processes compile one kernel each; a third loads both, and each does its own work."""
+    code = "import numpy as np, fastq as fq\n"
+    for dtype in ("float32", "float64"):
+        line = f"print(fq.quantize(np.arange(-3, 3, dtype='{dtype}')).dequantize())\n"
+        python("import numpy as np, fastq as fq\n" + line, FASTQ_CACHE_DIR=str(tmp_path))
+        code += line
+    printed = python(code + "fq.show_config()", FASTQ_CACHE_DIR=str(tmp_path))
+    assert compiled(printed) == 0
+    assert printed.startswith(python(code, FASTQ_ISA="reference"))
+
+
+DAMAGE = {
+    "empty": lambda file: file.write_bytes(b""),
+    "cut": lambda file: file.write_bytes(file.read_bytes()[:-100]),
+    "one bit": lambda file: file.write_bytes(file.read_bytes()[:-1] + bytes([file.read_bytes()[-1] ^ 1])),
+    "text": lambda file: file.write_text("what is this?\n" * 10),
+    "a folder": lambda file: (file.unlink(), file.mkdir()),
+}
+
+
+def test_damaged_kernels_are_compiled_again(tmp_path, product):
+    python(PRODUCT, FASTQ_CACHE_DIR=str(tmp_path))
+    kept = files(tmp_path)
+    for i, file in enumerate(kept):
+        list(DAMAGE.values())[i % len(DAMAGE)](file)
+    printed = python(PRODUCT + "fq.show_config()", FASTQ_CACHE_DIR=str(tmp_path))
+    assert printed.startswith(product)
+    assert compiled(printed) == len(kept) >= len(DAMAGE)
+
+
+@pytest.mark.parametrize("way", ["off", "empty", "below a file"])
+def test_without_a_cache(tmp_path, product, way):
+    file = tmp_path / "file"
+    file.write_text("")
+    variable = {"off": "off", "empty": "", "below a file": f"{file}/inside"}[way]
+    printed = python(PRODUCT + "fq.show_config()", FASTQ_CACHE_DIR=variable)
+    assert printed.startswith(product)
+    assert compiled(printed) > 0
+    assert "kernel cache:     none (" in printed
+    assert python("import fastq; fastq.show_config()", FASTQ_CACHE_DIR=variable)  # before anything is loaded
+
+
+# What it tells
+
+
+def test_show_config_tells_all(isa):
+    file = io.StringIO()
+    fq.show_config(file)
+    told = dict(line.split(":", 1) for line in file.getvalue().splitlines())
+    told = {name: value.strip() for name, value in told.items()}
+    versions = {name: importlib.metadata.version(name) for name in ("fastq", "numpy", "numba", "llvmlite")}
+    assert told["CPU"] == cpu.cpu_name()
+    assert told["system"] == f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    assert told["instruction set"] == isa
+    assert told["this CPU has"] == ", ".join(cpu.available(ISAS))
+    assert told["threads"] == f"{threads.num_threads()} of {threads.available_cpus()} available"
+    assert told["versions"] == ", ".join(f"{name} {number}" for name, number in versions.items())
+    assert told["kernels"] == "plain NumPy" if isa == "reference" else isa in told["kernels"]
+    assert {"kernel cache", "loaded"} <= set(told)
+    assert all(told.values())
+
+
+def test_show_config_prints(capsys):
+    fq.show_config()
+    printed = capsys.readouterr()
+    file = io.StringIO()
+    fq.show_config(file=file)
+    assert printed.out == file.getvalue()
+    assert printed.err == ""
+    assert all(line[:18].rstrip().endswith(":") for line in printed.out.splitlines())  # one column of names
+
+
+def test_show_config_tells_what_is_loaded():
+    code = "import fastq as fq; fq.show_config(); fq.quantize([1.0]); fq.show_config()"
+    loaded = [line for line in python(code).splitlines() if line.startswith("loaded:")]
+    assert [line.split()[1] for line in loaded] == ["0", "1"]
+
+
+@pytest.mark.parametrize("name", ["api", "quant.metrics"])
+def test_examples_in_docstrings(name):
+    failures, tried = doctest.testmod(importlib.import_module(f"fastq.{name}"))
+    assert failures == 0 < tried

@@ -1,0 +1,449 @@
+"""QArray: an immutable array that keeps its codes once, and turns back into numbers only when told to."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+import sys
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import fastq as fq
+
+SCHEMES = ("symmetric", "asymmetric", "affine")
+BITS = range(2, 9)
+PARAMETERS = ("scale", "zero_point", "offset")
+
+
+@pytest.fixture
+def w(rng):
+    return rng.standard_normal((70, 37)).astype(np.float32)
+
+
+@pytest.fixture
+def x(rng):
+    return rng.standard_normal((5, 70)).astype(np.float32)
+
+
+def spread(values, q):
+    """A parameter of q for each element of its array."""
+    if values is None or q.group_size is None:
+        return values
+    return np.repeat(values, q.group_size, axis=q.axis).take(range(q.shape[q.axis]), axis=q.axis)
+
+
+def numbers(q):
+    """What q stands for, by the documented expression in the scale's type."""
+    scale, zero, offset = (spread(getattr(q, p), q) for p in PARAMETERS)
+    codes = q.codes.astype(scale.dtype)
+    if offset is not None:
+        return scale * codes + offset
+    return scale * (codes if zero is None else codes - zero.astype(scale.dtype))
+
+
+# What it is
+
+
+def test_attributes(w):
+    q = fq.quantize(w, 3, axis=0, group_size=32, scheme="asymmetric")
+    assert (q.shape, q.ndim, q.size, len(q)) == ((70, 37), 2, 70 * 37, 70)
+    assert (q.bits, q.scheme, q.axis, q.group_size, q.dtype) == (3, "asymmetric", 0, 32, np.float32)
+    assert q.scale.shape == q.zero_point.shape == (3, 37)
+    assert q.offset is None
+    assert isinstance(q.dtype, np.dtype)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "has"), [("symmetric", ()), ("asymmetric", ("zero_point",)), ("affine", ("offset",))]
+)
+def test_parameters_by_scheme(w, scheme, has):
+    q = fq.quantize(w, scheme=scheme)
+    assert {p for p in ("zero_point", "offset") if getattr(q, p) is not None} == set(has)
+
+
+@pytest.mark.parametrize("name", ["shape", "bits", "scale", "codes", "dtype", "scheme", "axis", "_store", "new"])
+def test_immutable(w, name):
+    q = fq.quantize(w)
+    with pytest.raises(AttributeError, match=f"a QArray is immutable; cannot set '{name}'"):
+        setattr(q, name, 1)
+    with pytest.raises(AttributeError, match="immutable"):
+        delattr(q, name)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_arrays_are_read_only(isa, w, scheme, packed):
+    q = fq.quantize(w, 4, axis=0, scheme=scheme)
+    q = q.prepack() if packed else q
+    for turned in (q, q.T):
+        for name in ("codes", *PARAMETERS):
+            array = getattr(turned, name)
+            assert array is None or not array.flags.writeable
+            if array is not None:
+                with pytest.raises(ValueError, match="read-only"):
+                    array[...] = 0
+
+
+def test_not_made_by_hand():
+    with pytest.raises(TypeError, match=r"made by fastq\.quantize"):
+        fq.QArray(np.ones(3), 8)
+
+
+def test_length_is_that_of_the_first_axis():
+    assert len(fq.quantize(np.ones((4, 3)))) == 4
+    with pytest.raises(TypeError, match="unsized"):
+        len(fq.quantize(1.0))
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        ({}, "8 bits, symmetric, one scale, dtype=float32"),
+        ({"bits": 3, "axis": 0, "scheme": "affine"}, "3 bits, affine, axis=0, dtype=float32"),
+        ({"bits": 4, "axis": -1, "group_size": 8}, "4 bits, symmetric, axis=1, group_size=8, dtype=float32"),
+    ],
+)
+def test_repr_tells_the_form(w, form, words):
+    q = fq.quantize(w, **form)
+    assert repr(q).startswith(f"QArray(shape=(70, 37), {words}, ")
+    assert repr(q).endswith(" KiB)")
+
+
+def test_repr_tells_the_size():
+    for n, words in ((100, "104 B"), (3000, "2.9 KiB"), (2 << 20, "2.0 MiB")):
+        assert repr(fq.quantize(np.zeros(n, np.float32))).endswith(f"{words})")
+
+
+# Back to numbers
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("bits", BITS)
+def test_dequantize_is_the_documented_expression(isa, w, bits, scheme, packed):
+    for axis, group in ((None, None), (0, None), (0, 10), (0, 32), (1, None), (1, 10)):
+        q = fq.quantize(w, bits, axis=axis, group_size=group, scheme=scheme)
+        expected = numbers(q)
+        if packed:
+            q = (q if axis != 1 else q.T).prepack()
+            expected = expected if axis != 1 else expected.T
+        assert np.array_equal(q.dequantize(), expected)
+        assert np.array_equal(fq.dequantize(q), expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ml_dtypes.bfloat16])
+def test_dequantize_to_a_type(isa, w, dtype):
+    q = fq.quantize(w, 5, axis=0, scheme="affine")
+    expected = numbers(q).astype(dtype)
+    for given in (q.dequantize(dtype), fq.dequantize(q, dtype), q.dequantize(np.dtype(dtype))):
+        assert given.dtype == dtype
+        assert np.array_equal(given, expected)
+    out = np.empty(q.shape, dtype)
+    assert q.dequantize(out=out) is out
+    assert np.array_equal(out, expected)
+    assert np.array_equal(fq.dequantize(q, out=out[...]), expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ml_dtypes.bfloat16])
+def test_dequantize_gives_the_type_that_was_quantized(isa, w, dtype):
+    q = fq.quantize(w.astype(dtype), 5, axis=0)
+    assert q.dequantize().dtype == q.dtype == dtype
+
+
+def test_dequantize_into_strided_memory(isa, w):
+    for scheme in SCHEMES:
+        q = fq.quantize(w, 5, axis=0, scheme=scheme)
+        room = np.full((140, 111), 7, np.float32)
+        for out in (room[::2, ::3], np.empty((37, 70), np.float32).T, np.empty(w.shape, np.float32)[::-1]):
+            assert q.dequantize(out=out) is out
+            assert np.array_equal(out, numbers(q))
+        assert (room[1::2] == 7).all()
+
+
+def test_not_converted_silently(w):
+    q = fq.quantize(w)
+    for convert in (np.asarray, np.array, lambda q: np.asarray(q, np.float32), lambda q: np.dot(w.T, q), np.sum, float):
+        with pytest.raises(TypeError):
+            convert(q)
+    with pytest.raises(TypeError, match=r"call q\.dequantize\(\)"):
+        np.asarray(q)
+
+
+# Turning
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("packed", ["no", "before", "after"])
+def test_transpose(isa, w, x, scheme, packed):
+    for axis, group in ((None, None), (0, None), (0, 10), (1, None), (1, 10)):
+        q = fq.quantize(w, 3, axis=axis, group_size=group, scheme=scheme)
+        expected = q.dequantize()
+        if packed == "before" and axis != 1:
+            q.prepack()
+        turned = q.T
+        if packed == "after" and axis != 0:
+            turned.prepack()
+        assert turned.shape == (37, 70)
+        assert turned.axis == (None if axis is None else 1 - axis)
+        assert turned.scale.shape == q.scale.shape[::-1]
+        assert np.array_equal(turned.dequantize(), expected.T)
+        assert np.array_equal(turned.codes, q.codes.T)
+        assert turned.T.equals(q)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_product_with_the_transpose(isa, rng, scheme):
+    """x @ q.T equals the product with the transposed array quantized directly, before and after either is packed."""
+    w, x = rng.standard_normal((37, 70)).astype(np.float32), rng.standard_normal((5, 70)).astype(np.float32)
+    q = fq.quantize(w, 3, axis=-1, group_size=32, scheme=scheme)
+    expected = x @ fq.quantize(w.T, 3, axis=0, group_size=32, scheme=scheme)
+    assert np.array_equal(x @ q.T, expected)
+    assert np.array_equal(x @ q.T, expected)
+    assert (q @ x.T).shape == (37, 5)
+    assert np.array_equal(x @ q.T, expected)
+
+
+def test_transpose_of_other_dimensions(isa, rng):
+    for shape in ((), (7,), (3, 4, 5), (2, 3, 4, 5)):
+        w = rng.standard_normal(shape).astype(np.float32)
+        for axis in (None, *range(len(shape))):
+            q = fq.quantize(w, 4, axis=axis, group_size=None if axis is None else 2, scheme="asymmetric")
+            assert q.T.shape == shape[::-1]
+            assert np.array_equal(q.T.dequantize(), q.dequantize().T)
+
+
+# Memory
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_packed_size(isa, rng, bits):
+    k, n = 640, 160
+    q = fq.quantize(rng.standard_normal((k, n)).astype(np.float32), bits, axis=0)
+    assert q.nbytes == k * n + 4 * n  # a byte per code, and the scales
+    q.prepack()
+    tiles = (k // 64) * (n // 16) * 128 * bits
+    assert tiles + 4 * n <= q.nbytes <= tiles + 16 * n  # beside the scales, a few words per column
+    np.ones((2, k), np.float32) @ q
+    np.ones((50, k), np.float32) @ q
+    assert tiles + 4 * n <= q.nbytes <= tiles + 24 * n
+
+
+def test_packed_size_of_a_ragged_matrix_with_groups(isa, rng):
+    k, n = 650, 170
+    q = fq.quantize(rng.standard_normal((k, n)).astype(np.float32), 3, axis=0, group_size=64).prepack()
+    tiles = 11 * 11 * 128 * 3
+    assert tiles <= q.nbytes <= tiles + 11 * 4 * 176 + 16 * 176  # 11 groups
+
+
+def test_codes_are_not_kept_twice(isa, w, x):
+    q = fq.quantize(w, 3, axis=None)
+    x @ q
+    size = q.nbytes
+    q.codes, q.dequantize(), q.T.codes, q.T.T
+    w.T @ q
+    np.ones((3, 37), np.float32) @ q.T  # the other way round: packed anew, and let go
+    assert q.nbytes == size
+    assert q.T.nbytes <= size
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("bits", BITS)
+def test_codes_survive_packing(isa, rng, bits, scheme):
+    for shape in ((1, 1), (64, 16), (70, 37), (3, 100), (200, 5)):
+        q = fq.quantize(rng.standard_normal(shape).astype(np.float32), bits, axis=0, scheme=scheme)
+        before, dtype = q.codes.copy(), q.codes.dtype
+        assert q.prepack() is q
+        assert q._store.packed
+        assert np.array_equal(q.codes, before)
+        assert q.codes.dtype == dtype
+
+
+@pytest.mark.parametrize("group", [3, 10, 30, 64, 100])
+def test_codes_survive_packing_with_groups(isa, w, group):
+    q = fq.quantize(w, 3, axis=0, group_size=group)
+    before = q.codes.copy()
+    assert np.array_equal(q.prepack().codes, before)
+
+
+def test_stacks_survive_packing(isa, rng):
+    q = fq.quantize(rng.standard_normal((2, 3, 70, 20)).astype(np.float32), 5, axis=-2, scheme="asymmetric")
+    before = q.codes.copy()
+    assert np.array_equal(q.prepack().codes, before)
+
+
+def test_prepack_leaves_alone_what_is_no_matrix():
+    for shape in ((), (7,), (0, 5), (5, 0)):
+        q = fq.quantize(np.ones(shape, np.float32))
+        assert q.prepack() is q
+        assert q.codes.shape == shape
+
+
+def test_products_are_the_same_after_prepack(isa, w, x):
+    for group in (None, 10, 64):
+        q = fq.quantize(w, 3, axis=0, group_size=group)
+        again = fq.quantize(w, 3, axis=0, group_size=group).prepack()
+        first = x @ q
+        assert np.array_equal(first, x @ again)
+        assert np.array_equal(first, x @ q)
+
+
+# Copies
+
+
+def test_copies_are_the_array_itself(w):
+    q = fq.quantize(w)
+    assert copy.copy(q) is q
+    assert copy.deepcopy(q) is q
+    assert copy.deepcopy([q])[0] is q
+    assert q.copy() is q
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("use", ["unused", "packed", "turned"])
+def test_pickle(isa, w, x, use, scheme, protocol):
+    q = fq.quantize(w, 3, axis=0, group_size=32, scheme=scheme)
+    q = q if use != "turned" else fq.quantize(w.T, 3, axis=1, group_size=32, scheme=scheme).T
+    expected = fq.matmul(x, q) if use != "unused" else None
+    again = pickle.loads(pickle.dumps(q, protocol))
+    assert again.equals(q)
+    assert again._store.packed == q._store.packed
+    assert not again.scale.flags.writeable
+    if expected is not None:
+        assert np.array_equal(x @ again, expected)
+
+
+def test_pickle_goes_to_another_process(rng, tmp_path):
+    """Nothing of this process's memory may be in it: addresses, for one."""
+    w, x = rng.standard_normal((640, 512)).astype(np.float32), rng.standard_normal((4, 640)).astype(np.float32)
+    fresh, used = (fq.quantize(w, 3, axis=0) for _ in range(2))
+    y = x @ used
+    with open(tmp_path / "q.pickle", "wb") as file:
+        pickle.dump((fresh, used, x, y), file)
+    code = (
+        "import pickle, sys, numpy as np\n"
+        "fresh, used, x, y = pickle.load(open(sys.argv[1], 'rb'))\n"
+        "assert np.array_equal(fresh.codes, used.codes)\n"
+        "assert np.array_equal(x @ fresh, y)\n"
+        "assert np.array_equal(x @ used, y)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "q.pickle"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_equals(isa, w, packed):
+    q = fq.quantize(w, 4, axis=0)
+    again = fq.quantize(w, 4, axis=0)
+    if packed:
+        again.prepack()
+    assert q.equals(again)
+    assert again.equals(q)
+    assert q == q
+    assert q != again  # == compares elements in NumPy; here it is identity
+    assert hash(q) != hash(again)
+
+
+def test_equals_tells_each_difference():
+    codes = np.array([[1, -2, 0], [3, 1, -1]])
+    w = codes.astype(np.float32)
+    one = {"bits": 4, "axis": 0, "scale": 1.0}
+    zero = {"scheme": "asymmetric", "zero_point": 3}
+    base = fq.quantize(w, **one)
+    assert base.equals(fq.quantize(w, **one))
+    others = {
+        "codes": fq.quantize(w + (codes == 0), **one),
+        "scale": fq.quantize(2 * w, **{**one, "scale": 2.0}),
+        "bits": fq.quantize(w, **{**one, "bits": 5}),
+        "axis": fq.quantize(w, **{**one, "axis": 1}),
+        "group size": fq.quantize(w, **one, group_size=2),
+        "scheme": fq.quantize(w, **one, **zero),
+        "type": fq.quantize(w.astype(np.float16), **one),
+        "shape": fq.quantize(w[:, :2], **one),
+        "no QArray": base.codes,
+        "nothing": None,
+    }
+    for what, other in others.items():
+        assert not base.equals(other), what
+    shifted = fq.quantize(w, **one, **zero)
+    assert shifted.equals(fq.quantize(w, **one, **zero))
+    assert not shifted.equals(fq.quantize(w + 1, **one, **{**zero, "zero_point": 2}))  # equal codes
+    affine = fq.quantize(w, 4, scheme="affine")
+    assert affine.equals(fq.quantize(w, 4, scheme="affine"))
+    assert not affine.equals(fq.quantize(w + 8, 4, scheme="affine"))
+
+
+# NumPy's protocols
+
+
+def test_matmul_of_numpy(isa, w, x):
+    q = fq.quantize(w, 4, axis=0)
+    expected = fq.matmul(x, q)
+    assert np.array_equal(np.matmul(x, q), expected)
+    out = np.empty((5, 37), np.float32)
+    assert np.matmul(x, q, out=out) is out
+    assert np.array_equal(out, expected)
+    assert np.matmul(x, q, out) is out
+    assert np.array_equal(x.tolist() @ q, fq.matmul(x.astype(np.float64), q))
+    turned = fq.quantize(x, 4, axis=-1)
+    assert np.array_equal(np.matmul(turned, w), fq.matmul(turned, w))
+    assert np.array_equal(turned @ w, fq.matmul(turned, w))
+    assert np.array_equal(np.matmul(turned, q), turned @ q)
+
+
+@pytest.mark.parametrize("ufunc", [np.add, np.subtract, np.multiply, np.divide, np.maximum, np.equal])
+def test_other_ufuncs_are_refused(w, ufunc):
+    q = fq.quantize(w)
+    for operands in ((q, 1), (w, q), (q, q)):
+        with pytest.raises(TypeError):
+            ufunc(*operands)
+
+
+def test_operators_are_refused(w):
+    q = fq.quantize(w)
+    for call in (lambda: q + 1, lambda: 1 + q, lambda: w + q, lambda: q * w, lambda: -q, lambda: q[0], lambda: list(q)):
+        with pytest.raises(TypeError):
+            call()
+    with pytest.raises(TypeError):
+        w += q
+    for keyword in ({"dtype": np.float32}, {"where": True}, {"axes": [(0, 1)] * 3}):
+        with pytest.raises(TypeError):
+            np.matmul(w.T, q, **keyword)
+    with pytest.raises(TypeError, match="out must be an array, got QArray"):
+        np.matmul(w.T, w, out=q)
+    for method in (np.exp, np.add.reduce, np.add.accumulate):
+        with pytest.raises(TypeError):
+            method(q)
+
+
+# Other dimensions
+
+
+def test_vectors(isa, rng):
+    v, w = rng.standard_normal(70).astype(np.float32), rng.standard_normal((70, 37)).astype(np.float32)
+    for group in (None, 32):
+        q = fq.quantize(v, 4, axis=0, group_size=group)
+        row = fq.quantize(v[None], 4, axis=1, group_size=group)
+        column = fq.quantize(v[:, None], 4, axis=0, group_size=group)
+        assert np.array_equal(q @ w, (row @ w)[0])
+        assert np.array_equal(w.T @ q, (w.T @ column)[:, 0])
+        assert (q @ v).shape == (v @ q).shape == ()
+        assert q @ q == (row @ column)[0, 0]
+
+
+def test_stacks(isa, rng):
+    w = rng.standard_normal((2, 3, 70, 20)).astype(np.float32)
+    x = rng.standard_normal((3, 5, 70)).astype(np.float32)
+    for scheme in SCHEMES:
+        for axis, group in ((-2, None), (-2, 32)):
+            q = fq.quantize(w, 4, axis=axis, group_size=group, scheme=scheme)
+            y = x @ q
+            assert y.shape == (2, 3, 5, 20)
+            for i, j in np.ndindex(2, 3):
+                single = fq.quantize(w[i, j], 4, axis=axis, group_size=group, scheme=scheme)
+                assert np.array_equal(y[i, j], x[j] @ single)
