@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -104,6 +105,38 @@ def table(run: Run) -> str:
     return "\n".join(lines)
 
 
+SHAPE = re.compile(r"\d+x\d+x\d+$")
+
+
+def summary(run: Run) -> str:
+    """What a README shows: per shape, the baseline's time and each contender's, on the best instruction set."""
+    best_isa = run.machine.get("instruction set")
+    columns: dict[str, dict[str, Row]] = {}
+    for group, rows in run.groups.items():
+        if SHAPE.match(group):
+            for row in rows:
+                if row.baseline or row.isa == best_isa:
+                    columns.setdefault(row.name.removesuffix(f", {best_isa}"), {})[group] = row
+    names = list(columns)
+    lines = [
+        "; ".join(f"{key} {value}" if key != "CPU" else str(value) for key, value in run.machine.items()),
+        "",
+        f"| ms (times faster than float32) | {' | '.join(names)} |",
+        f"|---|{'--:|' * len(names)}",
+    ]
+    for group, rows in run.groups.items():
+        baseline = next((row for row in rows if row.baseline), None)
+        if baseline is None or not SHAPE.match(group):
+            continue
+        cells = [group]
+        for name in names:
+            row = columns[name].get(group)
+            faster = "" if row is None or row is baseline else f" ({_digits(baseline.best / row.best)})"
+            cells.append("" if row is None else _digits(1e3 * row.best) + faster)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _digits(value: float) -> str:
     """Three digits that count, without an exponent."""
     return f"{value:.{max(0, 2 - floor(log10(value)))}f}"
@@ -176,7 +209,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Report what pytest-benchmark wrote with --benchmark-json.")
     parser.add_argument("run", nargs="?", help="JSON file; its table goes to standard output")
     parser.add_argument(
-        "--readme", metavar="FILE", help=f"put the table between {START} and {END} of this file as well"
+        "--readme", metavar="FILE", help=f"put a summary between {START} and {END} of this file as well"
     )
     parser.add_argument("--plot", metavar="FILE", help="draw the products' rates into this PNG file")
     parser.add_argument("--compare", nargs=2, metavar=("OLD", "NEW"), help="name what changed by more than the noise")
@@ -191,7 +224,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
     print(table(run))
     if options.readme:
         readme = Path(options.readme)
-        readme.write_text(replace(readme.read_text(encoding="utf-8"), table(run)), encoding="utf-8")
+        readme.write_text(replace(readme.read_text(encoding="utf-8"), summary(run)), encoding="utf-8")
     if options.plot:
         plot(run, options.plot)
     return 0

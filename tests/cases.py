@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastq.kernels.table import UNITS, Unit
 from fastq.kernels.table import ISAS as _ISAS
+from fastq.kernels.table import UNITS, Unit
 from fastq.machine import cpu
 
 LOW, HIGH = {"int8": -128, "uint8": 0}, {"int8": 127, "uint8": 255}

@@ -116,15 +116,24 @@ def test_compare_exit_status(report, write, capsys):
     assert report.main(["--compare", slower, old]) == 0
 
 
-def test_readme_keeps_what_is_around_the_markers(report, write, tmp_path, capsys):
+def test_readme_keeps_what_is_around_the_markers(report, write, tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text(f"# Title\n\n{report.START}\nold\n{report.END}\n\nThe end ²\n", encoding="utf-8")
     assert report.main([write("run.json"), "--readme", str(readme)]) == 0
-    table = capsys.readouterr().out.strip()
-    expected = f"# Title\n\n{report.START}\n{table}\n{report.END}\n\nThe end ²\n"
+    summary = report.summary(report.load(write("run.json")))
+    expected = f"# Title\n\n{report.START}\n{summary}\n{report.END}\n\nThe end ²\n"
     assert readme.read_text(encoding="utf-8") == expected
     report.main([write("run.json"), "--readme", str(readme)])
     assert readme.read_text(encoding="utf-8") == expected
+
+
+def test_summary_has_the_best_instruction_set_in_columns(report, write):
+    lines = report.summary(report.load(write("run.json"))).splitlines()
+    assert lines[-3:] == [
+        "| ms (times faster than float32) | float32 np.matmul | int8 weights |",
+        "|---|--:|--:|",
+        "| 10x10x10 | 10.0 | 1.00 (10.0) |",
+    ]
 
 
 @pytest.mark.parametrize("text", ["", "{start}", "{end}", "{end} {start}"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 
 from fastq.engine.memory import KEPT, Workspace, aligned, workspace
@@ -12,7 +13,7 @@ def test_pieces_are_aligned_and_apart():
         with workspace() as work:
             spans = sorted((work.take(n), n) for n in (1, 64, 65, 1000, 1))
         assert all(start % 64 == 0 for start, _ in spans)
-        assert all(a + n <= b for (a, n), (b, _) in zip(spans, spans[1:]))
+        assert all(a + n <= b for (a, n), (b, _) in itertools.pairwise(spans))
 
 
 def test_a_call_within_a_call_gets_its_own():

@@ -32,9 +32,7 @@ def test_float_times_quantized(bits, m, dtype, rng):
     for scheme in SCHEMES:
         for group in (None, 64, 48, 10):
             results = on_every_isa(
-                lambda s=scheme, g=group: fq.matmul(
-                    x, fq.quantize(w, bits, axis=0, scheme=s, group_size=g), bias=bias
-                )
+                lambda s=scheme, g=group: fq.matmul(x, fq.quantize(w, bits, axis=0, scheme=s, group_size=g), bias=bias)
             )
             reference = results.pop("reference")
             assert reference.dtype == dtype

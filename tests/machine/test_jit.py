@@ -99,5 +99,5 @@ def test_a_kernel_may_not_call_what_the_linker_might_not_find():
 
         return allocates, EchoJob
 
-    with pytest.raises(RuntimeError, match="allocates calls .*NRT.*not allowed"):
+    with pytest.raises(RuntimeError, match=r"allocates calls .*NRT.*not allowed"):
         jit.kernel("test_allocates", make)

@@ -78,7 +78,7 @@ def run(quick: bool = False) -> None:
         _table({"weights": list(found), **_columns(found)})
 
     print(
-        "\nint8 and int3 weights have one scale per column, for int3 chosen by method='mse'; the left operand is"
+        "\nWeights of int8 and int3 have one scale per column, for int3 chosen by method='mse'; the left operand is"
         "\nquantized to int8 in every call. quantize: making the codes. first: compiling or loading kernels, packing,"
         f"\none product. later: the fastest of {rounds} x {BLOCK} s of consecutive calls."
     )

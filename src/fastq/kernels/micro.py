@@ -20,9 +20,9 @@ from llvmlite import ir
 from fastq.layout.tiles import BLOCK, ROW_BYTES, STEP, STEPS, TILE_ROWS, places, tile_bytes
 from fastq.machine.dialect import HOST, I8, I16, I32, I64, ir_function, load_vector, loop, splat, store_vector
 
-
 # Steps per turn of the k-loop. With few, the scalar instructions of addresses and counters take ports away from the
-# multiplications: avx512vnni, 2048**3 on one core, 67 % of the register-resident peak with 1, 73 % with 4, 75 % with 16.
+# multiplications: avx512vnni, 2048**3 on one core, 67 % of the register-resident peak with 1, 73 % with 4,
+# 75 % with 16.
 # Prefetching the right tiles 0.5 to 4 KiB ahead changes nothing; a block of 16 x 16 reaches 49 %, one of 4 x 96 65 %.
 BURST = 16
 

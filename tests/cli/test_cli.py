@@ -1,0 +1,100 @@
+"""The command line, run in this process."""
+
+import runpy
+import sys
+
+import pytest
+
+from fastq.cli import demo
+from fastq.cli.main import main
+from fastq.machine import cpu, threads
+
+
+@pytest.fixture
+def fresh_settings():
+    """Settings from the environment are read once; forget them before and after."""
+    cpu.force(None)
+    threads._default.cache_clear()
+    yield
+    cpu.force(None)
+    threads._default.cache_clear()
+
+
+def test_config(capsys):
+    assert main(["config"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"{name}:" in out for name in ("CPU", "instruction set", "threads", "kernel cache", "versions"))
+
+
+def test_demo(capsys, monkeypatch):
+    monkeypatch.setattr(demo, "PAUSE", 0)
+    monkeypatch.setattr(demo, "BLOCK", 0.01)
+    assert main(["demo", "--quick"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("instruction set:") for line in lines) == 1
+    for form in ("float32", "int8", "int3"):
+        rows = [line.split() for line in lines if line.split()[:1] == [form]]
+        assert len(rows) == 3  # the digits and two products
+        assert float(rows[0][1]) > 90  # accuracy in percent
+        assert all(float(row[-1]) > 0 for row in rows)  # speed-up
+    assert any("1 x 512 times 512 x 512" in line for line in lines)
+
+
+def test_demo_needs_scikit_learn(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    assert main(["demo"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == 'fastq: the demo needs scikit-learn: pip install "fastq[demo]"\n'
+
+
+@pytest.mark.parametrize("setting", ["FASTQ_ISA", "FASTQ_NUM_THREADS"])
+def test_bad_setting(setting, capsys, monkeypatch, request):
+    monkeypatch.setenv(setting, "abacus")
+    request.getfixturevalue("fresh_settings")
+    assert main(["config"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"fastq: {setting} must be")
+    assert "'abacus'" in err
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "required: command"),
+        (["abacus"], "invalid choice: 'abacus'"),
+        (["config", "--quick"], "unrecognized arguments: --quick"),
+    ],
+)
+def test_bad_arguments(argv, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(argv)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_help(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    assert "demo" in out
+    assert "config" in out
+
+
+def test_help_does_not_import_what_commands_need():
+    import subprocess
+
+    code = "import sys, fastq.cli.main as m\ntry: m.main(['--help'])\nexcept SystemExit: print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "numpy" in loaded
+    assert not loaded & {"numba", "llvmlite", "sklearn", "threadpoolctl"}
+
+
+def test_python_m_fastq(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["fastq", "config"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module("fastq", run_name="__main__")
+    assert stop.value.code == 0
+    assert "kernel cache:" in capsys.readouterr().out
