@@ -7,7 +7,7 @@ import platform
 import sys
 from typing import TextIO
 
-from fastq.kernels.table import ISAS, UNITS
+from fastq.kernels.table import FALLBACK, ISAS, UNITS
 from fastq.machine import cpu, jit, threads
 
 __all__ = ["set_num_threads", "show_config"]
@@ -25,7 +25,7 @@ def show_config(file: TextIO | None = None) -> None:
     """
     isa = cpu.chosen(ISAS)
     forced = " (FASTQ_ISA)" if os.environ.get("FASTQ_ISA") == isa else ""
-    units = [u for u in UNITS if u.isa == isa]
+    units = [u for u in UNITS if u.isa in (isa, FALLBACK.get(isa))]
     blocks = ", ".join(f"{u.name} {u.rows}x{16 * u.blocks}, {u.bits[0]} to {u.bits[-1]} bits" for u in units)
     compiled = jit.compiled_names()
     rows = {

@@ -202,7 +202,7 @@ def _one(
     cuts = _cuts(k, a, b, longest)
     packed = right.right(right_at, cuts)
     columns = right.columns(right_at, packed, cuts, out.dtype, a.offset is not None or b.offset is not None)
-    plan = plan_matmul(len(out), packed.n, cuts.steps, packed.bits, NAMES[out.dtype], this_machine())
+    plan = plan_matmul(len(out), packed.n, cuts, packed.bits, NAMES[out.dtype], this_machine())
     with workspace() as work:
         if isinstance(left, _Floats):
             rows = run.left_from_floats(work, _readable(left.matrix(left_at)), left.bits, cuts, plan)

@@ -5,31 +5,47 @@ from __future__ import annotations
 import pytest
 
 from fastq.engine.plan import Machine, plan_matmul
-from fastq.kernels.table import ISAS, OUTPUTS, UNITS
-from fastq.layout.tiles import TILE_ROWS
+from fastq.kernels.table import FALLBACK, ISAS, OUTPUTS, UNITS
+from fastq.layout.tiles import TILE_ROWS, segments
 
-STEPS_4096 = 1024
+LONG, SHORT = segments(4096), segments(64)
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda u: u.name)
 def test_few_rows_go_to_gemv_and_more_to_gemm(unit):
     for m, shape in ((1, "gemv"), (unit.few, "gemv"), (unit.few + 1, "gemm"), (1000, "gemm")):
-        plan = plan_matmul(m, 4096, STEPS_4096, unit.bits[0], "float32", Machine(unit.isa, 2))
+        if unit.isa in FALLBACK and m <= 1:
+            continue  # another unit's matter, see below
+        plan = plan_matmul(m, 4096, LONG, unit.bits[0], "float32", Machine(unit.isa, 2))
         assert (plan.unit, plan.shape) == (unit, shape)
+
+
+def test_amx_leaves_few_rows_and_uneven_segments_to_vnni():
+    machine = Machine("amx", 2)
+
+    def chosen(m, cuts):
+        plan = plan_matmul(m, 4096, cuts, 8, "float32", machine)
+        return plan.unit.name, plan.shape
+
+    assert chosen(8, LONG) == ("avx512vnni", "gemv")
+    assert chosen(9, LONG) == ("amx", "gemm")
+    assert chosen(9, segments(100)) == ("amx", "gemm")  # one segment may end anywhere
+    assert chosen(9, segments(4096, 64)) == ("amx", "gemm")
+    assert chosen(9, segments(4096, 32)) == ("avx512vnni", "gemm")
 
 
 def test_small_work_stays_on_its_thread_and_large_work_is_shared():
     machine = Machine("avx512vnni", 8)
-    assert plan_matmul(64, 64, 16, 8, "float32", machine).threads == 1
-    assert plan_matmul(1, 4096, STEPS_4096, 3, "float32", machine).threads == 8
-    assert plan_matmul(2048, 2048, 512, 8, "float32", machine).threads == 8
+    assert plan_matmul(64, 64, SHORT, 8, "float32", machine).threads == 1
+    assert plan_matmul(1, 4096, LONG, 3, "float32", machine).threads == 8
+    assert plan_matmul(2048, 2048, segments(2048), 8, "float32", machine).threads == 8
 
 
 @pytest.mark.parametrize("isa", [isa for isa in ISAS if isa != "reference"])
 @pytest.mark.parametrize("m", [1, 9, 17, 100, 1000, 5000])
 @pytest.mark.parametrize("bits", [3, 8])
 def test_chunks_are_whole_tiles_and_give_every_thread_work(isa, m, bits):
-    plan = plan_matmul(m, 2048, 512, bits, "float32", Machine(isa, 4))
+    plan = plan_matmul(m, 2048, segments(2048), bits, "float32", Machine(isa, 4))
     if plan.shape == "gemm":
         assert plan.row_chunk % TILE_ROWS == 0 or plan.row_chunk >= m
     else:
@@ -38,18 +54,19 @@ def test_chunks_are_whole_tiles_and_give_every_thread_work(isa, m, bits):
 
 
 def test_the_reference_needs_no_kernel():
-    plan = plan_matmul(5, 5, 2, 8, "int32", Machine("reference", 2))
+    plan = plan_matmul(5, 5, segments(5), 8, "int32", Machine("reference", 2))
     assert plan.unit is None
     assert plan.kernel == "reference"
 
 
 def test_kernel_names_tell_everything_apart():
     names = {
-        plan_matmul(m, 64, 16, bits, output, Machine(isa, 1)).kernel
+        plan_matmul(m, 64, SHORT, bits, output, Machine(isa, 1)).kernel
         for m in (1, 100)
         for bits in range(2, 9)
         for output in OUTPUTS
         for isa in ISAS
         if isa != "reference"
     }
-    assert len(names) == 2 * 7 * len(OUTPUTS) * (len(ISAS) - 1)
+    gemv_of_its_own = [isa for isa in ISAS if isa not in FALLBACK and isa != "reference"]
+    assert len(names) == 7 * len(OUTPUTS) * (len(ISAS) - 1 + len(gemv_of_its_own))

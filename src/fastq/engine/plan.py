@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from fastq.kernels.table import ISAS, Unit, matmul, unit_for
-from fastq.layout.tiles import BLOCK, DEPTH, STEP, STEPS, TILE_ROWS, ceil_div, tile_bytes
+from fastq.layout.tiles import BLOCK, DEPTH, TILE_ROWS, Segments, ceil_div, tile_bytes
 from fastq.machine import cpu, threads
 
 # A call shorter than this stays on its thread: waking a parked worker takes about as long.
@@ -47,15 +47,14 @@ class Plan(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def plan_matmul(m: int, n: int, steps: int, bits: int, output: str, machine: Machine) -> Plan:
-    """Plan the product of m rows with n columns over `steps` steps of K, the right codes having `bits` bits."""
+def plan_matmul(m: int, n: int, cuts: Segments, bits: int, output: str, machine: Machine) -> Plan:
+    """Plan the product of m rows with n columns, the right codes having `bits` bits."""
     if machine.isa == "reference":
         return Plan(None, "gemm", bits, output, 1, m, 1, 0)
-    unit = unit_for(machine.isa, bits)
-    blocks, tiles = ceil_div(n, BLOCK), ceil_div(steps, STEPS)
-    shape = "gemv" if m <= unit.few else "gemm"
+    unit, shape = unit_for(machine.isa, bits, m, cuts.step_size if cuts.segments > 1 else None)
+    blocks, tiles = ceil_div(n, BLOCK), cuts.tiles
     weights = blocks * tiles * tile_bytes(bits)
-    seconds = max(2 * m * n * steps * STEP / (unit.rate * 1e9), weights / BYTES_PER_SECOND)
+    seconds = max(2 * m * n * cuts.k / (unit.rate * 1e9), weights / BYTES_PER_SECOND)
     workers = machine.threads if seconds > WORTH_SHARING else 1
     row_chunk, block_chunk = m, 1
     if shape == "gemv":

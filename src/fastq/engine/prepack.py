@@ -89,6 +89,7 @@ class Columns:
     zero: npt.NDArray[np.int32]  # relative to the codes as packed
     offset: npt.NDArray[Any] | None
     term: npt.NDArray[Any] | None  # [segments][width]: scale * sum(code - zero) + k * offset
+    uniform: bool  # whether all zero points are the same
 
     @cached_property
     def addresses(self) -> tuple[int, int, int, int]:
@@ -140,8 +141,9 @@ def column_parameters(b: Lines, right: Right, cuts: Segments, dtype: npt.DTypeLi
     scale = padded(scale_in, groups, n, width, dtype, 1)
     shifted = None if zero_in is None else zero_in.astype(np.int32) - b.limits.low
     zero = padded(shifted, zero_groups, n, width, np.dtype(np.int32), -b.limits.low)
+    uniform = zero_in is None
     if not affine:
-        return Columns(scale, zero, None, None)
+        return Columns(scale, zero, None, None, uniform)
     offset = padded(offset_in, groups, n, width, dtype, 0)
     sums = right.col_sum if right.cuts == cuts else None
     if sums is None:
@@ -150,4 +152,4 @@ def column_parameters(b: Lines, right: Right, cuts: Segments, dtype: npt.DTypeLi
     counts[-1] = cuts.last_k
     reduced = (sums - counts * zero).astype(np.int32).astype(dtype)
     term = scale * reduced + counts.astype(dtype) * offset
-    return Columns(scale, zero, offset, np.ascontiguousarray(term))
+    return Columns(scale, zero, offset, np.ascontiguousarray(term), uniform)

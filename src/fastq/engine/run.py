@@ -316,6 +316,7 @@ def matmul(
     job.row_groups, job.row_scale, job.row_zero, job.row_sum = left.groups, left.scale, left.zero, left.row_sum
     job.col_groups, job.zero_groups = len(columns.scale), len(columns.zero)
     job.col_scale, job.col_zero, job.col_offset, job.col_term = columns.addresses
+    job.uniform = columns.uniform
     if left.zeros:  # the sums are not read otherwise
         sums = right.col_sum
         if sums is None or right.cuts != cuts:

@@ -77,6 +77,9 @@ def epilogue(target: Target, tag: str, output: str, pitch: int) -> Any:
         zero_base = b.mul(group_of(get("zero_groups")), columns)
         sum_base = b.mul(segment, columns)
         row_sum, row_zero, col_zero, col_sum = get("row_sum"), get("row_zero"), get("col_zero"), get("col_sum")
+        varied = b.icmp_signed("==", get("uniform"), I64(0))
+        # The first column's zero point serves for all where they are the same, as those of symmetric codes are.
+        uniform_zero = element(col_zero, I64(0), I32)
         bias, out, out_pitch = get("bias"), get("out"), get("out_pitch")
         has_bias = b.icmp_unsigned("!=", bias, ir.Constant(P8, None))
         if floating:
@@ -91,6 +94,7 @@ def epilogue(target: Target, tag: str, output: str, pitch: int) -> Any:
             reduced = b.sub(element(row_sum, b.add(b.mul(i, segments), segment), I32), b.mul(k, zero))
             has_zero = b.icmp_signed("!=", zero, I32(0))
             reduced_v, zero_v = splat(b, reduced, BLOCK), splat(b, zero, BLOCK)
+            uniform_v = splat(b, b.mul(uniform_zero, reduced), BLOCK)
             if floating:
                 scale = element(row_scale, at_group, out_type)
                 scale_v = splat(b, scale, BLOCK)
@@ -100,7 +104,10 @@ def epilogue(target: Target, tag: str, output: str, pitch: int) -> Any:
                 here = b.add(b.mul(r, I64(pitch)), b.mul(c, I64(BLOCK)))
                 at_col = b.add(col_base, col)
                 v = columns_of(acc, here, ints)
-                v = b.sub(v, b.mul(columns_of(col_zero, b.add(zero_base, col), ints), reduced_v))
+                shift = _if(
+                    b, varied, uniform_v, lambda: b.mul(columns_of(col_zero, b.add(zero_base, col), ints), reduced_v)
+                )
+                v = b.sub(v, shift)
                 v = _if(
                     b, has_zero, v, lambda: b.sub(v, b.mul(columns_of(col_sum, b.add(sum_base, col), ints), zero_v))
                 )

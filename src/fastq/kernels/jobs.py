@@ -37,6 +37,7 @@ MatmulJob = job(
     col_groups=INT,
     col_scale="u8*",
     zero_groups=INT,
+    uniform=INT,  # whether all columns have the same zero point
     col_zero="i32*",
     col_sum="i32*",
     col_offset="u8*",

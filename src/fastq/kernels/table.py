@@ -25,20 +25,23 @@ class Unit(NamedTuple):
     left_bytes: int  # 1: left tiles of int8; 2: of int16, in the order k0 k2 k1 k3
     rows: int  # register block for many rows: rows x (16 * blocks) columns
     blocks: int
-    few: int  # up to so many rows the GEMV kernel takes over
+    few: int  # up to so many rows the GEMV kernel takes over; 0: there is none
+    step_multiple: int  # segments of K are whole multiples of so many steps
     rate: float  # 10^9 operations per second and core, roughly; the planner weighs threads with it
     where: str  # module:class of the micro-kernel's differences
 
 
 UNITS = (
-    Unit("avx512vnni", "avx512vnni", range(2, 9), 1, 8, 3, 8, 500.0, "avx512vnni:Avx512Vnni"),
-    Unit("avx2", "avx2", range(8, 9), 2, 4, 1, 4, 100.0, "avx2:Avx2"),
-    Unit("avx2narrow", "avx2", range(2, 8), 1, 4, 1, 4, 120.0, "avx2:Avx2Narrow"),
-    Unit("portable", "portable", range(2, 9), 1, 4, 1, 4, 20.0, "portable:Portable"),
+    Unit("amx", "amx", range(2, 9), 1, 32, 2, 0, 16, 3000.0, "amx:Amx"),
+    Unit("avx512vnni", "avx512vnni", range(2, 9), 1, 8, 3, 8, 1, 500.0, "avx512vnni:Avx512Vnni"),
+    Unit("avx2", "avx2", range(8, 9), 2, 4, 1, 4, 1, 100.0, "avx2:Avx2"),
+    Unit("avx2narrow", "avx2", range(2, 8), 1, 4, 1, 4, 1, 120.0, "avx2:Avx2Narrow"),
+    Unit("portable", "portable", range(2, 9), 1, 4, 1, 4, 1, 20.0, "portable:Portable"),
 )
 
 # What a CPU must have for each instruction set, best first. The reference needs nothing, not even a compiler.
 ISAS: dict[str, tuple[str, ...]] = {
+    "amx": ("amx-tile", "amx-int8", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni"),
     "avx512vnni": ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni"),
     "avx2": ("avx2",),
     "portable": (),
@@ -46,9 +49,22 @@ ISAS: dict[str, tuple[str, ...]] = {
 }
 
 
-def unit_for(isa: str, bits: int) -> Unit:
-    """The row that multiplies right codes of this width on this instruction set."""
-    return next(unit for unit in UNITS if unit.isa == isa and bits in unit.bits)
+# Where an instruction set has no kernel for a case, that of another one, which its CPUs have too, takes over.
+FALLBACK = {"amx": "avx512vnni"}
+
+
+def unit_for(isa: str, bits: int, m: int, step_size: int | None = None) -> tuple[Unit, str]:
+    """The unit, and ``"gemm"`` or ``"gemv"``, for m rows and right codes of this width on an instruction set.
+
+    `step_size` is the number of steps per segment of K; None where K is one segment.
+    """
+    unit = next(unit for unit in UNITS if unit.isa == isa and bits in unit.bits)
+    other = FALLBACK.get(isa)
+    if other is not None:
+        small = unit_for(other, bits, m)[0].few
+        if m <= small or (step_size is not None and step_size % unit.step_multiple):
+            return unit_for(other, bits, m, step_size)
+    return unit, "gemv" if m <= unit.few else "gemm"
 
 
 class Entry(NamedTuple):

@@ -14,11 +14,30 @@ from fastq.errors import IsaError
 def features() -> frozenset[str]:
     """Names of the instruction set extensions that CPU and operating system support.
 
-    On x86 they are what CPUID and XGETBV say, read through LLVM; AMX would need the kernel's permission as well.
+    On x86 they are what CPUID and XGETBV say, read through LLVM; for AMX the kernel's permission is asked as well.
     """
     import llvmlite.binding as llvm
 
-    return frozenset(name for name, there in llvm.get_host_cpu_features().items() if there)
+    found = {name for name, there in llvm.get_host_cpu_features().items() if there}
+    if "amx-tile" in found and not _tiles_permitted():
+        found -= {name for name in found if name.startswith("amx")}
+    return frozenset(found)
+
+
+def _tiles_permitted() -> bool:
+    """Ask Linux for the tile registers' state, which a process gets only on request (ARCH_REQ_XCOMP_PERM).
+
+    It is granted once for all threads and forked children. Where it is not (an old kernel, a sandbox, a signal stack
+    that is too small), the first AMX instruction would end the process.
+    """
+    import ctypes
+    import sys
+
+    if not sys.platform.startswith("linux"):
+        return False
+    arch_prctl, request, tile_data = 158, 0x1023, 18
+    granted: int = ctypes.CDLL(None, use_errno=True).syscall(arch_prctl, request, tile_data)
+    return granted == 0
 
 
 def cpu_name() -> str:
