@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastq.engine import run
-from fastq.engine.memory import workspace
+from fastq.engine.memory import empty, workspace
 from fastq.engine.plan import plan_matmul, this_machine
 from fastq.engine.prepack import Columns, Lines, Right, column_parameters, longest_segment
 from fastq.errors import NotFiniteError
@@ -141,7 +141,7 @@ def matmul(a: Any, b: Any, out: Any = None, *, bits: int = 8, bias: Any = None) 
         left = left.on(left.array.reshape(m, k))
     matrices = (prod(batch), m, n)
     direct = target is not None and matrices[0] == 1 and in_place(target, (m, n), dtype)
-    result = target.reshape(matrices) if direct and target is not None else np.empty(matrices, dtype)
+    result = target.reshape(matrices) if direct and target is not None else empty(matrices, dtype)
     if result.size and k == 0:
         result[...] = 0 if extra is None else extra
     elif result.size:

@@ -8,7 +8,7 @@ import pytest
 import fastq as fq
 from fastq.engine import run
 from fastq.engine.memory import workspace
-from fastq.engine.plan import Machine, Plan, plan_matmul
+from fastq.engine.plan import Plan
 from fastq.engine.prepack import Lines, column_parameters
 from fastq.kernels import table
 from fastq.layout.tiles import BLOCK, segments
@@ -38,9 +38,12 @@ def product(unit, bits, shape, left, right, cuts, zero=0, row_zero=None):
     packed = run.pack_right(right, 0, bits, cuts)
     b = Lines(CodeRange(0, 2**bits - 1), bits, zero=np.full((1, n), zero))
     columns = column_parameters(b, packed, cuts, np.int32, False)
-    planned = plan_matmul(m, n, cuts, bits, "int32", Machine(unit.isa, 1))
-    scratch = unit.blocks * cuts.tiles * 1024
-    plan = Plan(unit, shape, bits, "int32", 1, max(16, planned.row_chunk), 2, scratch)
+    assert cuts.segments == 1 or not unit.k_block
+    # Small chunks, so that small products have several of them.
+    if unit.k_block:
+        plan = Plan(unit, shape, bits, "int32", 1, 64, 4, 4 * 64 * 64 + 4 * unit.k_block * 1024)
+    else:
+        plan = Plan(unit, shape, bits, "int32", 1, 16, 2, unit.blocks * cuts.tiles * 1024)
     out = np.full((m, n), -7, np.int32)
     with workspace() as work:
         a = Lines(code_range(8, "symmetric"), 8, zero=None if row_zero is None else row_zero[:, None])
@@ -60,7 +63,7 @@ def test_edges(row, rng):
     rows = edges(unit.rows, 100) if shape == "gemm" else range(1, unit.few + 1)
     for m in rows:
         for n in edges(BLOCK * (unit.blocks if shape == "gemm" else 1), 130):
-            for k in (1, 3, 4, 63, 64, 65, 130):
+            for k in (1, 3, 4, 63, 64, 65, 130) if not unit.k_block else (1, 65, 64 * unit.k_block + 70):
                 left = integers(rng, (m, k), "int8")
                 right = rng.integers(0, 2**bits, (k, n)).astype(np.uint8)
                 got = product(unit, bits, shape, left, right, segments(k))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import fastq as fq
+from fastq.engine import run
 from fastq.kernels.table import ISAS
 from fastq.machine import cpu
 
@@ -69,3 +70,25 @@ def test_parameters_and_codes(method, scheme, dtype, rng):
             reference = results.pop("reference")
             for isa, result in results.items():
                 assert result.equals(reference), (isa, bits, axis, group)
+
+
+@pytest.mark.parametrize("bits", [3, 8])
+def test_large_output_goes_past_the_cache(bits, rng):
+    """Outputs of several MiB are stored past the cache if they are aligned: into our own memory, and an odd frame."""
+    x = rng.standard_normal((1500, 70)).astype(np.float32)
+    w = rng.standard_normal((70, 1504)).astype(np.float32)
+    frame = np.zeros((1500, 1505), np.float32)
+
+    def compute():
+        q = fq.quantize(w, bits, axis=0)
+        own = x @ q
+        assert own.nbytes >= run.STREAMED
+        fq.matmul(x, q, out=frame[:, 1:])
+        assert (frame[:, 1:] == own).all()
+        assert (frame[:, 0] == 0).all()
+        return own
+
+    results = on_every_isa(compute)
+    reference = results.pop("reference")
+    for isa, result in results.items():
+        assert (result == reference).all(), isa

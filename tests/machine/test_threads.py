@@ -18,7 +18,8 @@ from fastq.machine import threads
 
 @pytest.fixture
 def operands(rng):
-    x, w = rng.standard_normal((96, 512), dtype=np.float32), rng.standard_normal((512, 768), dtype=np.float32)
+    """A product that is shared out on any instruction set."""
+    x, w = rng.standard_normal((512, 512), dtype=np.float32), rng.standard_normal((512, 1536), dtype=np.float32)
     q = fq.quantize(w, axis=0)
     fq.set_num_threads(1)
     return x, q, x @ q

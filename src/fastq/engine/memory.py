@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from math import prod
 from types import TracebackType
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 LINE = 64
+LARGE = 1 << 20
 KEPT = 32 << 20  # a thread keeps so much workspace between calls; fresh pages cost more than a small product
 
 
@@ -18,6 +20,14 @@ def aligned(nbytes: int) -> npt.NDArray[np.uint8]:
     raw = np.empty(nbytes + LINE, np.uint8)
     start = -raw.ctypes.data % LINE
     return raw[start : start + nbytes]
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """An uninitialized array that starts at a cache line; small ones lie where NumPy puts them."""
+    nbytes = prod(shape) * dtype.itemsize
+    if nbytes < LARGE:
+        return np.empty(shape, dtype)
+    return aligned(nbytes).view(dtype).reshape(shape)
 
 
 class Workspace:

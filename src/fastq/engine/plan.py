@@ -13,6 +13,7 @@ from fastq.machine import cpu, threads
 WORTH_SHARING = 50e-6  # seconds
 BYTES_PER_SECOND = 20e9  # one core reading weights from memory
 LEFT_CHUNK = 512 << 10  # bytes of left tiles that stay in a core's L2 cache beside a panel of the right operand
+BLOCKED_ROWS, BLOCKED_COLUMNS = 512, 256  # of a ticket of the blocked GEMM
 SHARES = 4  # tickets per thread, so that a slow core holds nobody up
 
 
@@ -51,12 +52,14 @@ def plan_matmul(m: int, n: int, cuts: Segments, bits: int, output: str, machine:
     """Plan the product of m rows with n columns, the right codes having `bits` bits."""
     if machine.isa == "reference":
         return Plan(None, "gemm", bits, output, 1, m, 1, 0)
-    unit, shape = unit_for(machine.isa, bits, m, cuts.step_size if cuts.segments > 1 else None)
+    unit, shape = unit_for(machine.isa, bits, m, cuts.segments)
     blocks, tiles = ceil_div(n, BLOCK), cuts.tiles
     weights = blocks * tiles * tile_bytes(bits)
     seconds = max(2 * m * n * cuts.k / (unit.rate * 1e9), weights / BYTES_PER_SECOND)
     workers = machine.threads if seconds > WORTH_SHARING else 1
     row_chunk, block_chunk = m, 1
+    if unit.k_block:
+        return _plan_blocked(unit, m, n, cuts, bits, output, workers)
     if shape == "gemv":
         block_chunk = max(1, blocks // (2 * SHARES * workers))
         panel = 1
@@ -69,6 +72,24 @@ def plan_matmul(m: int, n: int, cuts: Segments, bits: int, output: str, machine:
             row_chunk = max(TILE_ROWS, row_chunk // 2 // TILE_ROWS * TILE_ROWS)
     scratch = panel * tiles * tile_bytes(8) if bits < 8 else 0
     return Plan(unit, shape, bits, output, workers, row_chunk, block_chunk, scratch)
+
+
+def _plan_blocked(unit: Unit, m: int, n: int, cuts: Segments, bits: int, output: str, workers: int) -> Plan:
+    """A plan for :func:`fastq.kernels.amx.gemm`: per ticket, accumulators and a K block of both operands fit L2."""
+    panel = unit.rows
+    row_chunk, column_chunk = (
+        min(size, ceil_div(length, panel) * panel) for size, length in ((BLOCKED_ROWS, m), (BLOCKED_COLUMNS, n))
+    )
+    while ceil_div(m, row_chunk) * ceil_div(n, column_chunk) < SHARES * workers:
+        if column_chunk >= max(row_chunk, 2 * panel):
+            column_chunk = ceil_div(column_chunk // 2, panel) * panel
+        elif row_chunk >= 2 * panel:
+            row_chunk = ceil_div(row_chunk // 2, panel) * panel
+        else:
+            break
+    dense = column_chunk // BLOCK * unit.k_block * tile_bytes(8) if bits < 8 else 0
+    scratch = 4 * row_chunk * column_chunk + dense
+    return Plan(unit, "gemm", bits, output, workers, row_chunk, column_chunk // BLOCK, scratch)
 
 
 def share(nbytes: int, machine: Machine) -> int:

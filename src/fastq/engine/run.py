@@ -291,6 +291,8 @@ def _keep(work: Workspace, array: npt.NDArray[Any]) -> int:
 
 # Multiplying
 
+STREAMED = 8 << 20  # bytes of output that are not worth a place in the cache
+
 
 def matmul(
     work: Workspace,
@@ -322,6 +324,8 @@ def matmul(
         if sums is None or right.cuts != cuts:
             sums = column_sums(right.codes(), cuts, width)
         job.col_sum = address_of(sums)
+    job.plain = columns.uniform and not left.zeros and not affine and cuts.segments == 1 and bias is None
+    job.streamed = out.nbytes >= STREAMED and job.out % 64 == 0 and out.strides[0] % 64 == 0 and size == 4
     if affine:
         job.affine = 1
         job.row_offset = left.offset or work.zeros(left.m * left.groups * size)

@@ -43,6 +43,8 @@ MatmulJob = job(
     col_offset="u8*",
     col_term="u8*",  # col_scale * sum(code - zero) + k * col_offset
     affine=INT,  # whether the offsets are there
+    plain=INT,  # one segment, a uniform zero point on the right, none on the left, no offsets, no bias
+    streamed=INT,  # plain output is aligned to cache lines and goes past the cache
     bias="u8*",  # may be null
 )
 

@@ -48,8 +48,9 @@ class Isa:
     max_code = 255  # highest right code for which `product` is exact
     gemv_shapes: tuple[Shape, ...] = ()  # blocks for few rows, in order of rows
 
-    def __init__(self, rows: int, blocks: int) -> None:
+    def __init__(self, rows: int, blocks: int, k_block: int = 0) -> None:
         self.rows, self.blocks = rows, blocks  # the register block for many rows
+        self.k_block = k_block  # tiles per block of K, where GEMM is blocked along K
 
     @property
     def tag(self) -> str:
@@ -73,23 +74,6 @@ class Isa:
     @property
     def byte_type(self) -> ir.VectorType:
         return ir.VectorType(I8, self.width)
-
-    @property
-    def row_groups(self) -> tuple[int, ...]:
-        """Rows of the register blocks for many rows: the full one, and a smaller one for what is left at the end."""
-        return (self.rows,)
-
-    def enter(self) -> Any:
-        """What a thread must do before its first micro-kernel; None for nothing."""
-        return None
-
-    def leave(self) -> Any:
-        """What it must do after its last one."""
-        return None
-
-    def dense(self, shapes: tuple[Shape, ...], pitch: int) -> Any:
-        """The micro-kernel over 8-bit right tiles, see :func:`dense`."""
-        return dense(self, shapes, pitch)
 
     def left(self, b: ir.IRBuilder, pointer: Any) -> Any:
         """Four k of one row, in every int32 lane."""
@@ -132,7 +116,7 @@ def _fold(b: ir.IRBuilder, accs: list[Any], size: int) -> list[Any]:
     return accs
 
 
-def choose(b: ir.IRBuilder, shapes: tuple[Shape, ...], index: Any, emit: Callable[[Shape], None]) -> None:
+def _choose(b: ir.IRBuilder, shapes: tuple[Shape, ...], index: Any, emit: Callable[[Shape], None]) -> None:
     """Emit one variant per shape and a switch between them."""
     end = b.append_basic_block("end")
     switch = b.switch(index, end)
@@ -145,19 +129,15 @@ def choose(b: ir.IRBuilder, shapes: tuple[Shape, ...], index: Any, emit: Callabl
     b.position_at_end(end)
 
 
-DENSE_KINDS = ("u8*", "int", "u8*", "int", "int", "int", "i32*", "int")
-
-
 def dense(isa: Isa, shapes: tuple[Shape, ...], pitch: int) -> Any:
     """Micro-kernel over 8-bit right tiles.
 
-    ``micro(a, left_stride, b, block_stride, first_step, last_step, acc, shape)``: strides are in bytes, from sixteen
-    rows of the left operand to the next and from one column block of the right one to the next; `shape` is an index
-    into `shapes`, `pitch` the number of int32 per row of the accumulator scratch.
+    ``micro(a, b, block_stride, first_step, last_step, acc, shape)``: `shape` is an index into `shapes`, `pitch` the
+    number of int32 per row of the accumulator scratch.
     """
     name = f"fastq_dense_{isa.tag}_{pitch}_" + "_".join(f"{s.rows}x{s.blocks}x{s.chains}" for s in shapes)
 
-    def emit(b, a, _left_stride, w, block_stride, first, last, out, index):
+    def emit(b, a, w, block_stride, first, last, out, index):
         def one_step(shape, step, later, left_base, accs):
             """One step: `later` steps after `step`, whose left codes lie at `left_base`."""
             rights = []
@@ -194,9 +174,9 @@ def dense(isa: Isa, shapes: tuple[Shape, ...], pitch: int) -> Any:
             accs = _fold(b, loop(b, first, rest, BURST, zeros, burst), size)
             _store(b, isa, loop(b, rest, last, 1, accs, single), shape.blocks * BLOCK, out, pitch)
 
-        choose(b, shapes, index, variant)
+        _choose(b, shapes, index, variant)
 
-    return ir_function(name, DENSE_KINDS, isa.target, emit)
+    return ir_function(name, ("u8*", "u8*", "int", "int", "int", "i32*", "int"), isa.target, emit)
 
 
 def unpacked_rows(b: ir.IRBuilder, isa: Isa, bits: int, tile: Any, part: int) -> list[Any]:
@@ -254,7 +234,7 @@ def packed(isa: Isa, bits: int, shapes: tuple[Shape, ...], pitch: int) -> Any:
             zeros = [ir.Constant(isa.acc_type, None)] * (size * shape.chains)
             _store(b, isa, _fold(b, loop(b, first, last, 1, zeros, one_tile), size), BLOCK, out, pitch)
 
-        choose(b, shapes, index, variant)
+        _choose(b, shapes, index, variant)
 
     return ir_function(name, ("u8*", "u8*", "int", "int", "i32*", "int"), isa.target, emit)
 

@@ -5,16 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from fastq.kernels.epilogue import SIZES, epilogue
-from fastq.kernels.micro import Isa, Shape, packed, unpack
+from fastq.kernels.micro import Isa, Shape, dense, packed, unpack
 from fastq.layout.tiles import BLOCK, DEPTH, STEPS, TILE_ROWS, tile_bytes
 from fastq.machine.dialect import arrive, at, kernel_function, stack, take
 
 DENSE_TILE = tile_bytes(8)
-
-
-@kernel_function
-def _nothing():
-    pass
 
 
 def gemm(isa: Isa, bits: int, output: str) -> Any:
@@ -24,9 +19,7 @@ def gemm(isa: Isa, bits: int, output: str) -> Any:
     """
     rows, panel = isa.rows, isa.blocks
     pitch = panel * BLOCK
-    micro = isa.dense(tuple(Shape(r, n + 1, 1) for r in isa.row_groups for n in range(panel)), pitch)
-    few = isa.row_groups[-1] if len(isa.row_groups) > 1 else 0
-    enter, leave = isa.enter() or _nothing, isa.leave() or _nothing
+    micro = dense(isa, tuple(Shape(rows, n + 1, 1) for n in range(panel)), pitch)
     finish = epilogue(isa.target, isa.tag, output, pitch)
     widen = unpack(isa, bits) if bits < 8 else None
     acc_room, sum_room = stack(rows * pitch * 4, "i32*"), stack(rows * pitch * SIZES[output])
@@ -36,12 +29,11 @@ def gemm(isa: Isa, bits: int, output: str) -> Any:
     @kernel_function
     def gemm_kernel(job):
         acc, sums = acc_room(), sum_room()
-        enter()
         tiles = (job.steps + STEPS - 1) // STEPS
         blocks = job.columns // BLOCK
         panels = (blocks + panel - 1) // panel
         chunks = (job.m + job.row_chunk - 1) // job.row_chunk
-        block_stride, left_stride = tiles * DENSE_TILE, tiles * left_tile
+        block_stride = tiles * DENSE_TILE
         scratch = at(job.scratch, arrive(job, 1) * job.scratch_bytes)
         ticket = take(job, 1)
         while ticket < panels * chunks:
@@ -53,15 +45,13 @@ def gemm(isa: Isa, bits: int, output: str) -> Any:
                 right = scratch
             begin = (ticket // panels) * job.row_chunk
             for row in range(begin, min(begin + job.row_chunk, job.m), rows):
-                left = at(job.left, row // TILE_ROWS * left_stride + row % TILE_ROWS * left_row)
-                shape = width - 1 + (panel if job.m - row <= few else 0)
+                left = at(job.left, row // TILE_ROWS * tiles * left_tile + row % TILE_ROWS * left_row)
                 for segment in range(job.segments):
                     step = segment * job.segment_steps
                     end = min(step + job.segment_steps, job.steps)
-                    micro(left, left_stride, right, block_stride, step, end, acc, shape)
+                    micro(left, right, block_stride, step, end, acc, width - 1)
                     finish(job, acc, sums, row, min(rows, job.m - row), block, width, segment)
             ticket = take(job, 1)
-        leave()
 
     return gemm_kernel
 
@@ -70,7 +60,7 @@ def gemv(isa: Isa, bits: int, output: str) -> Any:
     """Few rows: the weights stream by once and are unpacked in registers."""
     shapes = isa.gemv_shapes
     pitch = BLOCK
-    micro = isa.dense(shapes, pitch)
+    micro = dense(isa, shapes, pitch)
     micro_packed = packed(isa, bits, shapes, pitch) if bits < 8 else None
     widen = unpack(isa, bits) if bits < 8 else None
     finish = epilogue(isa.target, isa.tag, output, pitch)
@@ -98,11 +88,11 @@ def gemv(isa: Isa, bits: int, output: str) -> Any:
                     step = segment * job.segment_steps
                     end = min(step + job.segment_steps, job.steps)
                     if bits == 8:
-                        micro(job.left, 0, right, 0, step, end, acc, shape)
+                        micro(job.left, right, 0, step, end, acc, shape)
                     elif whole_tiles:
                         micro_packed(job.left, right, step // STEPS, (end + STEPS - 1) // STEPS, acc, shape)
                     else:
-                        micro(job.left, 0, scratch, 0, step, end, acc, shape)
+                        micro(job.left, scratch, 0, step, end, acc, shape)
                     finish(job, acc, sums, 0, job.m, block, 1, segment)
             ticket = take(job, 1)
 

@@ -26,17 +26,17 @@ class Unit(NamedTuple):
     rows: int  # register block for many rows: rows x (16 * blocks) columns
     blocks: int
     few: int  # up to so many rows the GEMV kernel takes over; 0: there is none
-    step_multiple: int  # segments of K are whole multiples of so many steps
+    k_block: int  # tiles per block of K, for a GEMM that is blocked along K and takes one segment; 0: it is not
     rate: float  # 10^9 operations per second and core, roughly; the planner weighs threads with it
     where: str  # module:class of the micro-kernel's differences
 
 
 UNITS = (
-    Unit("amx", "amx", range(2, 9), 1, 32, 2, 0, 16, 3000.0, "amx:Amx"),
-    Unit("avx512vnni", "avx512vnni", range(2, 9), 1, 8, 3, 8, 1, 500.0, "avx512vnni:Avx512Vnni"),
-    Unit("avx2", "avx2", range(8, 9), 2, 4, 1, 4, 1, 100.0, "avx2:Avx2"),
-    Unit("avx2narrow", "avx2", range(2, 8), 1, 4, 1, 4, 1, 120.0, "avx2:Avx2Narrow"),
-    Unit("portable", "portable", range(2, 9), 1, 4, 1, 4, 1, 20.0, "portable:Portable"),
+    Unit("amx", "amx", range(2, 9), 1, 32, 2, 0, 8, 3000.0, "amx:Amx"),
+    Unit("avx512vnni", "avx512vnni", range(2, 9), 1, 8, 3, 8, 0, 500.0, "avx512vnni:Avx512Vnni"),
+    Unit("avx2", "avx2", range(8, 9), 2, 4, 1, 4, 0, 100.0, "avx2:Avx2"),
+    Unit("avx2narrow", "avx2", range(2, 8), 1, 4, 1, 4, 0, 120.0, "avx2:Avx2Narrow"),
+    Unit("portable", "portable", range(2, 9), 1, 4, 1, 4, 0, 20.0, "portable:Portable"),
 )
 
 # What a CPU must have for each instruction set, best first. The reference needs nothing, not even a compiler.
@@ -53,17 +53,17 @@ ISAS: dict[str, tuple[str, ...]] = {
 FALLBACK = {"amx": "avx512vnni"}
 
 
-def unit_for(isa: str, bits: int, m: int, step_size: int | None = None) -> tuple[Unit, str]:
+def unit_for(isa: str, bits: int, m: int, segments: int = 1) -> tuple[Unit, str]:
     """The unit, and ``"gemm"`` or ``"gemv"``, for m rows and right codes of this width on an instruction set.
 
-    `step_size` is the number of steps per segment of K; None where K is one segment.
+    `segments` is the number of runs of K over which parameters are constant.
     """
     unit = next(unit for unit in UNITS if unit.isa == isa and bits in unit.bits)
     other = FALLBACK.get(isa)
     if other is not None:
         small = unit_for(other, bits, m)[0].few
-        if m <= small or (step_size is not None and step_size % unit.step_multiple):
-            return unit_for(other, bits, m, step_size)
+        if m <= small or (unit.k_block and segments > 1):
+            return unit_for(other, bits, m, segments)
     return unit, "gemv" if m <= unit.few else "gemm"
 
 
@@ -81,8 +81,9 @@ def matmul(unit: Unit, shape: str, bits: int, output: str) -> Entry:
         from fastq.kernels import skeleton
 
         module, name = unit.where.split(":")
-        isa = getattr(import_module(f"fastq.kernels.{module}"), name)(unit.rows, unit.blocks)
-        return getattr(skeleton, shape)(isa, bits, output), jobs.MatmulJob
+        isa = getattr(import_module(f"fastq.kernels.{module}"), name)(unit.rows, unit.blocks, unit.k_block)
+        loops = import_module("fastq.kernels.amx") if shape == "gemm" and unit.k_block else skeleton
+        return getattr(loops, shape)(isa, bits, output), jobs.MatmulJob
 
     return Entry(f"{shape}_{unit.name}_{bits}bit_{output}", make)
 
