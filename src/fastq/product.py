@@ -5,6 +5,7 @@ Everything a user hands over is checked here, once; the engine and the kernels b
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import gcd, prod
 from typing import Any
 
@@ -101,10 +102,9 @@ class _Floats(_Array):
         return _Floats(array, self.bits)
 
     def lines(self, index: Index, side: str) -> Lines:
-        limits = code_range(self.bits, "symmetric")
-        if side == "left":  # the scale is max|x| / high, so the lowest code is not used
-            return Lines(CodeRange(-limits.high, limits.high), self.bits)
-        return Lines(limits, self.bits, self._quantize(index).scale)
+        if side == "left":
+            return _left_lines(self.bits)
+        return Lines(code_range(self.bits, "symmetric"), self.bits, self._quantize(index).scale)
 
     def right(self, index: Index, cuts: Segments) -> Right:
         low = code_range(self.bits, "symmetric").low
@@ -117,9 +117,17 @@ class _Floats(_Array):
         return self._quantized[1]
 
 
+@lru_cache
+def _left_lines(bits: int) -> Lines:
+    """Of floats on the left: the scale is max|x| / high, so the lowest code is not used."""
+    high = code_range(bits, "symmetric").high
+    return Lines(CodeRange(-high, high), bits)
+
+
 def matmul(a: Any, b: Any, out: Any = None, *, bits: int = 8, bias: Any = None) -> Any:
     """Matrix product with quantized operands; see :func:`fastq.matmul`."""
-    bits = check_bits(bits)
+    if type(bits) is not int or bits != 8:
+        bits = check_bits(bits)
     a_in = a if isinstance(a, Operand) else np.asarray(a)
     b_in = b if isinstance(b, Operand) else np.asarray(b)
     dtype = output_type(a_in.dtype, b_in.dtype, (isinstance(a_in, Operand), isinstance(b_in, Operand)))

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from fastq.engine.plan import this_machine
 from fastq.engine.prepack import address_of
 from fastq.kernels.table import ISAS, UNITS, Unit
-from fastq.layout.tiles import BLOCK, STEP, STEPS
+from fastq.layout.tiles import BLOCK, DEPTH, STEP, STEPS, pack_codes, segments
 from fastq.machine import cpu, threads
 from fastq.machine.jit import Kernel, kernel
 from fastq.machine.job import INT, Job, job
@@ -95,13 +95,18 @@ def roofline(seconds: float = 0.02, nbytes: int = 64 << 20) -> Roofline:
 
 
 def measurable() -> list[Unit]:
-    """The units of this CPU whose products are of vector registers; AMX, which multiplies tiles, has another loop."""
-    return [unit for unit in UNITS if unit.isa in cpu.available(ISAS) and unit.isa != "amx"]
+    """The units that this CPU can run."""
+    return [unit for unit in UNITS if unit.isa in cpu.available(ISAS)]
+
+
+def _depth(unit: Unit) -> int:
+    """K per round: a step of vector registers, or a whole tile."""
+    return DEPTH if unit.k_block else STEP
 
 
 def _peak(unit: Unit, seconds: float, workers: int) -> float:
     tickets = SHARES * workers
-    per_round = 2 * STEP * unit.rows * unit.blocks * BLOCK
+    per_round = 2 * _depth(unit) * unit.rows * unit.blocks * BLOCK
     rounds = max(1, int(seconds * unit.rate * 1e9 * workers / per_round / tickets))
     best = _best(lambda: multiply(unit, tickets, rounds, workers))
     return per_round * rounds * tickets / best
@@ -120,19 +125,33 @@ def _best(timed: Callable[[], float]) -> float:
 
 def multiply(unit: Unit, tickets: int, rounds: int, workers: int) -> float:
     """Multiply out of registers and check the sums; returns the seconds it took."""
+    left, right, exact = (_tiles if unit.k_block else _vectors)(unit, rounds)
+    sums = np.empty((tickets, *exact.shape), np.int32)
+    task = MultiplyJob(tickets=tickets, rounds=rounds)
+    task.left, task.right, task.sums = (address_of(a) for a in (left, right, sums))
+    took = _timed(kernel(f"peak_{unit.name}", _make_multiply(unit)), task, workers)
+    _check(sums, exact.astype(np.uint32).view(np.int32), f"multiplying on {unit.name}")  # int32 wraps modulo 2**32
+    return took
+
+
+def _vectors(unit: Unit, rounds: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+    """Operands for vector registers, and the exact sums: left codes change from step to step, right ones stay."""
     rng = np.random.default_rng(0)
     # All four k of a step have one left code, so that their order, which differs by unit, does not show.
     left = rng.integers(-128, 128, (STEPS, unit.rows, 1)).repeat(STEP, axis=2)
     right = rng.integers(0, 2 ** unit.bits[-1], (unit.blocks * BLOCK, STEP))
-    left_codes, right_codes = left.astype(f"int{8 * unit.left_bytes}"), right.astype(np.uint8)
-    sums = np.empty((tickets, unit.rows, len(right)), np.int32)
-    task = MultiplyJob(tickets=tickets, rounds=rounds)
-    task.left, task.right, task.sums = (address_of(a) for a in (left_codes, right_codes, sums))
-    took = _timed(kernel(f"peak_{unit.name}", _make_multiply(unit)), task, workers)
     times = rounds // STEPS + (np.arange(STEPS) < rounds % STEPS)
     exact = np.einsum("s,srk,ck->rc", times, left, right)
-    _check(sums, exact.astype(np.uint32).view(np.int32), f"multiplying on {unit.name}")  # int32 wraps modulo 2**32
-    return took
+    return left.astype(f"int{8 * unit.left_bytes}"), right.astype(np.uint8), exact
+
+
+def _tiles(unit: Unit, rounds: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+    """Operands for tile registers, and the exact sums."""
+    rng = np.random.default_rng(0)
+    left = rng.integers(-128, 128, (unit.rows, DEPTH))
+    right = rng.integers(0, 256, (DEPTH, unit.blocks * BLOCK))
+    tiles = pack_codes(right.astype(np.uint8), segments(DEPTH), 8)
+    return left.astype(np.int8), tiles, rounds * (left @ right)
 
 
 def read(data: npt.NDArray[np.int64], tickets: int, workers: int) -> float:
@@ -164,7 +183,7 @@ def _make_multiply(unit: Unit) -> Callable[[], tuple[Any, type[Job]]]:
 
         module, name = unit.where.split(":")
         isa = getattr(import_module(f"fastq.kernels.{module}"), name)(unit.rows, unit.blocks)
-        return peak.multiply(isa), MultiplyJob
+        return (peak.multiply_tiles if unit.k_block else peak.multiply)(isa), MultiplyJob
 
     return make
 

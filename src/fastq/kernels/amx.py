@@ -75,6 +75,32 @@ class Amx(Isa):
         """``leave()``: give the tiles up."""
         return ir_function("fastq_amx_leave", (), self.target, lambda b: _op(b, "tilerelease"))
 
+    def bare_loop(self) -> Any:
+        """``bare_loop(left, right, rounds, sums)``: one 2 x 2 block of products out of registers, `rounds` times over.
+
+        Left and right are two tiles each; the sums are 32 x 32. What it does per second no product can exceed.
+        """
+
+        def emit(b, left, right, rounds, sums):
+            for i in range(2):
+                _op(b, "tileloadd64", I8(4 + i), b.gep(left, [I64(i * TILE)]), I64(ROW))
+                _op(b, "tileloadd64", I8(6 + i), b.gep(right, [I64(i * TILE)]), I64(ROW))
+            places = [(g, c) for g in range(2) for c in range(2)]
+            for g, c in places:
+                _op(b, "tilezero", I8(2 * g + c))
+
+            def once(i, _):
+                for g, c in places:
+                    _op(b, "tdpbsud", I8(2 * g + c), I8(4 + g), I8(6 + c))
+                return []
+
+            loop(b, I64(0), rounds, 1, [], once)
+            for g, c in places:
+                place = b.gep(b.bitcast(sums, I8.as_pointer()), [I64(4 * (g * TILE_ROWS * PITCH + c * BLOCK))])
+                _op(b, "tilestored64", I8(2 * g + c), place, I64(4 * PITCH))
+
+        return ir_function("fastq_amx_bare_loop", ("u8*", "u8*", "int", "i32*"), self.target, emit)
+
     def blocked(self, output: str) -> Any:
         """One block of K of one accumulator of 32 x 32, and on the way the epilogue of an earlier one.
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from llvmlite import ir
 
+from fastq.kernels.amx import Amx
 from fastq.kernels.micro import Isa
 from fastq.layout.tiles import ROW_BYTES, STEP, STEPS
 from fastq.machine.dialect import I64, at, ir_function, kernel_function, load_vector, loop, store_vector, take
@@ -61,6 +62,23 @@ def multiply(isa: Isa) -> Any:
             ticket = take(job, 1)
 
     return multiply_kernel
+
+
+def multiply_tiles(isa: Amx) -> Any:
+    """The same with tile registers: a round is one product of tiles, 64 k deep."""
+    enter, bare_loop, leave = isa.enter(), isa.bare_loop(), isa.leave()
+    size = isa.rows * isa.blocks * ROW_BYTES // STEP
+
+    @kernel_function
+    def multiply_tiles_kernel(job):
+        enter()
+        ticket = take(job, 1)
+        while ticket < job.tickets:
+            bare_loop(job.left, job.right, job.rounds, at(job.sums, ticket * size))
+            ticket = take(job, 1)
+        leave()
+
+    return multiply_tiles_kernel
 
 
 @kernel_function

@@ -7,7 +7,7 @@ import platform
 from llvmlite import ir
 
 from fastq.machine.dialect import HOST, I32, I64, P8, declare, field, ir_function, kernel_function
-from fastq.machine.threads import CLOSED, INSIDE, PERMIT, CrewJob
+from fastq.machine.gate import CLOSED, INSIDE, PERMIT, CrewJob
 
 # Numba's calling convention for a kernel: status(return slot, exception slot, job).
 _FUNCTION = ir.FunctionType(I32, [P8, P8, P8]).as_pointer()

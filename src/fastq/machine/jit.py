@@ -26,6 +26,11 @@ ALLOWED_CALLS = frozenset({"memcpy", "memset", "memmove"})
 _PROTOTYPE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 
 
+# Where kernels put the None that they return, and an exception that they never raise; all threads may write there.
+_unread = (ctypes.c_void_p * 2)()
+_UNREAD = ctypes.addressof(_unread)
+
+
 class Kernel:
     """A compiled kernel."""
 
@@ -37,9 +42,7 @@ class Kernel:
 
     def __call__(self, job: Job) -> None:
         """Run the kernel on the calling thread, without the GIL."""
-        slots = (ctypes.c_void_p * 2)()
-        place = ctypes.addressof(slots)
-        self._call(place, place + 8, ctypes.addressof(job))
+        self._call(_UNREAD, _UNREAD + 8, ctypes.addressof(job))
 
     def __repr__(self) -> str:
         return f"<fastq kernel {self.name}>"

@@ -4,13 +4,8 @@ Workers spin for a moment after each job before they park, because waking a park
 times vector product. The thread that calls works itself, and never waits for a worker that has not begun: when the
 tickets are gone it closes the gate, and whoever comes later finds it closed.
 
-All of that is one 64-bit word, the *gate*, in memory that is never freed:
-
-    bits 0-11 workers inside | bits 12-23 workers that may still enter | bit 24 closed | bits 32-63 number of the job
-
-A worker enters by a compare-and-swap on the whole word, so it can neither enter a job that was closed or replaced in
-the meantime nor enter one twice. Only one job uses the crew at a time; a call that finds it busy runs on its
-own thread.
+All of that is one 64-bit word, the *gate* (:mod:`fastq.machine.gate`), in memory that is never freed. Only one job uses
+the crew at a time; a call that finds it busy runs on its own thread.
 """
 
 from __future__ import annotations
@@ -22,23 +17,11 @@ import threading
 from functools import lru_cache
 from typing import Any
 
+from fastq.machine.gate import CLOSED, PERMIT, CrewJob
 from fastq.machine.jit import Kernel, kernel
-from fastq.machine.job import INT, Job, job
+from fastq.machine.job import Job
 
 SPINS = 50_000  # pauses before a worker parks: one to two milliseconds, as long as a pause takes 40 to 140 cycles
-
-INSIDE, PERMIT, CLOSED, EPOCH = 1, 1 << 12, 1 << 24, 1 << 32
-
-CrewJob = job(
-    "CrewJob",
-    "A worker's wait for work (`seen`: the last job it knows of), or a leader's call of `function(argument)`.",
-    gate="i64*",  # [gate, function, argument]
-    seen=INT,
-    spins=INT,
-    permits=INT,
-    function="u8*",
-    argument="u8*",
-)
 
 
 def available_cpus() -> int:
