@@ -70,16 +70,15 @@ def _larger(b: ir.IRBuilder, order: str) -> Callable[[Any, Any], Any]:
     return pick
 
 
-def _across(b: ir.IRBuilder, pick: Callable[[Any, Any], Any], x: Any, y: Any) -> Any:
-    """Reduce two vectors to one element, halving their length again and again."""
-    x = pick(x, y)
+def _folded(b: ir.IRBuilder, combine: Callable[[Any, Any], Any], x: Any) -> Any:
+    """Reduce a vector to one element, halving its length again and again."""
     while x.type.count > 1:
         half = x.type.count // 2
         halves = (
             b.shuffle_vector(x, x, ir.Constant(ir.VectorType(I32, half), list(range(start, start + half))))
             for start in (0, half)
         )
-        x = pick(*halves)
+        x = combine(*halves)
     return b.extract_element(x, I32(0))
 
 
@@ -106,7 +105,7 @@ def row_top(kind: str) -> Any:
 
         bulk = b.and_(n, I64(-chains * LANES))
         tops = loop(b, I64(0), bulk, chains * LANES, [ir.Constant(vector, None)] * chains, several)
-        top = _across(b, pick, pick(tops[0], tops[1]), pick(tops[2], tops[3]))
+        top = _folded(b, pick, pick(pick(tops[0], tops[1]), pick(tops[2], tops[3])))
         (top,) = loop(b, bulk, n, 1, [top], lambda i, tops: [pick(magnitude(i, ints), tops[0])])
         b.store(b.bitcast(top, element), _typed(b, out, I64(0), element))
 
@@ -130,7 +129,9 @@ def row_extremes(kind: str) -> Any:
             return a + c
 
         state = loop(b, I64(0), bulk, 2 * LANES, start * 2, two)
-        scalars = [_across(b, _larger(b, pick), x, y) for pick, x, y in zip("<>u", state[:3], state[3:])]
+        scalars = [
+            _folded(b, _larger(b, pick), _larger(b, pick)(x, y)) for pick, x, y in zip("<>u", state[:3], state[3:])
+        ]
 
         def one(i, state):
             return _extend(b, kind, b.load(_typed(b, x, i, element), align=1), state)
@@ -235,13 +236,6 @@ def _mangled(value_type: ir.Type) -> str:
     return {"float": "f32", "double": "f64"}[str(value_type)]
 
 
-def _horizontal_sum(b: ir.IRBuilder, vector: Any) -> Any:
-    total = b.extract_element(vector, I32(0))
-    for lane in range(1, vector.type.count):
-        total = b.add(total, b.extract_element(vector, I32(lane)))
-    return total
-
-
 # Places of four k inside a 16-bit left tile: even k first, which is how a 16-bit product takes them apart.
 PAIRED = (0, 2, 1, 3)
 
@@ -288,7 +282,7 @@ def _write_run(
         aligned = b.icmp_signed("==", b.and_(place, I64(LANES - 1)), I64(0))
         bulk = b.select(aligned, bulk, I64(0))
     (sums,) = loop(b, I64(0), bulk, LANES, [ir.Constant(ints, None)], sixteen)
-    (rest,) = loop(b, bulk, n, 1, [_horizontal_sum(b, sums)], one)
+    (rest,) = loop(b, bulk, n, 1, [_folded(b, b.add, sums)], one)
     b.store(b.add(b.load(total), rest), total)
 
 
