@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from math import prod
 from types import TracebackType
@@ -74,8 +75,6 @@ class Workspace:
 
     def zeros(self, nbytes: int) -> int:
         """Like :meth:`take`, filled with zeros."""
-        import ctypes
-
         address = self.take(nbytes)
         ctypes.memset(address, 0, nbytes)
         return address

@@ -6,6 +6,7 @@ them to threads.
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,11 +16,12 @@ from fastq.engine.memory import Workspace, aligned
 from fastq.engine.plan import Plan, share, this_machine
 from fastq.engine.prepack import Columns, Lines, Right, address_of, column_sums
 from fastq.kernels import reference, table
-from fastq.kernels.jobs import LeftJob, MatmulJob, QuantizeJob, RightJob, SearchJob
+from fastq.kernels.jobs import CHOOSE, FIND, WRITE, LeftJob, MatmulJob, QuantizeJob, RightJob, SearchJob
 from fastq.layout.tiles import DEPTH, TILE_ROWS, Segments, ceil_div, pack_codes, right_bytes
 from fastq.machine import threads
 from fastq.machine.jit import Kernel, kernel
 from fastq.machine.job import Job
+from fastq.scheme import symmetric_scale
 
 KIND = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64"}
 
@@ -83,8 +85,6 @@ class Parameters(NamedTuple):
     maximum: npt.NDArray[Any]
 
 
-FIND, CHOOSE, WRITE = 1, 2, 4
-NOT_FINITE, SPAN_OVERFLOW = 1, 2
 BAND = 64  # rows that a thread takes at a time where parameters go down the columns
 
 
@@ -216,8 +216,6 @@ def left_from_floats(work: Workspace, x: npt.NDArray[Any], bits: int, cuts: Segm
 
 
 def _plain_floats(x: npt.NDArray[Any], high: int) -> Left | None:
-    from fastq.scheme import symmetric_scale
-
     if not np.isfinite(x).all():
         return None
     tiny = np.finfo(x.dtype).smallest_subnormal
@@ -282,8 +280,6 @@ def _by_segment(a: Lines, cuts: Segments) -> Any:
 
 def _keep(work: Workspace, array: npt.NDArray[Any]) -> int:
     """Copy a contiguous array into the workspace."""
-    import ctypes
-
     address = work.take(array.nbytes)
     ctypes.memmove(address, address_of(array), array.nbytes)
     return address

@@ -69,13 +69,17 @@ LeftJob = job(
     row_sum="i32*",
 )
 
+# Bits of QuantizeJob.work and of its status.
+FIND, CHOOSE, WRITE = 1, 2, 4
+NOT_FINITE, SPAN_OVERFLOW = 1, 2
+
 QuantizeJob = job(
     "QuantizeJob",
     """Quantize ``x[outer][groups][n][inner]``, one set of parameters per outer, group and inner index.
 
     Element (o, g, k, j) of x lies ``o * outer_pitch + g * group_pitch + k * inner + j`` elements from its start, in the
-    same way for `codes`; its parameters lie ``o * param_pitch + g * inner + j`` from theirs. `status`: 1, an element is
-    not finite; 2, the span of affine data overflows.
+    same way for `codes`; its parameters lie ``o * param_pitch + g * inner + j`` from theirs. `status`: NOT_FINITE, or
+    SPAN_OVERFLOW of affine data.
     """,
     x="u8*",
     codes="u8*",
@@ -96,7 +100,7 @@ QuantizeJob = job(
     low=INT,
     high=INT,
     scheme=INT,  # 0 symmetric, 1 asymmetric, 2 affine
-    work=INT,  # bits: 1 find extremes, 2 choose parameters, 4 write codes
+    work=INT,  # FIND extremes, CHOOSE parameters, WRITE codes
 )
 
 RightJob = job(

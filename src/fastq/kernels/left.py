@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastq.kernels.quantize import LARGEST, NOT_FINITE, TINY
+from fastq.kernels.jobs import NOT_FINITE
+from fastq.kernels.quantize import LARGEST, TINY
 from fastq.kernels.rounding import copied_codes, row_codes, row_top
 from fastq.layout.tiles import DEPTH, STEP, STEPS, TILE_ROWS
 from fastq.machine.dialect import at, cast_to, constant, kernel_function, report, stack, take, type_like

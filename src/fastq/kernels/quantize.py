@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastq.kernels.jobs import CHOOSE, FIND, NOT_FINITE, SPAN_OVERFLOW, WRITE
 from fastq.kernels.rounding import column_codes, column_extremes, row_codes, row_extremes, row_top
 from fastq.machine.dialect import at, cast_to, constant, kernel_function, report, round_even, stack, take, type_like
 from fastq.scheme import span_scale, symmetric_scale
-
-FIND, CHOOSE, WRITE = 1, 2, 4
-NOT_FINITE, SPAN_OVERFLOW = 1, 2
 
 TINY = {"f32": 2.0**-149, "f64": 5e-324}
 LARGEST = {"f32": 3.4028234663852886e38, "f64": 1.7976931348623157e308}

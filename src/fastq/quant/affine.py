@@ -11,7 +11,7 @@ import numpy.typing as npt
 from fastq.engine import run
 from fastq.engine.plan import this_machine
 from fastq.errors import NotFiniteError
-from fastq.kernels import reference
+from fastq.kernels import jobs, reference
 from fastq.layout.tiles import ceil_div
 from fastq.scheme import SCHEMES, CodeRange, code_range, span_scale, symmetric_scale
 
@@ -120,13 +120,13 @@ def quantize(
     if axis is None and given is None:
         status = _choose_whole(x, calls, found, limits, number)
     if not status:
-        work = run.WRITE if given is not None or axis is None else run.FIND | run.CHOOSE | run.WRITE
+        work = jobs.WRITE if given is not None or axis is None else jobs.FIND | jobs.CHOOSE | jobs.WRITE
         for call in calls:
             at = call._replace(param_pitch=0, param_start=0) if axis is None else call
             status |= run.quantize(x, codes, at, found, limits, number, work)
-    if (given is not None and not np.isfinite(x).all()) or status & run.NOT_FINITE:
+    if (given is not None and not np.isfinite(x).all()) or status & jobs.NOT_FINITE:
         check_finite(x, name)
-    if status & run.SPAN_OVERFLOW:
+    if status & jobs.SPAN_OVERFLOW:
         raise ValueError(_SPAN)
     return Quantized(
         codes,
@@ -152,11 +152,11 @@ def _choose_whole(
     """Parameters of a whole array, from the extremes of its parts."""
     status = 0
     for call in calls:
-        status |= run.quantize(x, None, call, found, limits, number, run.FIND)
+        status |= run.quantize(x, None, call, found, limits, number, jobs.FIND)
     if status:
         return status
     extremes = found._replace(minimum=found.minimum.min(keepdims=True), maximum=found.maximum.max(keepdims=True))
-    return run.quantize(x, None, run.Runs(1, 1, 0, 1, 0, 0, 0, 0), extremes, limits, number, run.CHOOSE)
+    return run.quantize(x, None, run.Runs(1, 1, 0, 1, 0, 0, 0, 0), extremes, limits, number, jobs.CHOOSE)
 
 
 _SPAN = (
