@@ -123,6 +123,9 @@ def matmul(a: Any, b: Any, out: Any = None, *, bits: int = 8, bias: npt.ArrayLik
 
         C_ij = sa_i * sb_j * sum_k (qa_ik - za_i) * (qb_kj - zb_j) + bias_j
 
+    Weights that are used again are better quantized once, with :func:`quantize`: with few rows in `a`, quantizing `b`
+    takes longer than the product.
+
     Parameters
     ----------
     a, b : array_like or QArray
