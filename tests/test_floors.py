@@ -17,6 +17,7 @@ FLOORS = [
     {"kernels"},
     {"engine"},
     {"quant.affine", "quant.search"},
+    {"operands"},
     {"product"},
     {"quant.metrics", "array", "config"},
     {"api"},

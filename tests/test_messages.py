@@ -7,6 +7,7 @@ import traceback
 from pathlib import Path
 
 import ml_dtypes
+import numba
 import numpy as np
 import pytest
 
@@ -14,7 +15,8 @@ import fastq as fq
 from fastq.machine import cpu, threads
 
 PACKAGE = Path(fq.__file__).parent
-PUBLIC = ("api", "array", "rules", "product", "quant/affine", "quant/search", "quant/metrics", "config",
+PUBLIC = ("api", "array", "rules", "product", "engine/plain", "kernels/custom",
+          "quant/affine", "quant/search", "quant/metrics", "config",
           "machine/threads", "machine/cpu")  # fmt: skip
 
 X = np.arange(-3, 3, dtype=np.float32).reshape(2, 3)
@@ -25,6 +27,13 @@ LONG = np.full((1, 33_026), 255, np.uint8)
 READ_ONLY = np.broadcast_to(np.float32(0), (2, 2))
 
 
+@numba.njit
+def raising(y):
+    if y == y:
+        raise ValueError("never")
+    return y
+
+
 def q(**form):
     return fq.quantize(X, **form)
 
@@ -33,10 +42,10 @@ def asymmetric(**form):
     return fq.quantize(X, scheme="asymmetric", **form)
 
 
-def isa(name):
+def isa(name, call=q):
     cpu.force(name)
     try:
-        return fq.quantize(X)
+        return call()
     finally:
         cpu.force(None)
 
@@ -131,6 +140,41 @@ CASES = {
         r"out must be writeable and of shape \(2, 3\), got shape \(3, 2\)$"),
     "dequantize into read-only": (lambda: fq.quantize(X[:, :2]).dequantize(out=READ_ONLY), ValueError,
         r"out must be writeable and of shape \(2, 2\), got shape \(2, 2\) \(read-only\)"),
+    # matmul: what becomes of it
+    "epilogue": (lambda: fq.matmul(X, X.T, epilogue="tanh"), ValueError,
+        r"epilogue must be one of 'relu', 'gelu', 'silu', or a function compiled by numba\.njit; got 'tanh'"),
+    "epilogue in Python": (lambda: fq.matmul(X, X.T, epilogue=abs), TypeError,
+        r"epilogue must be one of .*numba\.njit; got <built-in function abs>: decorate it with @numba\.njit"),
+    "epilogue of a number": (lambda: fq.matmul(X, X.T, epilogue=3), TypeError, r"epilogue must be one of .*; got 3$"),
+    "epilogue of two arguments": (lambda: fq.matmul(X, X.T, epilogue=numba.njit(lambda x, y: x)), TypeError,
+        r"epilogue must be a function of one float32 that Numba can compile: "),
+    "epilogue of text": (lambda: fq.matmul(X, X.T, epilogue=numba.njit(lambda x: "a")), TypeError,
+        r"epilogue must return a number, got .* for a float32"),
+    "epilogue of integers": (lambda: fq.matmul(CODES, CODES.T, epilogue="relu"), TypeError,
+        r"epilogue needs a product of floats, but that of two arrays of 8-bit integers is int32; pass "
+        r"dtype=np\.float32"),
+    "epilogue for NumPy": (lambda: fq.matmul(X > 0, (X > 0).T, epilogue="relu"), TypeError,
+        r"epilogue needs a product of floats; got bool and bool, which NumPy multiplies"),
+    "epilogue that raises": (lambda: fq.matmul(X, X.T, epilogue=raising), RuntimeError,
+        r"the function given as epilogue must not raise an exception, but for some element it did; .* undefined"),
+    "epilogue that raises, in the reference": (lambda: isa("reference", lambda: fq.matmul(X, X.T, epilogue=raising)),
+        RuntimeError, r"the function given as epilogue must not raise an exception, but for some element it did"),
+    "dtype": (lambda: fq.matmul(X, X.T, dtype=np.int32), TypeError,
+        r"dtype must be one of float16, float32, float64 for a product of type float32, or int8 or uint8 for a "
+        r"quantized one; got int32"),
+    "dtype of integers": (lambda: fq.matmul(CODES, CODES.T, dtype=np.int16), TypeError,
+        r"dtype must be one of float16, float32, float64, int32, int64 for a product of type int32, .*; got int16"),
+    "codes of what NumPy multiplies": (lambda: fq.matmul(X > 0, (X > 0).T, dtype=np.int8), TypeError,
+        r"dtype must be left out for a product that NumPy computes, as that of bool and bool is"),
+    "codes into out": (lambda: fq.matmul(X, X.T, np.empty((2, 2), np.int8), dtype=np.int8), TypeError,
+        r"out must be left out with dtype=int8, whose result is a QArray; got out"),
+    "codes of infinity": (lambda: fq.matmul(TOP / 4 * X, TOP / 4 * X.T, dtype=np.int8), fq.NotFiniteError,
+        r"a @ b must be finite, because NaN and infinity have no code; it overflows its float type"),
+    "scale of floats": (lambda: fq.matmul(X, X.T, scale=0.5), ValueError,
+        r"scale and zero_point are those of a quantized product, so they need dtype=np\.int8 or np\.uint8; got "
+        r"dtype=None"),
+    "scale of a product, of another shape": (lambda: fq.matmul(X, X.T, dtype=np.int8, scale=[1, 2, 3]), ValueError,
+        r"scale must broadcast to shape \(2, 1\), one entry per run of elements that share it; got shape \(3,\)"),
     # matmul: shapes, in NumPy's words
     "no dimensions": (lambda: fq.matmul(np.float32(1), X), ValueError,
         r"matmul: Input operand 0 does not have enough dimensions \(has 0, gufunc core with signature .* requires 1\)"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ from fastq import product
 from fastq.array import QArray, Scheme
 from fastq.engine.store import Store
 from fastq.quant import affine, search
-from fastq.rules import check_bits, is_float
+from fastq.rules import EIGHT_BIT, check_bits, is_float
 from fastq.scheme import SCHEMES, code_range
 
 Array = npt.NDArray[Any]
@@ -115,13 +116,24 @@ def dequantize(q: QArray, dtype: npt.DTypeLike | None = None, out: Array | None 
     return q.dequantize(dtype, out)
 
 
-def matmul(a: Any, b: Any, out: Any = None, *, bits: int = 8, bias: npt.ArrayLike | None = None) -> Any:
+def matmul(
+    a: Any,
+    b: Any,
+    out: Any = None,
+    *,
+    bits: int = 8,
+    bias: npt.ArrayLike | None = None,
+    epilogue: str | Callable[[Any], Any] | None = None,
+    dtype: npt.DTypeLike | None = None,
+    scale: npt.ArrayLike | None = None,
+    zero_point: npt.ArrayLike | None = None,
+) -> Any:
     """Matrix product at the speed of the CPU's integer units; a drop-in for ``np.matmul``.
 
     Floats are quantized on the fly (symmetric, `a` by row and `b` by column), quantized arrays are used as they are,
     and int8 and uint8 arrays are exact integers. What is summed is integer and exact on every CPU ::
 
-        C_ij = sa_i * sb_j * sum_k (qa_ik - za_i) * (qb_kj - zb_j) + bias_j
+        C_ij = epilogue(sa_i * sb_j * sum_k (qa_ik - za_i) * (qb_kj - zb_j) + bias_j)
 
     Weights that are used again are better quantized once, with :func:`quantize`: with few rows in `a`, quantizing `b`
     takes longer than the product.
@@ -132,15 +144,28 @@ def matmul(a: Any, b: Any, out: Any = None, *, bits: int = 8, bias: npt.ArrayLik
         Shapes follow ``np.matmul``: vectors, matrices, and stacks of matrices that broadcast. The scale of a quantized
         operand must not vary along the summed axis, other than in groups.
     out : numpy.ndarray, optional
-        Where to write the product. It is untouched when the call fails.
+        Where to write the product. It is untouched when the call fails, unless an `epilogue` of your own raises.
     bits : int
         Bits for operands that are quantized on the fly.
     bias : array_like, optional
         A number, or one per column, added to the product.
+    epilogue : {"relu", "gelu", "silu"} or function, optional
+        What is applied to each element after the bias, while it is in the cache. ``"relu"`` is max(y, 0), ``"gelu"`` is
+        ``y * Phi(y)`` with the normal distribution Phi (not the tanh form), ``"silu"`` is ``y / (1 + exp(-y))``. A
+        function of your own takes and returns one number and is compiled by ``numba.njit``; kernels are compiled with
+        it inlined, once per process and kept as long as it lasts, so define it once. A division by zero in it gives
+        infinity or NaN, as in NumPy.
+    dtype : data type, optional
+        Type of the product: float16, float32 or float64 (float16 is rounded from float32), int32 or int64 for 8-bit
+        integers. With ``int8`` or ``uint8`` the product is a :class:`QArray` of 8 bits, symmetric or asymmetric, for
+        the next product; no float array of its size is made on the way.
+    scale, zero_point : array_like, optional
+        With ``dtype`` int8 or uint8: parameters of the product, one number, or one per row with shape ``(..., M, 1)``.
+        By default they are chosen from the extremes of each row, as ``fq.quantize(c, axis=-1)`` does.
 
     Returns
     -------
-    numpy.ndarray or scalar
+    numpy.ndarray or scalar, or QArray
         float32, or float64 if an operand is; int32 for two arrays of 8-bit integers, where NumPy would wrap around.
         Two arrays of which none is of floats (bool, wide integers), and arrays of bool, complex or object, are
         multiplied by ``np.matmul`` unchanged.
@@ -151,6 +176,8 @@ def matmul(a: Any, b: Any, out: Any = None, *, bits: int = 8, bias: npt.ArrayLik
         For shapes, types and values that do not fit; NaN and infinity in floats are a :class:`fastq.NotFiniteError`.
     OverflowError
         If a product of 8-bit integers does not fit int32 (possible for K above 33,000); give an int64 `out` then.
+    RuntimeError
+        If an `epilogue` of your own raises an exception for some element.
 
     Examples
     --------
@@ -158,7 +185,33 @@ def matmul(a: Any, b: Any, out: Any = None, *, bits: int = 8, bias: npt.ArrayLik
     >>> fq.matmul(np.array([[100, 100]], np.int8), np.array([[100], [100]], np.int8))
     array([[20000]], dtype=int32)
     """
-    return product.matmul(a, b, out, bits=bits, bias=bias)
+    if dtype is not None and np.dtype(dtype) in EIGHT_BIT:
+        return _requantized(a, b, out, bits, bias, epilogue, np.dtype(dtype), scale, zero_point)
+    if scale is not None or zero_point is not None:
+        raise ValueError(
+            f"scale and zero_point are those of a quantized product, so they need dtype=np.int8 or np.uint8; got "
+            f"dtype={dtype!r}"
+        )
+    return product.matmul(a, b, out, bits=bits, bias=bias, epilogue=epilogue, dtype=dtype)
+
+
+def _requantized(
+    a: Any, b: Any, out: Any, bits: int, bias: Any, epilogue: Any, dtype: np.dtype[Any], scale: Any, zero_point: Any
+) -> QArray:
+    """The product as a quantized array."""
+    if out is not None:
+        raise TypeError(f"out must be left out with dtype={dtype}, whose result is a QArray; got out")
+    scheme: Scheme = "symmetric" if dtype == np.int8 else "asymmetric"
+    task = product.Task.of(a, b, bits, bias, epilogue)
+    limits = code_range(8, scheme)
+    one = scale is not None and np.size(scale) == 1 and np.size(0 if zero_point is None else zero_point) == 1
+    axis = None if one or not task.shape else len(task.shape) - 1
+    shape = affine.parameter_shape(task.shape, axis, None)
+    own_scale, own_zero = _check_parameters(scale, zero_point, shape, 8, scheme, np.dtype(task.output.type))
+    given = None if own_scale is None else affine.Given(own_scale, own_zero)
+    result = product.requantized(task, scheme, given)
+    store = Store(result.codes, limits, 8)
+    return QArray._make(store, False, scheme, axis, None, (result.scale, result.zero, None), task.output.type)
 
 
 def _as_floats(array: Array) -> Array:

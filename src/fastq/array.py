@@ -14,6 +14,7 @@ from fastq import product
 from fastq.engine.prepack import Columns, Lines, Right
 from fastq.engine.store import Store
 from fastq.layout.tiles import Segments, segments
+from fastq.operands import Operand
 from fastq.quant.affine import expand
 from fastq.rules import is_float
 from fastq.scheme import code_range
@@ -22,7 +23,7 @@ Array = npt.NDArray[Any]
 Scheme = Literal["symmetric", "asymmetric", "affine"]
 
 
-class QArray(product.Operand):
+class QArray(Operand):
     """A quantized array: codes of 2 to 8 bits and the parameters that turn them back into numbers.
 
     ``x = scale * (code - zero_point)``, or for affine arrays ``x = scale * code + offset``. Make one with

@@ -5,163 +5,105 @@ Everything a user hands over is checked here, once; the engine and the kernels b
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import gcd, prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from fastq.engine import run
+from fastq.engine import multiply, plain, run
 from fastq.engine.memory import empty, workspace
 from fastq.engine.plan import plan_matmul, this_machine
-from fastq.engine.prepack import Columns, Lines, Right, column_parameters, longest_segment
+from fastq.engine.prepack import Lines, longest_segment
+from fastq.engine.run import Parameters
 from fastq.errors import NotFiniteError
-from fastq.kernels.table import OUTPUTS
+from fastq.kernels.outputs import ACTIVATIONS, Output, with_function
 from fastq.layout.tiles import Segments, segments
-from fastq.quant.affine import Quantized, check_finite
+from fastq.operands import Codes, Floats, Operand, PlainArray, operand, readable
+from fastq.quant.affine import Given, Quantized, check_finite
 from fastq.quant.affine import quantize as quantize_array
-from fastq.rules import EIGHT_BIT, check_bias, check_bits, check_out, in_place, output_type, result_shape
-from fastq.scheme import CodeRange, code_range
+from fastq.rules import (
+    check_bias,
+    check_bits,
+    check_dtype,
+    check_epilogue,
+    check_out,
+    in_place,
+    output_type,
+    result_shape,
+)
+from fastq.scheme import SCHEMES, CodeRange, code_range
 
 Array = npt.NDArray[Any]
 Index = tuple[int, ...]
 
-NAMES = {np.dtype(name): name for name in OUTPUTS}
+INTEGERS = Output("int32")
+_WRITTEN_AS_IT_IS = {("float32", "float16"), ("int32", "int64")}  # product and `out`
 
 
-class Operand:
-    """A quantized array as an operand; :class:`fastq.QArray` is one."""
+class Task(NamedTuple):
+    """A product whose arguments have been checked."""
 
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    inputs: tuple[Any, Any]  # as they came in, but as arrays
+    left: Operand
+    right: Operand
+    batch: tuple[int, ...]
+    m: int
+    k: int
+    n: int
+    shape: tuple[int, ...]  # of the result
+    bias: Array | None
+    output: Output
 
-    def promoted(self, side: str) -> Operand:
-        """The operand with two dimensions or more: a vector becomes a row on the left, a column on the right."""
-        raise NotImplementedError
+    @classmethod
+    def of(cls, a: Any, b: Any, bits: int, bias: Any, epilogue: Any) -> Task:
+        """A product of floats, whatever the operands are."""
+        a, b = _arrays(a, b)
+        natural = _natural_type(a, b)
+        if natural is None:
+            raise TypeError(
+                f"dtype must be left out for a product that NumPy computes, as that of {a.dtype} and {b.dtype} is"
+            )
+        return _task(a, b, bits, bias, epilogue, np.result_type(natural if natural.kind == "f" else np.float32))
 
-    def lines(self, index: Index, side: str) -> Lines:
-        """Parameters of one matrix along the rows (side "left") or columns ("right") of a product."""
-        raise NotImplementedError
+    @property
+    def matrices(self) -> tuple[int, int, int]:
+        """The result as a stack of matrices."""
+        return prod(self.batch), self.m, self.n
 
-    def matrix(self, index: Index) -> Array:
-        """Codes of one matrix."""
-        raise NotImplementedError
-
-    def right(self, index: Index, cuts: Segments) -> Right:
-        """One matrix, packed."""
-        raise NotImplementedError
-
-    def columns(self, index: Index, packed: Right, cuts: Segments, dtype: np.dtype[Any], affine: bool) -> Columns:
-        """Column parameters of one packed matrix."""
-        return column_parameters(self.lines(index, "right"), packed, cuts, dtype, affine)
-
-
-class _Array(Operand):
-    """A plain array as an operand."""
-
-    def __init__(self, array: Array) -> None:
-        self.array, self.shape, self.dtype = array, array.shape, array.dtype
-
-    def on(self, array: Array) -> _Array:
-        """The same operand over another array."""
-        return type(self)(array)
-
-    def promoted(self, side: str) -> _Array:
-        if self.array.ndim != 1:
-            return self
-        return self.on(self.array[None, :] if side == "left" else self.array[:, None])
-
-    def matrix(self, index: Index) -> Array:
-        matrix: Array = self.array[index]
-        return matrix
+    def each(self) -> Iterator[tuple[int, Index, Index]]:
+        """Number of a matrix, and its index in the left and the right operand."""
+        for number, index in enumerate(np.ndindex(self.batch) if self.batch else ((),)):
+            yield number, _within(self.left.shape, index), _within(self.right.shape, index)
 
 
-class _Raw(_Array):
-    """An array of int8 or uint8: codes of scale 1."""
-
-    def lines(self, index: Index, side: str) -> Lines:
-        return Lines(EIGHT_BIT[self.dtype], 8)
-
-    def right(self, index: Index, cuts: Segments) -> Right:
-        return run.pack_right(self.array[index], EIGHT_BIT[self.dtype].low, 8, cuts)
+def _arrays(a: Any, b: Any) -> tuple[Any, Any]:
+    return a if isinstance(a, Operand) else np.asarray(a), b if isinstance(b, Operand) else np.asarray(b)
 
 
-class _Floats(_Array):
-    """An array of floats, quantized on the fly: symmetric, by row on the left and by column on the right.
-
-    On the left, floats go into tiles as they are quantized, so :meth:`matrix` gives them rather than codes.
-    """
-
-    def __init__(self, array: Array, bits: int) -> None:
-        super().__init__(array)
-        self.bits = bits
-        self._quantized: tuple[Index, Quantized] | None = None
-
-    def on(self, array: Array) -> _Floats:
-        return _Floats(array, self.bits)
-
-    def lines(self, index: Index, side: str) -> Lines:
-        if side == "left":
-            return _left_lines(self.bits)
-        return Lines(code_range(self.bits, "symmetric"), self.bits, self._quantize(index).scale)
-
-    def right(self, index: Index, cuts: Segments) -> Right:
-        low = code_range(self.bits, "symmetric").low
-        return run.pack_right(self._quantize(index).codes, low, self.bits, cuts)
-
-    def _quantize(self, index: Index) -> Quantized:
-        if self._quantized is None or self._quantized[0] != index:
-            found = quantize_array(self.array[index], self.bits, 0, None, "symmetric", name="b")
-            self._quantized = index, found
-        return self._quantized[1]
+def _natural_type(a: Any, b: Any) -> np.dtype[Any] | None:
+    return output_type(a.dtype, b.dtype, (isinstance(a, Operand), isinstance(b, Operand)))
 
 
-@lru_cache
-def _left_lines(bits: int) -> Lines:
-    """Of floats on the left: the scale is max|x| / high, so the lowest code is not used."""
-    high = code_range(bits, "symmetric").high
-    return Lines(CodeRange(-high, high), bits)
-
-
-def matmul(a: Any, b: Any, out: Any = None, *, bits: int = 8, bias: Any = None) -> Any:
+def matmul(
+    a: Any, b: Any, out: Any = None, *, bits: int = 8, bias: Any = None, epilogue: Any = None, dtype: Any = None
+) -> Any:
     """Matrix product with quantized operands; see :func:`fastq.matmul`."""
-    if type(bits) is not int or bits != 8:
-        bits = check_bits(bits)
-    a_in = a if isinstance(a, Operand) else np.asarray(a)
-    b_in = b if isinstance(b, Operand) else np.asarray(b)
-    dtype = output_type(a_in.dtype, b_in.dtype, (isinstance(a_in, Operand), isinstance(b_in, Operand)))
-    if dtype is None:
-        return _plain(a_in, b_in, out, bias)
-    batch, m, k, n, shape = result_shape(a_in.shape, b_in.shape)
-    extra = None if bias is None else check_bias(bias, n, dtype)
-    target = None if out is None else check_out(out, shape, dtype)
-    if target is not None and target.dtype == np.int64:
-        dtype = target.dtype
-
-    left = _operand(a_in, bits, dtype).promoted("left")
-    right = _operand(b_in, bits, dtype).promoted("right")
-    flat = len(right.shape) == 2 and len(left.shape) > 2 and isinstance(left, _Array)
-    if (
-        isinstance(left, _Array) and flat
-    ):  # every row of every matrix meets the same right operand: one product with many rows
-        m, batch = m * prod(batch), ()
-        left = left.on(left.array.reshape(m, k))
-    matrices = (prod(batch), m, n)
-    direct = target is not None and matrices[0] == 1 and in_place(target, (m, n), dtype)
-    result = target.reshape(matrices) if direct and target is not None else empty(matrices, dtype)
-    if result.size and k == 0:
-        result[...] = 0 if extra is None else extra
-    elif result.size:
-        try:
-            for number, index in enumerate(np.ndindex(batch) if batch else ((),)):
-                places = _within(left.shape, index), _within(right.shape, index)
-                _one(result[number], left, places[0], right, places[1], k, extra)
-        except NotFiniteError:  # name it, with the index in what came in
-            for name, operand in (("a", a_in), ("b", b_in)):
-                if isinstance(operand, np.ndarray):
-                    check_finite(operand, name)
-            raise
+    a_in, b_in = _arrays(a, b)
+    natural = _natural_type(a_in, b_in)
+    if natural is None:
+        return _plain(a_in, b_in, out, bias, epilogue, dtype)
+    wanted = natural if dtype is None else check_dtype(dtype, natural)
+    shape = result_shape(a_in.shape, b_in.shape)[-1]
+    target = None if out is None else check_out(out, shape, wanted)
+    if target is not None and (wanted.name, target.dtype.name) in _WRITTEN_AS_IT_IS:
+        wanted = target.dtype
+    task = _task(a_in, b_in, bits, bias, epilogue, wanted)
+    direct = target is not None and task.matrices[0] == 1 and in_place(target, task.matrices[1:], wanted)
+    result = target.reshape(task.matrices) if direct and target is not None else empty(task.matrices, wanted)
+    _fill(result, task)
     if direct:
         return target
     result = result.reshape(shape)
@@ -171,25 +113,105 @@ def matmul(a: Any, b: Any, out: Any = None, *, bits: int = 8, bias: Any = None) 
     return target
 
 
-def _plain(a: Any, b: Any, out: Any, bias: Any) -> Any:
+def requantized(task: Task, scheme: str, given: Given | None) -> Quantized:
+    """The product as codes of 8 bits, with the given parameters (one, or one per row) or those of its rows.
+
+    It never exists as floats, but for a band of rows at a time.
+    """
+    axis = None if given is not None and given.scale.size == 1 else len(task.shape) - 1
+    if len(task.shape) < 2 or 0 in (*task.shape, task.k):
+        floats = empty(task.matrices, np.dtype(task.output.type))
+        _fill(floats, task)
+        floats = floats.reshape(task.shape)
+        return quantize_array(floats, 8, axis if task.shape else None, None, scheme, given, "a @ b")
+    limits = code_range(8, scheme)
+    codes = np.empty(task.matrices, np.int8 if limits.signed else np.uint8)
+    found = _parameters(task, given)
+    status = 0
+    with _named_errors(task):
+        for number, left_at, right_at in task.each():
+            mine = found if axis is None else Parameters(*(p[number] for p in found))
+            status |= _one(codes[number], task, left_at, right_at, (mine, limits, SCHEMES.index(scheme)))
+    if status:
+        raise NotFiniteError("a @ b must be finite, because NaN and infinity have no code; it overflows its float type")
+    shape = (1,) * len(task.shape) if axis is None else (*task.shape[:-1], 1)
+    zero = found.zero.astype(np.int32).reshape(shape) if scheme == "asymmetric" else None
+    return Quantized(codes.reshape(task.shape), found.scale.reshape(shape), zero, None)
+
+
+def _parameters(task: Task, given: Given | None) -> Parameters:
+    """Room for the parameters of a requantized product, by matrix and row; 0 where they are to be chosen."""
+    dtype = np.dtype(task.output.type)
+    if given is not None and given.scale.size == 1:
+        scale, zero = (np.full(1, 0 if p is None else p, dtype) for p in given[:2])
+        return Parameters(scale, zero, np.zeros(1, dtype), np.empty(1, dtype), np.empty(1, dtype))
+    rows = task.matrices[:2]
+    parts = (None, None) if given is None else given[:2]
+    shape = (*task.shape[:-1], 1)
+    scale, zero = (np.broadcast_to(0 if p is None else p, shape).astype(dtype).reshape(rows) for p in parts)
+    return Parameters(scale, zero, *(np.zeros(rows, dtype) for _ in range(3)))
+
+
+def _task(a_in: Any, b_in: Any, bits: Any, bias: Any, epilogue: Any, wanted: np.dtype[Any]) -> Task:
+    """Operands and output of a product, checked."""
+    if type(bits) is not int or bits != 8:
+        bits = check_bits(bits)
+    batch, m, k, n, shape = result_shape(a_in.shape, b_in.shape)
+    output = _output(check_epilogue(epilogue, wanted, ACTIVATIONS), wanted)
+    computed = np.dtype(output.computed)
+    extra = None if bias is None else check_bias(bias, n, computed)
+    left = operand(a_in, bits, computed, "left").promoted("left")
+    right = operand(b_in, bits, computed, "right").promoted("right")
+    if isinstance(left, PlainArray) and len(right.shape) == 2 and len(left.shape) > 2:
+        # Every row of every matrix meets the same right operand: one product with many rows.
+        m, batch = m * prod(batch), ()
+        left = left.on(left.array.reshape(m, k))
+    return Task((a_in, b_in), left, right, batch, m, k, n, shape, extra, output)
+
+
+def _output(epilogue: Any, wanted: np.dtype[Any]) -> Output:
+    name = "int32" if wanted.kind == "i" else str(wanted)
+    if epilogue is None or isinstance(epilogue, str):
+        return Output(name, epilogue or "")
+    return with_function(name, epilogue)
+
+
+def _fill(result: Array, task: Task) -> None:
+    """Write a stack of products."""
+    if result.size and task.k == 0:
+        sums = np.zeros(task.n, np.result_type(task.output.computed)) if task.bias is None else task.bias
+        result[...] = plain.activated(np.asarray(sums), task.output)
+    elif result.size:
+        with _named_errors(task):
+            for number, left_at, right_at in task.each():
+                _one(result[number], task, left_at, right_at)
+
+
+@contextmanager
+def _named_errors(task: Task) -> Iterator[None]:
+    """Tell where an operand is not finite, with the index in what came in."""
+    try:
+        yield
+    except NotFiniteError:
+        for name, operand in zip("ab", task.inputs):
+            if isinstance(operand, np.ndarray):
+                check_finite(operand, name)
+        raise
+
+
+def _plain(a: Any, b: Any, out: Any, bias: Any, epilogue: Any, dtype: Any) -> Any:
     """The product as NumPy computes it."""
+    if epilogue is not None:
+        raise TypeError(f"epilogue needs a product of floats; got {a.dtype} and {b.dtype}, which NumPy multiplies")
     if isinstance(out, tuple) and len(out) == 1:
         out = out[0]
     if bias is None:
-        return np.matmul(a, b) if out is None else np.matmul(a, b, out=out)
-    result = np.add(np.matmul(a, b), bias)
+        return np.matmul(a, b, dtype=dtype) if out is None else np.matmul(a, b, out=out, dtype=dtype)
+    result = np.add(np.matmul(a, b, dtype=dtype), bias)
     if out is None:
         return result
     np.copyto(out, result, casting="same_kind")
     return out
-
-
-def _operand(x: Any, bits: int, dtype: np.dtype[Any]) -> Operand:
-    if isinstance(x, Operand):
-        return x
-    if x.dtype in EIGHT_BIT:
-        return _Raw(x)
-    return _Floats(x.astype(dtype) if x.dtype != dtype else x, bits)
 
 
 def _within(shape: tuple[int, ...], index: Index) -> Index:
@@ -199,26 +221,35 @@ def _within(shape: tuple[int, ...], index: Index) -> Index:
 
 
 def _one(
-    out: Array, left: Operand, left_at: Index, right: Operand, right_at: Index, k: int, bias: Array | None
-) -> None:
-    """``out = left @ right + bias`` of two matrices."""
+    out: Array,
+    task: Task,
+    left_at: Index,
+    right_at: Index,
+    codes: tuple[Parameters, CodeRange, int] | None = None,
+) -> int:
+    """One matrix of a product; into codes, given parameters, their range and the number of their scheme."""
+    left, right, k, bias, output = task.left, task.right, task.k, task.bias, task.output
     a, b = left.lines(left_at, "left"), right.lines(right_at, "right")
     longest = longest_segment(a.reach, b.reach)
-    if out.dtype.kind == "i" and (k > longest or out.dtype == np.int64):
+    if output.computed == "int32" and (k > longest or out.dtype == np.int64):
         _one_wide(out, left.matrix(left_at), right.matrix(right_at), longest, bias)
-        return
+        return 0
     cuts = _cuts(k, a, b, longest)
     packed = right.right(right_at, cuts)
-    columns = right.columns(right_at, packed, cuts, out.dtype, a.offset is not None or b.offset is not None)
-    plan = plan_matmul(len(out), packed.n, cuts, packed.bits, NAMES[out.dtype], this_machine())
+    computed = np.dtype(output.computed)
+    columns = right.columns(right_at, packed, cuts, computed, a.offset is not None or b.offset is not None)
+    plan = plan_matmul(len(out), packed.n, cuts, packed.bits, output, this_machine())
     with workspace() as work:
-        if isinstance(left, _Floats):
-            rows = run.left_from_floats(work, _readable(left.matrix(left_at)), left.bits, cuts, plan)
+        if isinstance(left, Floats):
+            rows = run.left_from_floats(work, readable(left.matrix(left_at)), left.bits, cuts, plan)
             if rows is None:
                 raise NotFiniteError("the left operand holds NaN or infinity")
         else:
-            rows = run.left_from_codes(work, left.matrix(left_at), a, cuts, plan, out.dtype)
-        run.matmul(work, rows, packed, columns, cuts, out, bias, plan)
+            rows = run.left_from_codes(work, left.matrix(left_at), a, cuts, plan, computed)
+        if codes is not None:
+            return multiply.matmul_requantized(work, rows, packed, columns, cuts, out, *codes, bias, plan)
+        multiply.matmul(work, rows, packed, columns, cuts, out, bias, plan)
+    return 0
 
 
 def _one_wide(out: Array, a: Array, b: Array, longest: int, bias: Array | None) -> None:
@@ -229,7 +260,9 @@ def _one_wide(out: Array, a: Array, b: Array, longest: int, bias: Array | None) 
     part = np.empty(out.shape, np.int32)
     for start in range(0, a.shape[1], longest):
         stop = min(start + longest, a.shape[1])
-        _one(part, _Raw(a[:, start:stop]), (), _Raw(b[start:stop]), (), stop - start, None)
+        operands = Codes(a[:, start:stop]), Codes(b[start:stop])
+        m, n = out.shape
+        _one(part, Task(operands, *operands, (), m, stop - start, n, out.shape, None, INTEGERS), (), ())
         total += part
     limits = np.iinfo(out.dtype)
     if total.min() < limits.min or total.max() > limits.max:
@@ -248,11 +281,3 @@ def _cuts(k: int, a: Lines, b: Lines, longest: int) -> Segments:
     if size > longest:
         size = gcd(size, longest) if groups else longest
     return segments(k, size)
-
-
-def _readable(x: Array) -> Array:
-    """A matrix that kernels can read: unit stride along K, aligned, whole elements from row to row."""
-    step = x.strides[1] == x.itemsize or x.shape[1] <= 1
-    if step and x.flags.aligned and x.strides[0] % x.itemsize == 0 and x.dtype.isnative:
-        return x
-    return np.array(x, x.dtype.newbyteorder("="), order="C")

@@ -5,6 +5,7 @@ Pure: nothing here touches the machine. Messages are NumPy's own where NumPy has
 
 from __future__ import annotations
 
+import sys
 from functools import lru_cache
 from typing import Any
 
@@ -100,6 +101,44 @@ def check_bias(bias: Any, n: int, dtype: np.dtype[Any]) -> Array:
     if dtype == np.int32 and array.size and not (int(array.min()) >= -(2**31) and int(array.max()) < 2**31):
         raise ValueError(f"bias of an integer product must fit int32, got values from {array.min()} to {array.max()}")
     return np.broadcast_to(array.astype(dtype), (n,))
+
+
+def check_dtype(dtype: Any, natural: np.dtype[Any]) -> np.dtype[Any]:
+    """The type that a product, by nature of another type, is asked for."""
+    wanted = np.dtype(dtype)
+    known = ("float16", "float32", "float64") + (("int32", "int64") if natural.kind == "i" else ())
+    if wanted.name not in known:
+        raise TypeError(
+            f"dtype must be one of {', '.join(known)} for a product of type {natural}, or int8 or uint8 for a "
+            f"quantized one; got {wanted}"
+        )
+    native: np.dtype[Any] = np.dtype(wanted.name)
+    return native
+
+
+def check_epilogue(epilogue: Any, dtype: np.dtype[Any], known: tuple[str, ...]) -> Any:
+    """None, a name, or a function compiled by Numba."""
+    if epilogue is None:
+        return None
+    # A program that has such a function has imported Numba.
+    numba = sys.modules.get("numba")
+    if isinstance(epilogue, str):
+        if epilogue not in known:
+            raise ValueError(
+                f"epilogue must be one of {', '.join(map(repr, known))}, or a function compiled by numba.njit; "
+                f"got {epilogue!r}"
+            )
+    elif numba is None or not isinstance(epilogue, numba.core.dispatcher.Dispatcher):
+        raise TypeError(
+            f"epilogue must be one of {', '.join(map(repr, known))}, or a scalar function compiled by numba.njit; "
+            f"got {epilogue!r}" + (": decorate it with @numba.njit" if callable(epilogue) else "")
+        )
+    if dtype.kind == "i":
+        raise TypeError(
+            f"epilogue needs a product of floats, but that of two arrays of 8-bit integers is {dtype}; pass "
+            "dtype=np.float32"
+        )
+    return epilogue
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

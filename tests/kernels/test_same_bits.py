@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastq as fq
-from fastq.engine import run
+from fastq.engine import multiply
 from fastq.kernels.table import ISAS
 from fastq.machine import cpu
 
@@ -82,7 +82,7 @@ def test_large_output_goes_past_the_cache(bits, rng):
     def compute():
         q = fq.quantize(w, bits, axis=0)
         own = x @ q
-        assert own.nbytes >= run.STREAMED
+        assert own.nbytes >= multiply.STREAMED
         fq.matmul(x, q, out=frame[:, 1:])
         assert (frame[:, 1:] == own).all()
         assert (frame[:, 0] == 0).all()

@@ -73,6 +73,12 @@ class Workspace:
         self._more.append(piece)
         return int(piece.ctypes.data)
 
+    def array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        """Like :meth:`take`, as an array; it must not outlive the call."""
+        nbytes = prod(shape) * dtype.itemsize
+        memory = (ctypes.c_uint8 * nbytes).from_address(self.take(nbytes))
+        return np.ctypeslib.as_array(memory).view(dtype).reshape(shape)
+
     def zeros(self, nbytes: int) -> int:
         """Like :meth:`take`, filled with zeros."""
         address = self.take(nbytes)

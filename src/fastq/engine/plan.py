@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
+from fastq.kernels.outputs import Output
 from fastq.kernels.table import ISAS, Unit, matmul, unit_for
 from fastq.layout.tiles import BLOCK, DEPTH, TILE_ROWS, Segments, ceil_div, tile_bytes
 from fastq.machine import cpu, threads
@@ -35,7 +36,7 @@ class Plan(NamedTuple):
     unit: Unit | None  # None: the reference
     shape: str  # "gemm" or "gemv"
     bits: int
-    output: str
+    output: Output
     threads: int
     row_chunk: int
     block_chunk: int
@@ -48,7 +49,7 @@ class Plan(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def plan_matmul(m: int, n: int, cuts: Segments, bits: int, output: str, machine: Machine) -> Plan:
+def plan_matmul(m: int, n: int, cuts: Segments, bits: int, output: Output, machine: Machine) -> Plan:
     """Plan the product of m rows with n columns, the right codes having `bits` bits."""
     if machine.isa == "reference":
         return Plan(None, "gemm", bits, output, 1, m, 1, 0)
@@ -74,7 +75,7 @@ def plan_matmul(m: int, n: int, cuts: Segments, bits: int, output: str, machine:
     return Plan(unit, shape, bits, output, workers, row_chunk, block_chunk, scratch)
 
 
-def _plan_blocked(unit: Unit, m: int, n: int, cuts: Segments, bits: int, output: str, workers: int) -> Plan:
+def _plan_blocked(unit: Unit, m: int, n: int, cuts: Segments, bits: int, output: Output, workers: int) -> Plan:
     """A plan for :func:`fastq.kernels.amx.gemm`: per ticket, accumulators and a K block of both operands fit L2."""
     panel = unit.rows
     row_chunk, column_chunk = (

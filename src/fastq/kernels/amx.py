@@ -16,9 +16,10 @@ from typing import Any
 
 from llvmlite import ir
 
-from fastq.kernels.epilogue import SIZES, PlainTile, epilogue
+from fastq.kernels.epilogue import PlainTile, epilogue
 from fastq.kernels.jobs import MatmulJob
 from fastq.kernels.micro import Isa, unpack
+from fastq.kernels.outputs import SIZES, Output
 from fastq.layout.tiles import BLOCK, DEPTH, STEPS, TILE_ROWS, tile_bytes
 from fastq.machine.dialect import (
     I8,
@@ -101,7 +102,7 @@ class Amx(Isa):
 
         return ir_function("fastq_amx_bare_loop", ("u8*", "u8*", "int", "i32*"), self.target, emit)
 
-    def blocked(self, output: str) -> Any:
+    def blocked(self, output: Output) -> Any:
         """One block of K of one accumulator of 32 x 32, and on the way the epilogue of an earlier one.
 
         ``blocked(job, a, left_stride, w, block_stride, tiles, acc, part, done, done_row, done_block, done_rows)``
@@ -123,8 +124,9 @@ class Amx(Isa):
             switch = b.switch(index, end)
 
             def write_row(r, _=None):
-                for c in range(2):
-                    lines.write(b, r, I64(c))
+                if output.function is None:
+                    for c in range(2):
+                        lines.write(b, r, I64(c))
                 return []
 
             def variant(groups, blocks):
@@ -170,10 +172,10 @@ class Amx(Isa):
 
         ints = ("int",) * 3
         kinds = (MatmulJob, "u8*", "int", "u8*", "int", "int", "i32*", "int", "i32*", *ints)
-        return ir_function(f"fastq_amx_blocked_{output}", kinds, self.target, emit)
+        return ir_function(f"fastq_amx_blocked_{output.tag}", kinds, self.target, emit)
 
 
-def gemm(isa: Amx, bits: int, output: str) -> Any:
+def gemm(isa: Amx, bits: int, output: Output) -> Any:
     """A product with one segment of K, in blocks that fit the caches.
 
     A ticket is `row_chunk` rows by `block_chunk` column blocks. For each block of K and each 32 rows, the left tiles
@@ -197,8 +199,9 @@ def gemm(isa: Amx, bits: int, output: str) -> Any:
     micro, finish = isa.blocked(output), epilogue(isa.target, isa.tag, output, PITCH)
     enter, leave = isa.enter(), isa.leave()
     widen = unpack(isa, bits) if bits < 8 else None
-    sum_room = stack(2 * TILE_ROWS * PITCH * SIZES[output])
+    sum_room = stack(2 * TILE_ROWS * PITCH * SIZES[output.computed])
     packed_tile = tile_bytes(bits)
+    between = output.function is None  # written out between later products
 
     @kernel_function
     def gemm_kernel(job):
@@ -246,7 +249,7 @@ def gemm(isa: Amx, bits: int, output: str) -> Any:
                         done_rows = 0
                         if final:
                             rows = min(ROWS, job.m - row)
-                            if job.plain and rows == ROWS and columns == 2 and (block + 2) * BLOCK <= job.n:
+                            if between and job.plain and rows == ROWS and columns == 2 and (block + 2) * BLOCK <= job.n:
                                 done, done_row, done_block, done_rows = acc, row, block, rows
                             else:
                                 finish(job, acc, sums, row, rows, block, columns, 0)

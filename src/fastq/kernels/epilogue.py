@@ -8,7 +8,7 @@ For every segment g of K, with row parameters of row i and column parameters of 
     y   = (y + (row_scale * float(r)) * col_offset) + row_offset * col_term          if anything is affine
     sum = y                                                       first segment
     sum = sum + y                                                 further segments
-    out = sum + bias                                              last segment
+    out = convert(activation(sum + bias))                         last segment
 
 Each operation is rounded by itself, in this order, on every instruction set: no contraction, no reassociation. The
 same lines stand in :func:`fastq.kernels.reference.epilogue`. For int32 output v itself is the result.
@@ -20,75 +20,184 @@ from typing import Any
 
 from llvmlite import ir
 
+from fastq.kernels.custom import each
 from fastq.kernels.jobs import MatmulJob
+from fastq.kernels.lanes import activated, to_float16
+from fastq.kernels.outputs import COMPUTED, Output
 from fastq.layout.tiles import BLOCK
 from fastq.machine.dialect import (
     F32,
     F64,
+    I16,
     I32,
     I64,
     P8,
     Target,
+    at,
+    cast_to,
     field,
     ir_function,
+    kernel_function,
     load_vector,
     loop,
     splat,
     store_vector,
 )
 
-OUTPUTS: dict[str, ir.Type] = {"int32": I32, "float32": F32, "float64": F64}
-SIZES = {"int32": 4, "float32": 4, "float64": 8}
+TYPES: dict[str, ir.Type] = {"int32": I32, "float16": I16, "float32": F32, "float64": F64}
 
 
-class PlainTile:
-    """A tile of the common case: one segment, no zero points on the left, one on the right, no offsets, no bias.
+class Sink:
+    """Where 16 columns go once their sums are complete: bias, activation, conversion, memory.
 
     What the lines share is loaded where the object is made.
     """
 
-    def __init__(self, b: ir.IRBuilder, job: Any, output: str, pitch: int, acc: Any, row: Any, block: Any) -> None:
-        def get(name: str) -> Any:
-            return field(b, MatmulJob, job, name)
+    def __init__(self, b: ir.IRBuilder, job: Any, output: Output) -> None:
+        self.output, self.stored = output, TYPES[output.type]
+        self.computed = TYPES[COMPUTED[output.type]]
+        self.bias, self.pitch = field(b, MatmulJob, job, "bias"), field(b, MatmulJob, job, "out_pitch")
+        self.has_bias = b.icmp_unsigned("!=", self.bias, ir.Constant(P8, None))
+        self.out = b.bitcast(field(b, MatmulJob, job, "out"), self.stored.as_pointer())
+        self.streamed = b.icmp_signed("!=", field(b, MatmulJob, job, "streamed"), I64(0))
 
-        self.type, self.pitch, self.acc, self.row = OUTPUTS[output], pitch, acc, row
-        self.floating = output != "int32"
-        self.column = b.mul(block, I64(BLOCK))
-        self.zero = b.load(get("col_zero"))
-        self.row_sum, self.out_pitch = get("row_sum"), get("out_pitch")
-        pointer = self.type.as_pointer()
-        self.row_scale, self.col_scale, self.out = (
-            b.bitcast(get(n), pointer) for n in ("row_scale", "col_scale", "out")
-        )
-        self.streamed = b.icmp_signed("!=", get("streamed"), I64(0))
+    def biased(self, b: ir.IRBuilder, y: Any, column: Any) -> Any:
+        """``y + bias``, if there is one."""
 
-    def write(self, b: ir.IRBuilder, r: Any, c: Any) -> None:
-        """Write 16 columns: row r of the tile, block c."""
-        ints, values = ir.VectorType(I32, BLOCK), ir.VectorType(self.type, BLOCK)
-        i, col = b.add(self.row, r), b.add(self.column, b.mul(c, I64(BLOCK)))
-        v = load_vector(b, b.gep(self.acc, [b.add(b.mul(r, I64(self.pitch)), b.mul(c, I64(BLOCK)))]), ints)
-        y = b.sub(v, splat(b, b.mul(self.zero, b.load(b.gep(self.row_sum, [i]))), BLOCK))
-        if self.floating:
-            scaled = b.fmul(b.sitofp(y, values), splat(b, b.load(b.gep(self.row_scale, [i])), BLOCK))
-            y = b.fmul(scaled, load_vector(b, b.gep(self.col_scale, [col]), values))
-        place = b.gep(self.out, [b.add(b.mul(i, self.out_pitch), col)])
+        def add() -> Any:
+            bias = columns_of(b, self.bias, column, ir.VectorType(self.computed, BLOCK))
+            return b.fadd(y, bias) if self.computed != I32 else b.add(y, bias)
+
+        return _if(b, self.has_bias, y, add)
+
+    def converted(self, b: ir.IRBuilder, y: Any) -> Any:
+        """The activation, unless it is a user's, and the output's type."""
+        if self.output.activation and self.output.function is None:
+            y = activated(self.output.activation, b, y)
+        return to_float16(b, y) if self.output.type == "float16" else y
+
+    def place(self, b: ir.IRBuilder, row: Any, column: Any) -> Any:
+        """Where an element belongs."""
+        return b.gep(self.out, [b.add(b.mul(row, self.pitch), column)])
+
+    def store_whole(self, b: ir.IRBuilder, y: Any, place: Any) -> None:
+        """Store 16 columns that the output has."""
+        y = self.converted(b, y)
         with b.if_else(self.streamed) as (past_the_cache, cached):
             with past_the_cache:
-                store = b.store(y, b.bitcast(place, values.as_pointer()), align=64)
+                size = BLOCK * (2 if self.stored == I16 else 4)
+                store = b.store(y, b.bitcast(place, y.type.as_pointer()), align=size)
                 store.set_metadata("nontemporal", b.module.add_metadata([I32(1)]))
             with cached:
                 store_vector(b, y, place)
 
+    def store(self, b: ir.IRBuilder, y: Any, place: Any, room: Any, spare: Any) -> None:
+        """Store as many of 16 columns as there is room for; `spare` is memory for all of them."""
+        with b.if_else(b.icmp_signed(">=", room, I64(BLOCK))) as (whole, edge):
+            with whole:
+                self.store_whole(b, y, place)
+            with edge:
+                spare = b.bitcast(spare, self.stored.as_pointer())
+                store_vector(b, self.converted(b, y), spare)
+                _copy(b, spare, place, room)
 
-def epilogue(target: Target, tag: str, output: str, pitch: int) -> Any:
-    """Emit ``epilogue(job, acc, sums, row, rows, block, blocks, segment)``.
 
-    `acc` holds `rows` x `blocks` * 16 int32 with `pitch` per row, `sums` as many values of the output's type; `row` and
-    `block` say where the tile belongs in the output.
+class PlainTile:
+    """A tile of the common case: one segment, no zero points on the left, one on the right, no offsets.
+
+    What the lines share is loaded where the object is made.
     """
-    out_type = OUTPUTS[output]
-    floating = output != "int32"
+
+    def __init__(self, b: ir.IRBuilder, job: Any, output: Output, pitch: int, acc: Any, row: Any, block: Any) -> None:
+        def get(name: str) -> Any:
+            return field(b, MatmulJob, job, name)
+
+        self.sink, self.pitch, self.acc, self.row = Sink(b, job, output), pitch, acc, row
+        self.type = self.sink.computed
+        self.column = b.mul(block, I64(BLOCK))
+        self.zero = b.load(get("col_zero"))
+        self.row_sum = get("row_sum")
+        self.row_scale, self.col_scale = (b.bitcast(get(n), self.type.as_pointer()) for n in ("row_scale", "col_scale"))
+
+    def values(self, b: ir.IRBuilder, r: Any, c: Any) -> Any:
+        """16 columns with their bias: row r of the tile, block c; also their row, column and place in the tile."""
+        values = ir.VectorType(self.type, BLOCK)
+        i, col = b.add(self.row, r), b.add(self.column, b.mul(c, I64(BLOCK)))
+        here = b.add(b.mul(r, I64(self.pitch)), b.mul(c, I64(BLOCK)))
+        v = load_vector(b, b.gep(self.acc, [here]), ir.VectorType(I32, BLOCK))
+        y = b.sub(v, splat(b, b.mul(self.zero, b.load(b.gep(self.row_sum, [i]))), BLOCK))
+        if self.type != I32:
+            scaled = b.fmul(b.sitofp(y, values), splat(b, b.load(b.gep(self.row_scale, [i])), BLOCK))
+            y = b.fmul(scaled, load_vector(b, b.gep(self.col_scale, [col]), values))
+        return self.sink.biased(b, y, col), i, col, here
+
+    def write(self, b: ir.IRBuilder, r: Any, c: Any) -> None:
+        """Write 16 columns: row r of the tile, block c."""
+        y, i, col, _ = self.values(b, r, c)
+        self.sink.store_whole(b, y, self.sink.place(b, i, col))
+
+
+def columns_of(b: ir.IRBuilder, pointer: Any, index: Any, vector: ir.VectorType) -> Any:
+    """The vector that begins at an element."""
+    return load_vector(b, b.gep(b.bitcast(pointer, vector.element.as_pointer()), [index]), vector)
+
+
+def epilogue(target: Target, tag: str, output: Output, pitch: int) -> Any:
+    """``epilogue(job, acc, sums, row, rows, block, blocks, segment)``, for kernel code to call.
+
+    `acc` holds `rows` x `blocks` * 16 int32 with `pitch` per row, `sums` as many values of the type in which output is
+    computed; `row` and `block` say where the tile belongs in the output.
+    """
+    finish = _finish(target, tag, output, pitch)
+    if output.function is None:
+        return finish
+    apply, deliver = each(output), _deliver(target, tag, output, pitch)
+    view = cast_to("f32*" if output.computed == "float32" else "f64*")
+
+    @kernel_function
+    def with_function(job, acc, sums, row, rows, block, blocks, segment):
+        finish(job, acc, sums, row, rows, block, blocks, segment)
+        if segment == job.segments - 1:
+            values = view(sums)
+            if blocks * BLOCK == pitch:
+                apply(job, values, rows * pitch)
+            else:
+                for r in range(rows):
+                    apply(job, at(values, r * pitch), blocks * BLOCK)
+            deliver(job, sums, row, rows, block, blocks)
+
+    return with_function
+
+
+def _deliver(target: Target, tag: str, output: Output, pitch: int) -> Any:
+    """``deliver(job, sums, row, rows, block, blocks)``: convert and write what a user's function has left in `sums`."""
+
+    def emit(b, job, sums, row, rows, block, blocks):
+        sink = Sink(b, job, output)
+        sums = b.bitcast(sums, sink.computed.as_pointer())
+        n = field(b, MatmulJob, job, "n")
+
+        def one_row(r, _):
+            def one_block(c, _):
+                col = b.mul(b.add(block, c), I64(BLOCK))
+                here = b.gep(sums, [b.add(b.mul(r, I64(pitch)), b.mul(c, I64(BLOCK)))])
+                y = load_vector(b, here, ir.VectorType(sink.computed, BLOCK))
+                sink.store(b, y, sink.place(b, b.add(row, r), col), b.sub(n, col), here)
+                return []
+
+            return loop(b, I64(0), blocks, 1, [], one_block)
+
+        loop(b, I64(0), rows, 1, [], one_row)
+
+    kinds = (MatmulJob, "u8*", "int", "int", "int", "int")
+    return ir_function(f"fastq_deliver_{tag}_{output.tag}_{pitch}", kinds, target, emit)
+
+
+def _finish(target: Target, tag: str, output: Output, pitch: int) -> Any:
+    """What all outputs have in common; a user's function is left to come, and its values are in `sums`."""
+    floating = output.type != "int32"
     ints = ir.VectorType(I32, BLOCK)
+    out_type = TYPES[output.computed]
     values = ir.VectorType(out_type, BLOCK)
 
     def emit(b, job, acc, sums, row, rows, block, blocks, segment):
@@ -101,10 +210,6 @@ def epilogue(target: Target, tag: str, output: str, pitch: int) -> Any:
         def element(pointer, index, kind):
             typed = b.bitcast(pointer, kind.as_pointer())
             return b.load(b.gep(typed, [index]))
-
-        def columns_of(pointer, index, vector):
-            typed = b.bitcast(pointer, vector.element.as_pointer())
-            return load_vector(b, b.gep(typed, [index]), vector)
 
         n, segments, columns = get("n"), get("segments"), get("columns")
         last = b.icmp_signed("==", b.add(segment, I64(1)), segments)
@@ -119,8 +224,7 @@ def epilogue(target: Target, tag: str, output: str, pitch: int) -> Any:
         varied = b.icmp_signed("==", get("uniform"), I64(0))
         # The first column's zero point serves for all where they are the same, as those of symmetric codes are.
         uniform_zero = element(col_zero, I64(0), I32)
-        bias, out, out_pitch = get("bias"), get("out"), get("out_pitch")
-        has_bias = b.icmp_unsigned("!=", bias, ir.Constant(P8, None))
+        sink = Sink(b, job, output)
         if floating:
             row_scale, col_scale = get("row_scale"), get("col_scale")
             row_offset, col_offset, col_term = get("row_offset"), get("col_offset"), get("col_term")
@@ -142,40 +246,35 @@ def epilogue(target: Target, tag: str, output: str, pitch: int) -> Any:
                 col = b.mul(b.add(block, c), I64(BLOCK))
                 here = b.add(b.mul(r, I64(pitch)), b.mul(c, I64(BLOCK)))
                 at_col = b.add(col_base, col)
-                v = columns_of(acc, here, ints)
+                v = columns_of(b, acc, here, ints)
                 shift = _if(
-                    b, varied, uniform_v, lambda: b.mul(columns_of(col_zero, b.add(zero_base, col), ints), reduced_v)
+                    b, varied, uniform_v, lambda: b.mul(columns_of(b, col_zero, b.add(zero_base, col), ints), reduced_v)
                 )
                 v = b.sub(v, shift)
                 v = _if(
-                    b, has_zero, v, lambda: b.sub(v, b.mul(columns_of(col_sum, b.add(sum_base, col), ints), zero_v))
+                    b, has_zero, v, lambda: b.sub(v, b.mul(columns_of(b, col_sum, b.add(sum_base, col), ints), zero_v))
                 )
                 y = v
                 if floating:
-                    y = b.fmul(b.fmul(b.sitofp(v, values), scale_v), columns_of(col_scale, at_col, values))
+                    y = b.fmul(b.fmul(b.sitofp(v, values), scale_v), columns_of(b, col_scale, at_col, values))
 
                     def with_offsets(y=y):
                         left = splat(b, b.fmul(scale, b.sitofp(reduced, out_type)), BLOCK)
                         shift = splat(b, element(row_offset, at_group, out_type), BLOCK)
-                        z = b.fadd(y, b.fmul(left, columns_of(col_offset, at_col, values)))
-                        return b.fadd(z, b.fmul(shift, columns_of(col_term, b.add(sum_base, col), values)))
+                        z = b.fadd(y, b.fmul(left, columns_of(b, col_offset, at_col, values)))
+                        return b.fadd(z, b.fmul(shift, columns_of(b, col_term, b.add(sum_base, col), values)))
 
                     y = _if(b, affine, y, with_offsets)
                     typed_sums = b.gep(b.bitcast(sums, out_type.as_pointer()), [here])
                     y = _if(b, first, None, lambda y=y: b.fadd(load_vector(b, typed_sums, values), y), y)
                 with b.if_else(last) as (then, otherwise):
                     with then:
-                        add = b.fadd if floating else b.add
-                        final = _if(b, has_bias, y, lambda: add(y, columns_of(bias, col, values)))
-                        target = b.gep(b.bitcast(out, out_type.as_pointer()), [b.add(b.mul(i, out_pitch), col)])
-                        room = b.sub(n, col)
-                        with b.if_else(b.icmp_signed(">=", room, I64(BLOCK))) as (whole, edge):
-                            with whole:
-                                store_vector(b, final, target)
-                            with edge:
-                                # Through memory: the accumulators' place is free now.
-                                store_vector(b, final, b.gep(b.bitcast(sums, out_type.as_pointer()), [here]))
-                                _copy(b, b.gep(b.bitcast(sums, out_type.as_pointer()), [here]), target, room)
+                        final = sink.biased(b, y, col)
+                        spare = b.gep(b.bitcast(sums, out_type.as_pointer()), [here])
+                        if output.function is not None:
+                            store_vector(b, final, spare)
+                        else:
+                            sink.store(b, final, sink.place(b, i, col), b.sub(n, col), spare)
                     with otherwise:
                         store_vector(b, y, b.gep(b.bitcast(sums, out_type.as_pointer()), [here]))
                 return []
@@ -191,7 +290,11 @@ def epilogue(target: Target, tag: str, output: str, pitch: int) -> Any:
 
                 def plain_row(r, _):
                     def one_line(c, _):
-                        lines.write(b, r, c)
+                        if output.function is None:
+                            lines.write(b, r, c)
+                        else:
+                            y, _, _, here = lines.values(b, r, c)
+                            store_vector(b, y, b.gep(b.bitcast(sums, out_type.as_pointer()), [here]))
                         return []
 
                     return loop(b, I64(0), blocks, 1, [], one_line)
@@ -201,7 +304,7 @@ def epilogue(target: Target, tag: str, output: str, pitch: int) -> Any:
                 loop(b, I64(0), rows, 1, [], one_row)
 
     kinds = (MatmulJob, "i32*", "u8*", "int", "int", "int", "int", "int")
-    return ir_function(f"fastq_epilogue_{tag}_{output}_{pitch}", kinds, target, emit)
+    return ir_function(f"fastq_epilogue_{tag}_{output.tag}_{pitch}", kinds, target, emit)
 
 
 def _if(b: ir.IRBuilder, condition: Any, plain: Any, otherwise: Any, when_true: Any = None) -> Any:

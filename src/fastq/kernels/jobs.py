@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from fastq.machine.job import INT, job
 
+RAISED = 1  # status of a MatmulJob: a user's function raised an exception
+
 MatmulJob = job(
     "MatmulJob",
     """One product of packed operands; the equation is in :mod:`fastq.scheme`.
@@ -43,7 +45,7 @@ MatmulJob = job(
     col_offset="u8*",
     col_term="u8*",  # col_scale * sum(code - zero) + k * col_offset
     affine=INT,  # whether the offsets are there
-    plain=INT,  # one segment, a uniform zero point on the right, none on the left, no offsets, no bias
+    plain=INT,  # one segment, a uniform zero point on the right, none on the left, no offsets
     streamed=INT,  # plain output is aligned to cache lines and goes past the cache
     bias="u8*",  # may be null
 )

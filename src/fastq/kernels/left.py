@@ -6,7 +6,7 @@ from typing import Any
 
 from fastq.kernels.jobs import NOT_FINITE
 from fastq.kernels.quantize import LARGEST, TINY
-from fastq.kernels.rounding import copied_codes, row_codes, row_top
+from fastq.kernels.rounding import COMPUTED, POINTERS, copied_codes, row_codes, row_top
 from fastq.layout.tiles import DEPTH, STEP, STEPS, TILE_ROWS
 from fastq.machine.dialect import at, cast_to, constant, kernel_function, report, stack, take, type_like
 from fastq.scheme import symmetric_scale
@@ -18,18 +18,18 @@ RUNS = 4  # rows per ticket
 
 def floats(kind: str, wide: bool) -> Any:
     """Quantize rows of floats and write their codes straight into tiles (of int16 if `wide`)."""
-    view = cast_to(f"{kind}*")
+    computed = COMPUTED[kind]
+    view, scale_view = cast_to(POINTERS[kind]), cast_to(f"{computed}*")
     find_top = row_top(kind)
     codes = row_codes(kind, "wide_tiles" if wide else "tiles")
-    size = 4 if kind == "f32" else 8
-    found_room = stack(size, f"{kind}*")
-    tiny, largest, nought = (constant(kind, v) for v in (TINY[kind], LARGEST[kind], 0.0))
+    found_room = stack(8, f"{computed}*")
+    tiny, largest, nought = (constant(computed, v) for v in (TINY[computed], LARGEST[computed], 0.0))
     code_bytes = 2 if wide else 1
 
     @kernel_function
     def left_floats(job):
         found = found_room()
-        x, scale = view(job.x), view(job.scale)
+        x, scale = view(job.x), scale_view(job.scale)
         tile_row_bytes = (job.steps + STEPS - 1) // STEPS * TILE_ROWS * DEPTH * code_bytes
         high = type_like(job.high, nought())
         ticket = take(job, 1)

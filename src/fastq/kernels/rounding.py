@@ -15,6 +15,7 @@ from typing import Any
 
 from llvmlite import ir
 
+from fastq.kernels.lanes import from_bfloat16, from_float16
 from fastq.layout.tiles import DEPTH, TILE_ROWS
 from fastq.machine.dialect import (
     F32,
@@ -41,6 +42,19 @@ FLOATS = {"f32": F32, "f64": F64}
 BITS = {"f32": I32, "f64": I64}
 MAGNITUDE = {"f32": 0x7FFFFFFF, "f64": 0x7FFFFFFFFFFFFFFF}
 INFINITY = {"f32": 0x7F800000, "f64": 0x7FF0000000000000}
+
+
+# Floats as they lie in memory: those of 16 bits are computed in float32.
+COMPUTED = {"f16": "f32", "bf16": "f32", "f32": "f32", "f64": "f64"}
+POINTERS = {"f16": "u16*", "bf16": "u16*", "f32": "f32*", "f64": "f64*"}
+WIDENED = {"f16": from_float16, "bf16": from_bfloat16}
+
+
+def _loaded(b: ir.IRBuilder, kind: str, x: Any, i: Any, lanes: int) -> Any:
+    """One float (`lanes` = 1) or a vector of them, in the type that it is computed in."""
+    element = FLOATS.get(kind, I16)
+    value = load_vector(b, _typed(b, x, i, element), element if lanes == 1 else ir.VectorType(element, lanes))
+    return WIDENED[kind](b, value) if kind in WIDENED else value
 
 
 def _typed(b: ir.IRBuilder, pointer: Any, index: Any, element: ir.Type) -> Any:
@@ -87,14 +101,15 @@ def row_top(kind: str) -> Any:
 
     Magnitudes are compared as integers, in which order infinity and NaN come last.
     """
-    element, ints = FLOATS[kind], BITS[kind]
+    computed = COMPUTED[kind]
+    element, ints = FLOATS[computed], BITS[computed]
     chains = 4
 
     def emit(b, x, n, out):
         def magnitude(i, value_type):
             vector = isinstance(value_type, ir.VectorType)
-            bits = load_vector(b, _typed(b, x, i, ints), value_type)
-            mask = MAGNITUDE[kind]
+            bits = b.bitcast(_loaded(b, kind, x, i, LANES if vector else 1), value_type)
+            mask = MAGNITUDE[computed]
             return b.and_(bits, ir.Constant(value_type, [mask] * LANES if vector else mask))
 
         vector = ir.VectorType(ints, LANES)
@@ -109,7 +124,7 @@ def row_top(kind: str) -> Any:
         (top,) = loop(b, bulk, n, 1, [top], lambda i, tops: [pick(magnitude(i, ints), tops[0])])
         b.store(b.bitcast(top, element), _typed(b, out, I64(0), element))
 
-    return ir_function(f"fastq_row_top_{kind}", (f"{kind}*", "int", f"{kind}*"), HOST, emit)
+    return ir_function(f"fastq_row_top_{kind}", (POINTERS[kind], "int", f"{computed}*"), HOST, emit)
 
 
 def row_extremes(kind: str) -> Any:
@@ -291,7 +306,7 @@ def row_codes(kind: str, target: str = "row") -> Any:
 
     Codes of a run of floats under one set of parameters, written as :func:`_write_run` says.
     """
-    element = FLOATS[kind]
+    computed = COMPUTED[kind]
 
     def emit(b, x, n, scale, zero, offset, low, high, out, place, total):
         parameters = (scale, zero, offset, low, high)
@@ -299,12 +314,12 @@ def row_codes(kind: str, target: str = "row") -> Any:
         vector_steps = _Steps(b, *(splat(b, v, LANES) for v in parameters))
 
         def code_at(i, vector):
-            value_type, steps = (ir.VectorType(element, LANES), vector_steps) if vector else (element, scalar_steps)
-            return steps(b, load_vector(b, _typed(b, x, i, element), value_type))
+            steps, lanes = (vector_steps, LANES) if vector else (scalar_steps, 1)
+            return steps(b, _loaded(b, kind, x, i, lanes))
 
         _write_run(b, target, n, out, place, total, code_at)
 
-    kinds = (f"{kind}*", "int", kind, kind, kind, kind, kind, "u8*", "int", "i32*")
+    kinds = (POINTERS[kind], "int", *(computed,) * 5, "u8*", "int", "i32*")
     return ir_function(f"fastq_row_codes_{kind}_{target}", kinds, HOST, emit)
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastq.kernels.epilogue import SIZES, epilogue
+from fastq.kernels.epilogue import epilogue
 from fastq.kernels.micro import Isa, Shape, dense, packed, unpack
+from fastq.kernels.outputs import SIZES, Output
 from fastq.layout.tiles import BLOCK, DEPTH, STEPS, TILE_ROWS, tile_bytes
 from fastq.machine.dialect import arrive, at, kernel_function, stack, take
 
 DENSE_TILE = tile_bytes(8)
 
 
-def gemm(isa: Isa, bits: int, output: str) -> Any:
+def gemm(isa: Isa, bits: int, output: Output) -> Any:
     """Many rows: a panel of column blocks stays in the L2 cache while the rows of a chunk pass by.
 
     A low-bit panel is unpacked once into this thread's scratch and then used like an 8-bit one.
@@ -22,7 +23,7 @@ def gemm(isa: Isa, bits: int, output: str) -> Any:
     micro = dense(isa, tuple(Shape(rows, n + 1, 1) for n in range(panel)), pitch)
     finish = epilogue(isa.target, isa.tag, output, pitch)
     widen = unpack(isa, bits) if bits < 8 else None
-    acc_room, sum_room = stack(rows * pitch * 4, "i32*"), stack(rows * pitch * SIZES[output])
+    acc_room, sum_room = stack(rows * pitch * 4, "i32*"), stack(rows * pitch * SIZES[output.computed])
     left_row, left_tile = DEPTH * isa.left_bytes, TILE_ROWS * DEPTH * isa.left_bytes
     packed_tile = tile_bytes(bits)
 
@@ -56,7 +57,7 @@ def gemm(isa: Isa, bits: int, output: str) -> Any:
     return gemm_kernel
 
 
-def gemv(isa: Isa, bits: int, output: str) -> Any:
+def gemv(isa: Isa, bits: int, output: Output) -> Any:
     """Few rows: the weights stream by once and are unpacked in registers."""
     shapes = isa.gemv_shapes
     pitch = BLOCK
@@ -65,7 +66,7 @@ def gemv(isa: Isa, bits: int, output: str) -> Any:
     widen = unpack(isa, bits) if bits < 8 else None
     finish = epilogue(isa.target, isa.tag, output, pitch)
     most = max(shape.rows for shape in shapes)
-    acc_room, sum_room = stack(most * pitch * 4, "i32*"), stack(most * pitch * SIZES[output])
+    acc_room, sum_room = stack(most * pitch * 4, "i32*"), stack(most * pitch * SIZES[output.computed])
     two, four, eight = (next((i for i, s in enumerate(shapes) if s.rows >= r), 0) for r in (2, 3, 5))
     packed_tile = tile_bytes(bits)
 

@@ -11,9 +11,8 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from fastq.kernels import jobs
+from fastq.kernels.outputs import Output
 from fastq.machine.job import Job
-
-OUTPUTS = ("int32", "float32", "float64")
 
 
 class Unit(NamedTuple):
@@ -74,9 +73,10 @@ class Entry(NamedTuple):
 
     name: str
     make: Callable[[], tuple[Any, type[Job]]]
+    kept: bool = True  # on disk: not what holds a user's function
 
 
-def matmul(unit: Unit, shape: str, bits: int, output: str) -> Entry:
+def matmul(unit: Unit, shape: str, bits: int, output: Output) -> Entry:
     """The kernel of a unit; `shape` is ``"gemm"`` or ``"gemv"``."""
 
     def make() -> tuple[Any, type[Job]]:
@@ -87,11 +87,11 @@ def matmul(unit: Unit, shape: str, bits: int, output: str) -> Entry:
         loops = import_module("fastq.kernels.amx") if shape == "gemm" and unit.k_block else skeleton
         return getattr(loops, shape)(isa, bits, output), jobs.MatmulJob
 
-    return Entry(f"{shape}_{unit.name}_{bits}bit_{output}", make)
+    return Entry(f"{shape}_{unit.name}_{bits}bit_{output.tag}", make, output.function is None)
 
 
 def left_floats(kind: str, left_bytes: int) -> Entry:
-    """Quantize rows of floats (``"f32"``, ``"f64"``) into left tiles."""
+    """Quantize rows of floats (``"f16"``, ``"bf16"``, ``"f32"``, ``"f64"``) into left tiles."""
 
     def make() -> tuple[Any, type[Job]]:
         from fastq.kernels import left

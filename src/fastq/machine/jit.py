@@ -88,7 +88,7 @@ class _Compiler:
 _compiler = _Compiler()
 
 
-def kernel(name: str, make: Callable[[], tuple[Any, type[Job]]]) -> Kernel:
+def kernel(name: str, make: Callable[[], tuple[Any, type[Job]]], kept: bool = True) -> Kernel:
     """The kernel of this name: from memory, from the cache, or compiled now.
 
     Parameters
@@ -97,6 +97,9 @@ def kernel(name: str, make: Callable[[], tuple[Any, type[Job]]]) -> Kernel:
         Unique name, a valid file name; it tells all parameters that `make` is closed over.
     make : callable
         Gives the ``@kernel_function`` and the job class that it takes. Called only when the kernel must be compiled.
+    kept : bool
+        Whether it belongs into the cache; False where it holds a user's function, which may also call what a kernel
+        of ours may not.
     """
     found = _compiler.kernels.get(name)
     if found is not None:
@@ -106,11 +109,12 @@ def kernel(name: str, make: Callable[[], tuple[Any, type[Job]]]) -> Kernel:
         if found is None:
             if _compiler.cache is None:
                 _compiler.cache = _compiler.start()
-            entry = _compiler.cache.load(name)
+            entry = _compiler.cache.load(name) if kept else None
             if entry is None:
-                entry = _compile(name, *make())
+                entry = _compile(name, *make(), kept)
                 _compiler.compiled.append(name)
-                _compiler.cache.store(name, *entry)
+                if kept:
+                    _compiler.cache.store(name, *entry)
             found = _compiler.kernels[name] = _compiler.load(name, *entry)
     return found
 
@@ -132,7 +136,8 @@ def cache_folder() -> str:
     return str(_compiler.cache.folder or "none (switched off, or not a folder that only this user can write to)")
 
 
-def _compile(name: str, function: Any, job: type[Job]) -> tuple[str, bytes]:
+def _compile(name: str, function: Any, job: type[Job], strict: bool) -> tuple[str, bytes]:
+    import llvmlite.binding as llvm
     import numba
 
     from fastq.machine.dialect import JobType
@@ -147,8 +152,11 @@ def _compile(name: str, function: Any, job: type[Job]) -> tuple[str, bytes]:
     foreign = {
         f.name for f in result.library._final_module.functions if f.is_declaration and not f.name.startswith("llvm.")
     }
-    if not foreign <= ALLOWED_CALLS:
-        raise RuntimeError(f"kernel {name} calls {sorted(foreign - ALLOWED_CALLS)}, which is not allowed")
+    foreign -= ALLOWED_CALLS
+    if not strict:
+        foreign = {symbol for symbol in foreign if llvm.address_of_symbol(symbol) is None}
+    if foreign:
+        raise RuntimeError(f"kernel {name} calls {sorted(foreign)}, which is not {'allowed' if strict else 'there'}")
     return result.fndesc.llvm_func_name, result.library._get_compiled_object()
 
 

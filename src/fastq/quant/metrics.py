@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastq.product import Operand
+from fastq.operands import Operand
 from fastq.rules import is_float
 
 Value = Any  # a float, or an array of floats by axis

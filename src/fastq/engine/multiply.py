@@ -1,0 +1,141 @@
+"""Running the product of packed operands, to floats or to codes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastq.engine import plain
+from fastq.engine.memory import Workspace
+from fastq.engine.plan import Plan
+from fastq.engine.prepack import Columns, Right, address_of, column_sums
+from fastq.engine.run import Left, Parameters, Runs, fill_cuts, keep, quantize, start
+from fastq.kernels import table
+from fastq.kernels.jobs import CHOOSE, FIND, RAISED, WRITE, MatmulJob
+from fastq.layout.tiles import DEPTH, TILE_ROWS, Segments
+
+STREAMED = 8 << 20  # bytes of output that are not worth a place in the cache
+BAND_BYTES, BAND_ROWS = (
+    4 << 20,
+    256,
+)  # of floats that are requantized while they are in the cache; at least so many rows
+
+
+def matmul(
+    work: Workspace,
+    left: Left,
+    right: Right,
+    columns: Columns,
+    cuts: Segments,
+    out: npt.NDArray[Any],
+    bias: npt.NDArray[Any] | None,
+    plan: Plan,
+) -> None:
+    """``out = activation(left @ right + bias)``, `out` (M x N) of the plan's output type and of unit stride along N."""
+    if left.plain is not None:
+        out[...] = plain.product(left.plain, right, columns, cuts, plan.output, bias)
+        return
+    _multiply(_matmul_job(work, left, right, columns, cuts, bias, plan), out, plan)
+
+
+def matmul_requantized(
+    work: Workspace,
+    left: Left,
+    right: Right,
+    columns: Columns,
+    cuts: Segments,
+    codes: npt.NDArray[Any],
+    found: Parameters,
+    limits: tuple[int, int],
+    scheme: int,
+    bias: npt.NDArray[Any] | None,
+    plan: Plan,
+) -> int:
+    """The same, requantized by row; a band of rows at a time exists as floats. Returns the kernels' status.
+
+    Parameters are chosen from the data where `found` has as many as there are rows and of those a scale of 0; otherwise
+    they are given.
+    """
+    m, n = codes.shape
+    band = min(m, max(BAND_ROWS, BAND_BYTES // (n * found.scale.itemsize) // TILE_ROWS * TILE_ROWS))
+    floats = work.array((band, n), found.scale.dtype)
+    job = None if left.plain is not None else _matmul_job(work, left, right, columns, cuts, bias, plan)
+    each = len(found.scale) > 1 or m == 1
+    todo = WRITE if found.scale[0] != 0 else FIND | CHOOSE | WRITE
+    status = 0
+    for first in range(0, m, band):
+        part = floats[: min(band, m - first)]
+        if job is None:
+            assert left.plain is not None
+            part[...] = plain.product(left.plain.rows(first, len(part)), right, columns, cuts, plan.output, bias)
+        else:
+            _multiply(_rows_of(job, first, len(part), cuts, plan), part, plan)
+        runs = Runs(len(part), 1, n, 1, n, 0, int(each), 0, 0, first if each else 0)
+        status |= quantize(part, codes[first : first + len(part)], runs, found, limits, scheme, todo)
+    return status
+
+
+def _matmul_job(
+    work: Workspace,
+    left: Left,
+    right: Right,
+    columns: Columns,
+    cuts: Segments,
+    bias: npt.NDArray[Any] | None,
+    plan: Plan,
+) -> Any:
+    """All of a job but for its output."""
+    affine = columns.offset is not None
+    n, width, dtype = right.n, right.width, columns.scale.dtype
+    job = MatmulJob(m=left.m, n=n, columns=width, row_chunk=plan.row_chunk, block_chunk=plan.block_chunk)
+    fill_cuts(job, cuts)
+    job.last_k = cuts.last_k
+    job.left, job.right = left.tiles, right.address
+    job.row_groups, job.row_scale, job.row_zero, job.row_sum = left.groups, left.scale, left.zero, left.row_sum
+    job.col_groups, job.zero_groups = len(columns.scale), len(columns.zero)
+    job.col_scale, job.col_zero, job.col_offset, job.col_term = columns.addresses
+    job.uniform = columns.uniform
+    if left.zeros:  # the sums are not read otherwise
+        sums = right.col_sum
+        if sums is None or right.cuts != cuts:
+            sums = column_sums(right.codes(), cuts, width)
+        job.col_sum = keep(work, np.ascontiguousarray(sums))
+    job.plain = columns.uniform and not left.zeros and not affine and cuts.segments == 1
+    if affine:
+        job.affine = 1
+        job.row_offset = left.offset or work.zeros(left.m * left.groups * dtype.itemsize)
+    if bias is not None:
+        padded = np.zeros(width, bias.dtype)
+        padded[:n] = bias
+        job.bias = keep(work, padded)
+    if plan.scratch:
+        job.scratch, job.scratch_bytes = work.take(plan.scratch * plan.threads), plan.scratch
+    return job
+
+
+def _rows_of(job: Any, first: int, count: int, cuts: Segments, plan: Plan) -> Any:
+    """A job for some rows of another one's product; `first` is a multiple of a tile's rows."""
+    assert plan.unit is not None
+    part = MatmulJob.from_buffer_copy(job)
+    part.m = count
+    part.left += first * cuts.tiles * DEPTH * plan.unit.left_bytes
+    size = np.dtype(plan.output.computed).itemsize
+    part.row_scale += first * job.row_groups * size
+    part.row_zero += first * job.row_groups * 4
+    part.row_sum += first * cuts.segments * 4
+    if job.row_offset:
+        part.row_offset += first * job.row_groups * size
+    return part
+
+
+def _multiply(job: Any, out: npt.NDArray[Any], plan: Plan) -> None:
+    """Run a job into an output."""
+    size = out.itemsize
+    job.out, job.out_pitch = address_of(out), out.strides[0] // size
+    job.streamed = out.nbytes >= STREAMED and job.out % 64 == 0 and out.strides[0] % 64 == 0 and size <= 4
+    assert plan.unit is not None
+    start(table.matmul(plan.unit, plan.shape, plan.bits, plan.output), job, plan.threads)
+    if job.status & RAISED:
+        raise RuntimeError(plain.FUNCTION_RAISED)

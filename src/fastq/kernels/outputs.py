@@ -1,0 +1,40 @@
+"""What becomes of a product: the type it is delivered in, and the function that is applied before."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any, NamedTuple
+
+# The type that sums are scaled in, by the type of the output.
+COMPUTED = {"int32": "int32", "float16": "float32", "float32": "float32", "float64": "float64"}
+SIZES = {"int32": 4, "float16": 2, "float32": 4, "float64": 8}
+ACTIVATIONS = ("relu", "gelu", "silu")
+
+
+class Output(NamedTuple):
+    """An output of matmul kernels."""
+
+    type: str
+    activation: str = ""  # one of ACTIVATIONS, a name that is unique to `function`, or none
+    function: Any = None  # a user's scalar function, compiled by Numba
+
+    @property
+    def computed(self) -> str:
+        """The type that it is computed in."""
+        return COMPUTED[self.type]
+
+    @property
+    def tag(self) -> str:
+        """What tells it from others in the names of kernels."""
+        return f"{self.type}_{self.activation}" if self.activation else self.type
+
+
+# Kernels that hold a user's function are never freed, so neither is the function, and its number is never used again.
+_names: dict[Any, str] = {}
+_numbers = count(1)
+
+
+def with_function(type_name: str, function: Any) -> Output:
+    """An output with a user's function, compiled by Numba, before it."""
+    name = _names.get(function) or _names.setdefault(function, f"user{next(_numbers)}")
+    return Output(type_name, name, function)
