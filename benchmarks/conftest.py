@@ -1,26 +1,21 @@
-"""What all benchmarks share: the --quick option, a rest before each, facts about the machine."""
+"""What all benchmarks share: the --quick option, contests and where their results go, facts about the machine."""
 
 from __future__ import annotations
 
-import time
+from functools import lru_cache
 from importlib.metadata import version
 
 import pytest
 
+import peers
+from fastq.engine.roofline import measurable, roofline
 from fastq.kernels.table import ISAS
 from fastq.machine import cpu, threads
-
-REST = 0.3  # seconds: BLAS threads spin for a while after a call and would slow the next contender down
+from rounds import FULL, ONCE, QUICK, hold
 
 
 def pytest_addoption(parser):
     parser.addoption("--quick", action="store_true", help="small shapes and few rounds: shows that benchmarks work")
-
-
-def pytest_configure(config):
-    if config.getoption("quick"):  # before pytest-benchmark, which reads its options last of all
-        config.option.benchmark_max_time = "0.02"
-        config.option.benchmark_min_rounds = 3
 
 
 @pytest.fixture
@@ -29,10 +24,36 @@ def quick(request):
     return request.config.getoption("quick")
 
 
-@pytest.fixture(autouse=True)
-def _rest(request, quick):
-    if request.config.getoption("benchmark_enable") or not request.config.getoption("benchmark_disable"):
-        time.sleep(REST / 6 if quick else REST)
+@pytest.fixture
+def pace(benchmark, quick):
+    """How long a contest lasts."""
+    return ONCE if benchmark.disabled else QUICK if quick else FULL
+
+
+@pytest.fixture
+def keep(benchmark):
+    """A function that keeps what ``work()`` gives, under a name that report.py knows: rows, measures or notes.
+
+    To pytest-benchmark a contest is one benchmark that runs once; the times of its contenders are extra information.
+    """
+
+    def keep(name, work, notes=()):
+        _roofs()  # once before anything is timed; again when all is over
+        benchmark.extra_info[name] = benchmark.pedantic(work, rounds=1)
+        benchmark.extra_info["notes"] = list(notes)
+
+    return keep
+
+
+@pytest.fixture
+def contest(keep, pace):
+    """A function that holds a contest of these entries; keywords change its pace."""
+
+    def contest(group, entries, notes=(), **changes):
+        changed = pace if pace is ONCE else pace._replace(**changes)
+        keep("rows", lambda: hold(group, entries, changed), notes)
+
+    return contest
 
 
 def pytest_benchmark_update_machine_info(config, machine_info):
@@ -44,7 +65,37 @@ def pytest_benchmark_update_machine_info(config, machine_info):
         "threads": threads.num_threads(),
         "BLAS": _blas(),
         **{name: version(name) for name in ("fastq", "numpy", "numba")},
+        **peers.installed(),
     }
+    before, after = _roofs(), _measured()
+    machine_info["roofs"] = {
+        "threads": before["threads"],
+        "bandwidth": _better(before["bandwidth"], after["bandwidth"]),
+        "peaks": {
+            unit.name: {
+                "isa": unit.isa,
+                "bits": list(unit.bits),
+                **_better(before["peaks"][unit.name], after["peaks"][unit.name]),
+            }
+            for unit in measurable()
+        },
+    }
+
+
+def _measured():
+    found = roofline()
+    peaks = {name: rate._asdict() for name, rate in found.peaks.items()}
+    return {"threads": found.threads, "peaks": peaks, "bandwidth": found.bandwidth._asdict()}
+
+
+@lru_cache(maxsize=1)
+def _roofs():
+    return _measured()
+
+
+def _better(a, b):
+    """Whatever disturbs a measurement of a peak makes it lower."""
+    return {key: max(a[key], b[key]) for key in a}
 
 
 def _blas():
@@ -52,7 +103,7 @@ def _blas():
         from threadpoolctl import threadpool_info
     except ImportError:
         return "unknown (threadpoolctl is not installed)"
-    # The first one is NumPy's; Numba brings in SciPy's as well.
-    found = next((library for library in threadpool_info() if library["user_api"] == "blas"), None)
+    # NumPy's lies with NumPy; others bring their own.
+    found = next((x for x in threadpool_info() if x["user_api"] == "blas" and "numpy" in x["filepath"]), None)
     facts = ("internal_api", "version", "architecture", "num_threads")
     return " ".join(str(found.get(fact, "?")) for fact in facts) + " threads" if found else "none"
