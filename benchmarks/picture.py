@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import atan, degrees
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def roofline(run: Run, groups: list[str], file: str | Path) -> None:
     kinds = list(dict.fromkeys(row.kind for row in sorted(rows, key=lambda row: row.library is not None)))
     libraries = [name for name in COLOURS if any(row.library == name for row in rows)]
 
-    figure, axes = plt.subplots(figsize=(10, 7.2), layout="constrained")
+    figure, axes = plt.subplots(figsize=(10, 8), layout="constrained")
     low, high = _ends(rows)
     _draw_roofs(axes, run, low, high)
     for row in rows:
@@ -50,7 +51,7 @@ def roofline(run: Run, groups: list[str], file: str | Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     handles = [_handle(NAMES[name], "o", COLOURS[name], filled=name is None) for name in libraries]
     handles += [_handle(kind, MARKS[number % len(MARKS)], "0.35") for number, kind in enumerate(kinds)]
-    axes.legend(handles=handles, loc="lower right", frameon=True, fontsize=9)
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     figure.savefig(file, dpi=130)
     plt.close(figure)
 
@@ -86,8 +87,10 @@ def _draw_roofs(axes: Any, run: Run, low: float, high: float) -> None:
                       fontsize=8, color="0.4", horizontalalignment="right")  # fmt: skip
     top = max(peaks.values())
     axes.plot([low, top / bandwidth], [low * bandwidth / 1e9, top / 1e9], color="0.6", linewidth=1, zorder=0)
-    axes.annotate(f"reading {bandwidth / 1e9:.0f} GB/s", (low, low * bandwidth / 1e9), xytext=(14, 26),
-                  textcoords="offset points", fontsize=8, color="0.4", rotation=45)  # fmt: skip
+    # The text lies along the roof, whose direction matplotlib takes in the units of the data.
+    slope = degrees(atan(bandwidth / 1e9))
+    axes.text(low * 1.15, low * 1.25 * bandwidth / 1e9, f"reading {bandwidth / 1e9:.0f} GB/s", fontsize=8, color="0.4",
+              rotation=slope, rotation_mode="anchor", transform_rotates_text=True)  # fmt: skip
 
 
 def _thousands(peak: float) -> str:
