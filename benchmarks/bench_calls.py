@@ -18,7 +18,7 @@ def bench_product(contest, side):
     task = problem(side, side, side)
     contenders = (MATMUL, INT8_CODES, WEIGHTS[8], WEIGHTS[3], TWO, INT8)
     integers = Entry("int32 np.matmul of int8", lambda: np.matmul(task.a8, task.b8, dtype=np.int32), {"library": NUMPY})
-    contest(f"call: product {side}x{side}", [*enter(task, contenders)[0], integers])
+    contest(f"call: product {side}x{side}", [*enter(task, contenders)[0], integers], rounds=2)
 
 
 @pytest.mark.parametrize("side", [8, 64])
@@ -36,6 +36,7 @@ def bench_quantize(contest, side):
     contest(
         f"call: quantize {side}x{side}",
         [Entry("NumPy expression", expression, BASELINE), Entry("fastq", lambda: fq.quantize(x, axis=0))],
+        rounds=2,
     )
 
 
@@ -47,4 +48,5 @@ def bench_dequantize(contest, side):
     contest(
         f"call: dequantize {side}x{side}",
         [Entry("NumPy expression", lambda: codes * scale, BASELINE), Entry("fastq", q.dequantize)],
+        rounds=2,
     )

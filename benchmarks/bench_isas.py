@@ -18,7 +18,7 @@ def bench_large(contest, quick, threads):
     """Both operands quantized before: the left one goes into tiles, the epilogue scales the result."""
     task = problem(*([256 if quick else 2048] * 3))
     entries = [entry for isa in _isas(task) for entry in enter(task, (INT8_CODES,), isa=isa, threads=threads)[0]]
-    contest(f"{task} by instruction set" + (", one thread" if threads else ""), entries)
+    contest(f"{task} by instruction set" + (", one thread" if threads else ""), entries, rounds=3)
 
 
 @pytest.mark.parametrize("m", [1, 16])
@@ -26,4 +26,4 @@ def bench_few_rows(contest, quick, m):
     task = problem(m, *([1024 if quick else 4096] * 2))
     contenders = WEIGHTS[8], WEIGHTS[3]
     entries = [entry for isa in _isas(task) for entry in enter(task, contenders, isa=isa)[0]]
-    contest(f"{task} by instruction set", entries)
+    contest(f"{task} by instruction set", entries, rounds=2)

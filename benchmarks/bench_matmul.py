@@ -35,4 +35,4 @@ def bench_one_thread(contest, shape):
     one, wrong = enter(task, (MATMUL, INT8_CODES, WEIGHTS[8], WEIGHTS[3], *rivals), threads=1)
     every, _ = enter(task, (WEIGHTS[8],))
     all_threads = [entry._replace(name=f"{entry.name}, all threads") for entry in every]
-    contest(f"{task}, one thread", one + all_threads, wrong)
+    contest(f"{task}, one thread", one + all_threads, wrong, rounds=3)

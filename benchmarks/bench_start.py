@@ -8,7 +8,7 @@ import sys
 from functools import partial
 
 from results import NUMPY
-from rounds import Entry
+from rounds import Entry, Pace
 
 OPERANDS = """
 import numpy as np
@@ -47,9 +47,5 @@ def bench_start(contest, quick, tmp_path):
                 rounds=1 if quick else COLD,
             ),
         ],
-        rounds=2 if quick else 8,
-        least=1,
-        seconds=0.0,
-        dropped=0,
-        rest=0.0,
+        own=Pace(rounds=2 if quick else 8, rest=0.0, seconds=0.0, least=1, dropped=0),
     )

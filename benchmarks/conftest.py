@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from importlib.metadata import version
 
 import pytest
@@ -31,14 +30,15 @@ def pace(benchmark, quick):
 
 
 @pytest.fixture
-def keep(benchmark):
+def keep(benchmark, quick):
     """A function that keeps what ``work()`` gives, under a name that report.py knows: rows, measures or notes.
 
     To pytest-benchmark a contest is one benchmark that runs once; the times of its contenders are extra information.
     """
 
     def keep(name, work, notes=()):
-        _roofs()  # once before anything is timed; again when all is over
+        if not (benchmark.disabled or quick):
+            _look_at_the_roofs()
         benchmark.extra_info[name] = benchmark.pedantic(work, rounds=1)
         benchmark.extra_info["notes"] = list(notes)
 
@@ -47,11 +47,13 @@ def keep(benchmark):
 
 @pytest.fixture
 def contest(keep, pace):
-    """A function that holds a contest of these entries; keywords change its pace."""
+    """A function that holds a contest of these entries, at the pace of all, in fewer rounds, or at its own pace."""
 
-    def contest(group, entries, notes=(), **changes):
-        changed = pace if pace is ONCE else pace._replace(**changes)
-        keep("rows", lambda: hold(group, entries, changed), notes)
+    def contest(group, entries, notes=(), rounds=FULL.rounds, own=None):
+        chosen = pace if own is None or pace is ONCE else own
+        if own is None:
+            chosen = chosen._replace(rounds=min(rounds, chosen.rounds))
+        keep("rows", lambda: hold(group, entries, chosen), notes)
 
     return contest
 
@@ -67,35 +69,25 @@ def pytest_benchmark_update_machine_info(config, machine_info):
         **{name: version(name) for name in ("fastq", "numpy", "numba")},
         **peers.installed(),
     }
-    before, after = _roofs(), _measured()
-    machine_info["roofs"] = {
-        "threads": before["threads"],
-        "bandwidth": _better(before["bandwidth"], after["bandwidth"]),
-        "peaks": {
-            unit.name: {
-                "isa": unit.isa,
-                "bits": list(unit.bits),
-                **_better(before["peaks"][unit.name], after["peaks"][unit.name]),
-            }
-            for unit in measurable()
-        },
-    }
+    machine_info["roofs"] = _look_at_the_roofs()
 
 
-def _measured():
+_roofs: dict = {}
+
+
+def _look_at_the_roofs():
+    """What the machine can do, by all measurements so far: whatever disturbs one makes it lower."""
     found = roofline()
-    peaks = {name: rate._asdict() for name, rate in found.peaks.items()}
-    return {"threads": found.threads, "peaks": peaks, "bandwidth": found.bandwidth._asdict()}
+    _roofs["threads"] = found.threads
+    _raise_to(_roofs.setdefault("bandwidth", {}), found.bandwidth)
+    for unit in measurable():
+        known = _roofs.setdefault("peaks", {}).setdefault(unit.name, {"isa": unit.isa, "bits": list(unit.bits)})
+        _raise_to(known, found.peaks[unit.name])
+    return _roofs
 
 
-@lru_cache(maxsize=1)
-def _roofs():
-    return _measured()
-
-
-def _better(a, b):
-    """Whatever disturbs a measurement of a peak makes it lower."""
-    return {key: max(a[key], b[key]) for key in a}
+def _raise_to(known, rate):
+    known.update({key: max(known.get(key, 0.0), value) for key, value in rate._asdict().items()})
 
 
 def _blas():

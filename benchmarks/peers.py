@@ -201,13 +201,13 @@ def _mkl() -> ctypes.CDLL:
 
 @contextmanager
 def _mkl_threads(threads: int | None) -> Iterator[None]:
+    # For this thread alone, which overrides the setting for all: threadpoolctl, used for NumPy, makes it as well.
     library = _mkl()
-    before = library.MKL_Get_Max_Threads()
-    library.MKL_Set_Num_Threads(threads or before)
+    before = library.MKL_Set_Num_Threads_Local(threads or library.MKL_Get_Max_Threads())
     try:
         yield
     finally:
-        library.MKL_Set_Num_Threads(before)
+        library.MKL_Set_Num_Threads_Local(before)
 
 
 def _mkl_product(p: Problem, function: Any, form: int, b: Any) -> Any:

@@ -27,7 +27,7 @@ def roofline(run: Run, groups: list[str], file: str | Path) -> None:
         raise ValueError("there is nothing to plot: no products large enough, or the machine's roofs were not measured")
     # fastq last, so that it lies on top
     rows.sort(key=lambda row: row.library is None)
-    kinds = list(dict.fromkeys(row.kind for row in sorted(rows, key=lambda row: row.library is not None)))
+    kinds = list(dict.fromkeys(row.kind for row in reversed(rows)))  # those of fastq first
     libraries = [name for name in COLOURS if any(row.library == name for row in rows)]
 
     figure, axes = plt.subplots(figsize=(10, 8), layout="constrained")
@@ -35,9 +35,13 @@ def roofline(run: Run, groups: list[str], file: str | Path) -> None:
     _draw_roofs(axes, run, low, high)
     for row in rows:
         colour = COLOURS.get(row.library, "C5")
-        axes.plot(_intensity(row), row.operations / row.best / 1e9, MARKS[kinds.index(row.kind) % len(MARKS)],
+        axes.plot(_intensity(row), row.rate, MARKS[kinds.index(row.kind) % len(MARKS)],
                   color=colour, markerfacecolor=colour if row.library is None else "none",
-                  markersize=8 if row.library is None else 6)  # fmt: skip
+                  markersize=7 if row.library is None else 5.5, markeredgewidth=1.2)  # fmt: skip
+        if row.library is None and row.kind == kinds[0]:
+            axes.annotate(
+                row.group, (_intensity(row), row.rate), xytext=(7, -3), textcoords="offset points", fontsize=7
+            )
     axes.set(
         xscale="log",
         yscale="log",
