@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from contest import INT8, INT8_CODES, LOW_BITS, MATMUL, TWO, WEIGHTS, enter, problem
+from contest import INT8, INT8_CODES, MATMUL, TWO, WEIGHTS, enter, problem
 from peers import peers
+from results import LOW_BITS
 
 WIDE = [(m, 4096, 4096) for m in (1, 16, 128, 1024)]
 CUBES = [(n, n, n) for n in (64, 512, 1024, 2048, 4096)]

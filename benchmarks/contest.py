@@ -14,16 +14,8 @@ from tests.cases import integers
 import fastq as fq
 from fastq.kernels.table import ISAS
 from fastq.machine import cpu
-from results import NUMPY
+from results import CODES, FLOAT32, FLOATS, INTEGERS, LOW_BITS, NUMPY, TWO_FLOATS
 from rounds import Entry
-
-# Kinds: what a contender is given, and when. Those of one kind compare like for like.
-FLOAT32 = "float32"
-CODES = "8-bit integers, right packed before"
-INTEGERS = "8-bit integers, nothing packed"
-FLOATS = "float rows, 8-bit weights"
-LOW_BITS = "float rows, low-bit weights"
-TWO_FLOATS = "two floats"
 
 BYTES = {FLOAT32: 4.0, CODES: 1.0, INTEGERS: 1.0, FLOATS: 4.0, LOW_BITS: 4.0, TWO_FLOATS: 4.0}  # of a left element
 

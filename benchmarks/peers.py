@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from contest import CODES, FLOATS, INTEGERS, LOW_BITS, Contender, Problem, Ready, close, equal, timed
+from contest import Contender, Problem, Ready, close, equal, timed
+from results import CODES, FLOATS, INTEGERS, LOW_BITS
 
 LIBRARIES = {"onnxruntime": ("onnxruntime", "onnx"), "torch": ("torch",), "numkong": ("numkong",), "mkl": ("mkl",)}
 WHOLE_ARRAY = 30  # dB that must remain where a peer quantizes all of x with one scale

@@ -6,12 +6,12 @@ from math import atan, degrees
 from pathlib import Path
 from typing import Any
 
-from results import NUMPY, Row, Run
+from results import CODES, FLOAT32, FLOATS, LOW_BITS, NUMPY, Row, Run
 
 COLOURS = {None: "C3", NUMPY: "0.35", "onnxruntime": "C0", "torch": "C1", "numkong": "C2", "mkl": "C4"}
 NAMES = {None: "fastq", NUMPY: "NumPy, float32", "onnxruntime": "ONNX Runtime", "torch": "torch (oneDNN)",
          "numkong": "NumKong", "mkl": "MKL"}  # fmt: skip
-MARKS = "osDv^P"
+MARKS = {CODES: "o", FLOATS: "s", LOW_BITS: "D", FLOAT32: "P"}  # kinds that pack or quantize all in a call are left out
 SMALL = 2 * 256**3  # operations: below it a product is all overhead
 
 
@@ -22,31 +22,29 @@ def roofline(run: Run, groups: list[str], file: str | Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    rows = [row for group in groups for row in run.groups[group] if row.nbytes and row.operations >= SMALL]
+    rows = [row for group in groups for row in run.groups[group] if row.kind in MARKS and row.operations >= SMALL]
     if not rows or not run.roofs:
         raise ValueError("there is nothing to plot: no products large enough, or the machine's roofs were not measured")
-    # fastq last, so that it lies on top
-    rows.sort(key=lambda row: row.library is None)
-    kinds = list(dict.fromkeys(row.kind for row in reversed(rows)))  # those of fastq first
+    rows.sort(key=lambda row: row.library is None)  # fastq last, so that it lies on top
     libraries = [name for name in COLOURS if any(row.library == name for row in rows)]
 
     figure, axes = plt.subplots(figsize=(10, 8), layout="constrained")
     low, high = _ends(rows)
-    _draw_roofs(axes, run, low, high)
+    floor = min(row.rate for row in rows) / 2.5
+    _draw_roofs(axes, run, low, high, floor)
     for row in rows:
-        colour = COLOURS.get(row.library, "C5")
-        axes.plot(_intensity(row), row.rate, MARKS[kinds.index(row.kind) % len(MARKS)],
-                  color=colour, markerfacecolor=colour if row.library is None else "none",
-                  markersize=7 if row.library is None else 5.5, markeredgewidth=1.2)  # fmt: skip
-        if row.library is None and row.kind == kinds[0]:
-            axes.annotate(
-                row.group, (_intensity(row), row.rate), xytext=(7, -3), textcoords="offset points", fontsize=7
-            )
+        ours, colour = row.library is None, COLOURS.get(row.library, "C5")
+        axes.plot(_intensity(row), row.rate, MARKS[row.kind], color=colour, markerfacecolor=colour if ours else "none",
+                  markersize=7 if ours else 6, markeredgewidth=1.2)  # fmt: skip
+        if ours and row.kind == CODES:
+            axes.axvline(_intensity(row), color="0.85", linewidth=0.8, linestyle=":", zorder=0)
+            axes.text(_intensity(row), floor * 1.1, f" {row.group}", rotation=90, fontsize=8, color="0.4",
+                      horizontalalignment="right", verticalalignment="bottom")  # fmt: skip
     axes.set(
         xscale="log",
         yscale="log",
         xlim=(low, high),
-        ylim=(min(row.rate for row in rows) / 1.6, None),
+        ylim=(floor, None),
         xlabel="operations per byte of the operands",
         ylabel="10⁹ operations per second",
         title=f"Quantized products on {run.machine.get('CPU', 'this machine')}, {run.roofs['threads']} threads",
@@ -54,7 +52,7 @@ def roofline(run: Run, groups: list[str], file: str | Path) -> None:
     axes.grid(alpha=0.25, which="major")
     axes.spines[["top", "right"]].set_visible(False)
     handles = [_handle(NAMES[name], "o", COLOURS[name], filled=name is None) for name in libraries]
-    handles += [_handle(kind, MARKS[number % len(MARKS)], "0.35") for number, kind in enumerate(kinds)]
+    handles += [_handle(kind, mark, "0.35") for kind, mark in MARKS.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     figure.savefig(file, dpi=130)
     plt.close(figure)
@@ -77,7 +75,7 @@ def _ends(rows: list[Row]) -> tuple[float, float]:
     return min(found) / 1.7, max(found) * 1.7
 
 
-def _draw_roofs(axes: Any, run: Run, low: float, high: float) -> None:
+def _draw_roofs(axes: Any, run: Run, low: float, high: float, floor: float) -> None:
     """The sloping roof, reading, and a flat one per instruction set."""
     bandwidth = run.roofs["bandwidth"]["all"]
     peaks: dict[str, float] = {}
@@ -93,7 +91,8 @@ def _draw_roofs(axes: Any, run: Run, low: float, high: float) -> None:
     axes.plot([low, top / bandwidth], [low * bandwidth / 1e9, top / 1e9], color="0.6", linewidth=1, zorder=0)
     # The text lies along the roof, whose direction matplotlib takes in the units of the data.
     slope = degrees(atan(bandwidth / 1e9))
-    axes.text(low * 1.15, low * 1.25 * bandwidth / 1e9, f"reading {bandwidth / 1e9:.0f} GB/s", fontsize=8, color="0.4",
+    start = max(low, floor * 1e9 / bandwidth) * 1.15
+    axes.text(start, start * 1.1 * bandwidth / 1e9, f"reading {bandwidth / 1e9:.0f} GB/s", fontsize=8, color="0.4",
               rotation=slope, rotation_mode="anchor", transform_rotates_text=True)  # fmt: skip
 
 

@@ -9,6 +9,14 @@ from typing import Any, NamedTuple
 
 NUMPY = "numpy"  # the library of the baseline; it is no peer
 
+# Kinds: what a contender is given, and when. Those of one kind compare like for like.
+FLOAT32 = "float32"
+CODES = "8-bit integers, right packed before"
+INTEGERS = "8-bit integers, nothing packed"
+FLOATS = "float rows, 8-bit weights"
+LOW_BITS = "float rows, low-bit weights"
+TWO_FLOATS = "two floats"
+
 
 class Roof(NamedTuple):
     """The least time that a call can take, and what sets it."""
