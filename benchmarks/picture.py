@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from math import atan, degrees
+from math import atan, degrees, sqrt
 from pathlib import Path
 from typing import Any
 
-from results import CODES, FLOAT32, FLOATS, LOW_BITS, NUMPY, Row, Run
+from results import CODES, FLOAT32, FLOATS, LOW_BITS, NUMPY, TITLES, Row, Run
 
 COLOURS = {None: "C3", NUMPY: "0.35", "onnxruntime": "C0", "torch": "C1", "numkong": "C2", "mkl": "C4"}
-NAMES = {None: "fastq", NUMPY: "NumPy, float32", "onnxruntime": "ONNX Runtime", "torch": "torch (oneDNN)",
-         "numkong": "NumKong", "mkl": "MKL"}  # fmt: skip
 MARKS = {CODES: "o", FLOATS: "s", LOW_BITS: "D", FLOAT32: "P"}  # kinds that pack or quantize all in a call are left out
 SMALL = 2 * 256**3  # operations: below it a product is all overhead
 
@@ -51,7 +49,7 @@ def roofline(run: Run, groups: list[str], file: str | Path) -> None:
     )
     axes.grid(alpha=0.25, which="major")
     axes.spines[["top", "right"]].set_visible(False)
-    handles = [_handle(NAMES[name], "o", COLOURS[name], filled=name is None) for name in libraries]
+    handles = [_handle(TITLES[name], "o", COLOURS[name], filled=name is None) for name in libraries]
     handles += [_handle(kind, mark, "0.35") for kind, mark in MARKS.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     figure.savefig(file, dpi=130)
@@ -91,7 +89,7 @@ def _draw_roofs(axes: Any, run: Run, low: float, high: float, floor: float) -> N
     axes.plot([low, top / bandwidth], [low * bandwidth / 1e9, top / 1e9], color="0.6", linewidth=1, zorder=0)
     # The text lies along the roof, whose direction matplotlib takes in the units of the data.
     slope = degrees(atan(bandwidth / 1e9))
-    start = max(low, floor * 1e9 / bandwidth) * 1.15
+    start = sqrt(max(low, floor * 1e9 / bandwidth) * top / bandwidth)  # half-way up
     axes.text(start, start * 1.1 * bandwidth / 1e9, f"reading {bandwidth / 1e9:.0f} GB/s", fontsize=8, color="0.4",
               rotation=slope, rotation_mode="anchor", transform_rotates_text=True)  # fmt: skip
 

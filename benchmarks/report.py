@@ -15,7 +15,7 @@ from pathlib import Path
 
 from figures import CODES, FLOAT32, INT3, INT8, TWO, figures
 from picture import roofline
-from results import Row, Run, load
+from results import TITLES, Row, Run, load
 
 START, END = "<!-- benchmark table -->", "<!-- end -->"
 SHAPE = re.compile(r"\d+x\d+x\d+$")  # the groups of products that the README shows
@@ -77,7 +77,7 @@ def summary(run: Run) -> str:
             if has_peers:
                 try:
                     peer = run.fastest_peer(group, name)
-                    cells.append(f"{_against(baseline, peer)} {peer.name}")
+                    cells.append(f"{_against(baseline, peer)} {TITLES[peer.library]}")
                 except KeyError:
                     cells.append("")
         lines.append(f"| {' | '.join(cells)} |")
@@ -113,7 +113,8 @@ def replace(text: str, content: str) -> str:
 def compare(old: Run, new: Run) -> tuple[list[str], bool]:
     """What became slower or faster by more than the noise of both runs together, and whether anything became slower.
 
-    Best times are compared. The noise of a run is the distance from the best to the median.
+    Best times are compared. The noise of a run is the distance from the best to the median or, if that is larger, to
+    the best of the worst round.
     """
     before, after = old.rows(), new.rows()
     changes = []

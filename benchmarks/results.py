@@ -9,6 +9,15 @@ from typing import Any, NamedTuple
 
 NUMPY = "numpy"  # the library of the baseline; it is no peer
 
+TITLES = {
+    None: "fastq",
+    NUMPY: "NumPy, float32",
+    "onnxruntime": "ONNX Runtime",
+    "torch": "torch (oneDNN)",
+    "numkong": "NumKong",
+    "mkl": "MKL",
+}
+
 # Kinds: what a contender is given, and when. Those of one kind compare like for like.
 FLOAT32 = "float32"
 CODES = "8-bit integers, right packed before"
@@ -33,6 +42,7 @@ class Row:
     name: str
     best: float
     median: float
+    drift: float = 0  # from the best round's best to the worst round's
     kind: str = ""  # contenders of one kind compute the same from the same
     library: str | None = None  # None: fastq
     baseline: bool = False
@@ -50,8 +60,8 @@ class Row:
 
     @property
     def noise(self) -> float:
-        """What the time varies by: from the best to the median."""
-        return self.median - self.best
+        """What the time varies by: from call to call, or from round to round."""
+        return max(self.median - self.best, self.drift)
 
     @property
     def is_peer(self) -> bool:

@@ -42,17 +42,20 @@ class Entry(NamedTuple):
 
 def hold(group: str, entries: Sequence[Entry], pace: Pace) -> list[dict[str, Any]]:
     """Hold a contest; returns what results.Row takes, for each entry."""
-    times: list[list[float]] = [[] for _ in entries]
+    blocks: list[list[list[float]]] = [[] for _ in entries]
     for number in range(pace.rounds):
-        for entry, found in zip(entries, times):
+        for entry, own in zip(entries, blocks):
             if entry.rounds is None or number < entry.rounds:
                 time.sleep(pace.rest)
                 with entry.within():
-                    found += _block(entry, pace)
-    return [
-        {"group": group, "name": entry.name, "best": min(found), "median": median(found), **entry.facts}
-        for entry, found in zip(entries, times)
-    ]
+                    own.append(_block(entry, pace))
+    return [{"group": group, "name": entry.name, **_times(own), **entry.facts} for entry, own in zip(entries, blocks)]
+
+
+def _times(blocks: list[list[float]]) -> dict[str, float]:
+    bests = [min(block) for block in blocks]
+    every = [one for block in blocks for one in block]
+    return {"best": min(bests), "median": median(every), "drift": max(bests) - min(bests)}
 
 
 def _block(entry: Entry, pace: Pace) -> list[float]:

@@ -61,6 +61,12 @@ def test_compare_names_what_is_beyond_the_noise_of_both(report, write):
     assert report.compare(slower, old) == (["faster: " + line.format("1.25 -> 1.00", "-20%")], False)
 
 
+def test_a_run_that_drifts_has_more_noise(report, write):
+    old = report.load(write("old.json", [{**ROWS[0], "drift": 0.0003}]))
+    slower = report.load(write("slower.json", [{**ROWS[0], "best": 0.00125, "median": 0.00130}]))
+    assert report.compare(old, slower) == (["no change beyond the noise"], False)
+
+
 def test_compare_names_what_came_and_went_and_another_machine(report, write):
     old, new = write("old.json", ROWS[:2]), write("new.json", ROWS[1:3], threads=4, numpy="3")
     assert report.compare(report.load(old), report.load(new)) == (
@@ -97,7 +103,7 @@ def test_summary_has_fastq_and_the_fastest_peer_of_its_kind(report, write):
     assert lines[2:] == [
         f"| ms (times faster than float32) | {heads} | two floats |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
-        "| 10x10x10 | 10.0 | 1.00 (10.0) | 2.00 (5.00) quick |  |  |  |  |  |",
+        "| 10x10x10 | 10.0 | 1.00 (10.0) | 2.00 (5.00) MKL |  |  |  |  |  |",
     ]
 
 

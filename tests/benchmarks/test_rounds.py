@@ -24,13 +24,13 @@ def test_contenders_take_turns_in_blocks(rounds, pace):
 def test_first_calls_do_not_count(rounds, pace, monkeypatch):
     monkeypatch.setattr(rounds.time, "perf_counter", lambda: clock[0])
     clock = [0.0]
-    lengths = iter([100, 50, 3, 1, 2] * 2)
+    lengths = iter([100, 50, 3, 1, 2] + [100, 50, 3, 4, 2])
 
     def run():
         clock[0] += next(lengths)
 
     (row,) = rounds.hold("g", [rounds.Entry("a", run)], pace)
-    assert (row["best"], row["median"]) == (1, 2)
+    assert (row["best"], row["median"], row["drift"]) == (1, 2.5, 1)
 
 
 @pytest.mark.parametrize(("changes", "calls"), [({"seconds": 5.0}, 5), ({"seconds": 1e9, "most": 7}, 7), ({}, 3)])
