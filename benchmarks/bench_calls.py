@@ -6,47 +6,47 @@ import numpy as np
 import pytest
 
 import fastq as fq
-from contest import FLOAT32, FLOATS, INTEGERS, NUMPY_INTEGERS, WEIGHTS, enter, problem
+from contest import INT8, INT8_CODES, MATMUL, TWO, WEIGHTS, enter, problem
+from results import NUMPY
+from rounds import Entry
 
-CONTENDERS = (FLOAT32, NUMPY_INTEGERS, WEIGHTS[8], WEIGHTS[3], FLOATS, INTEGERS)
-SIDES = (8, 64)
+BASELINE = {"baseline": True, "library": NUMPY}
 
 
-@pytest.mark.parametrize("contender", CONTENDERS, ids=lambda c: c.name.replace(" ", "_"))
-@pytest.mark.parametrize("side", SIDES)
-def bench_product(benchmark, side, contender):
+@pytest.mark.parametrize("side", [8, 64])
+def bench_product(contest, side):
     task = problem(side, side, side)
-    run = contender.prepare(task)
-    contender.check(task, run())
-    enter(benchmark, f"call: product {side}x{side}", contender.name, baseline=contender is FLOAT32)
-    benchmark(run)
+    contenders = (MATMUL, INT8_CODES, WEIGHTS[8], WEIGHTS[3], TWO, INT8)
+    integers = Entry("int32 np.matmul of int8", lambda: np.matmul(task.a8, task.b8, dtype=np.int32), {"library": NUMPY})
+    contest(f"call: product {side}x{side}", [*enter(task, contenders)[0], integers], rounds=2)
 
 
-@pytest.mark.parametrize("side", SIDES)
-@pytest.mark.parametrize("contender", ["NumPy expression", "fastq"])
-def bench_quantize(benchmark, side, contender):
+@pytest.mark.parametrize("side", [8, 64])
+def bench_quantize(contest, side):
     x = problem(side, side, side).x
+    q = fq.quantize(x, axis=0)
+    codes, scale = q.codes, q.scale
 
     def expression():
         scale = np.abs(x).max(axis=0, keepdims=True) / np.float32(127)
         return np.clip(np.rint(x / scale), -127, 127).astype(np.int8)
 
-    enter(benchmark, f"call: quantize {side}x{side}", contender, baseline=contender != "fastq")
-    if contender == "fastq":
-        assert (fq.quantize(x, axis=0).codes == expression()).all()
-        benchmark(fq.quantize, x, axis=0)
-    else:
-        benchmark(expression)
+    assert (codes == expression()).all()
+    assert (q.dequantize() == codes * scale).all()
+    contest(
+        f"call: quantize {side}x{side}",
+        [Entry("NumPy expression", expression, BASELINE), Entry("fastq", lambda: fq.quantize(x, axis=0))],
+        rounds=2,
+    )
 
 
-@pytest.mark.parametrize("side", SIDES)
-@pytest.mark.parametrize("contender", ["NumPy expression", "fastq"])
-def bench_dequantize(benchmark, side, contender):
+@pytest.mark.parametrize("side", [8, 64])
+def bench_dequantize(contest, side):
     q = fq.quantize(problem(side, side, side).x, axis=0)
     codes, scale = q.codes, q.scale
-    enter(benchmark, f"call: dequantize {side}x{side}", contender, baseline=contender != "fastq")
-    if contender == "fastq":
-        assert (q.dequantize() == codes * scale).all()
-        benchmark(q.dequantize)
-    else:
-        benchmark(lambda: codes * scale)
+    assert (q.dequantize() == codes * scale).all()
+    contest(
+        f"call: dequantize {side}x{side}",
+        [Entry("NumPy expression", lambda: codes * scale, BASELINE), Entry("fastq", q.dequantize)],
+        rounds=2,
+    )

@@ -5,52 +5,47 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 
-import pytest
-
-from contest import enter
+from results import NUMPY
+from rounds import Entry, Pace
 
 OPERANDS = """
 import numpy as np
 rng = np.random.default_rng(0)
 x, w = rng.standard_normal((2, 64, 64), dtype=np.float32)
 """
-NUMPY = OPERANDS + "y = x @ w"
-FASTQ = (
-    OPERANDS
-    + """
+PRODUCT = """
 import fastq as fq
 y = x @ fq.quantize(w, axis=0)
 assert fq.error(x @ w, y).sqnr_db > 32
 """
-)
+COLD = 3  # compilations: they take seconds
 
 
-def _python(code, **environment):
-    subprocess.run([sys.executable, "-c", code], env={**os.environ, **environment}, check=True, timeout=300)
+def _python(code, folder=None):
+    own = {} if folder is None else {"FASTQ_CACHE_DIR": folder}
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, **own}, check=True, timeout=300)
 
 
-def _rounds(quick):
-    return 2 if quick else 10
-
-
-@pytest.mark.parametrize("code", ["import numpy", "pass", "import fastq"])
-def bench_import(benchmark, code, quick):
-    enter(benchmark, "start: import", f"python -c '{code}'", baseline=code == "import numpy")
-    benchmark.pedantic(_python, (code,), rounds=_rounds(quick), warmup_rounds=1)
-
-
-@pytest.mark.parametrize("contender", ["NumPy", "fastq, warm", "fastq, cold"])
-def bench_first_product(benchmark, contender, quick, tmp_path):
-    enter(benchmark, "start: first product", contender, baseline=contender == "NumPy")
-    folders = iter(range(1000))
-
-    def fresh():
-        return (FASTQ,), {"FASTQ_CACHE_DIR": str(tmp_path / str(next(folders)))}
-
-    if contender == "NumPy":
-        benchmark.pedantic(_python, (NUMPY,), rounds=_rounds(quick), warmup_rounds=1)
-    elif contender == "fastq, warm":
-        benchmark.pedantic(_python, *fresh(), rounds=_rounds(quick), warmup_rounds=1)
-    else:
-        benchmark.pedantic(_python, setup=fresh, rounds=1 if quick else 5)
+def bench_start(contest, quick, tmp_path):
+    folders = (str(tmp_path / str(number)) for number in range(1000))
+    warm = str(tmp_path / "warm")
+    _python(OPERANDS + PRODUCT, warm)
+    contest(
+        "start",
+        [
+            Entry(
+                "NumPy: import and product", lambda: _python(OPERANDS + "x @ w"), {"baseline": True, "library": NUMPY}
+            ),
+            Entry("fastq: import", lambda: _python("import fastq")),
+            Entry("fastq: import and product, warm", partial(_python, OPERANDS + PRODUCT, warm)),
+            Entry(
+                "fastq: import and product, cold",
+                partial(_python, OPERANDS + PRODUCT),
+                fresh=lambda: next(folders),
+                rounds=1 if quick else COLD,
+            ),
+        ],
+        own=Pace(rounds=2 if quick else 8, rest=0.0, seconds=0.0, least=1, dropped=0),
+    )

@@ -1,26 +1,20 @@
-"""What all benchmarks share: the --quick option, a rest before each, facts about the machine."""
+"""What all benchmarks share: the --quick option, contests and where their results go, facts about the machine."""
 
 from __future__ import annotations
 
-import time
 from importlib.metadata import version
 
 import pytest
 
+import peers
+from fastq.engine.roofline import measurable, roofline
 from fastq.kernels.table import ISAS
 from fastq.machine import cpu, threads
-
-REST = 0.3  # seconds: BLAS threads spin for a while after a call and would slow the next contender down
+from rounds import FULL, ONCE, QUICK, hold
 
 
 def pytest_addoption(parser):
     parser.addoption("--quick", action="store_true", help="small shapes and few rounds: shows that benchmarks work")
-
-
-def pytest_configure(config):
-    if config.getoption("quick"):  # before pytest-benchmark, which reads its options last of all
-        config.option.benchmark_max_time = "0.02"
-        config.option.benchmark_min_rounds = 3
 
 
 @pytest.fixture
@@ -29,10 +23,39 @@ def quick(request):
     return request.config.getoption("quick")
 
 
-@pytest.fixture(autouse=True)
-def _rest(request, quick):
-    if request.config.getoption("benchmark_enable") or not request.config.getoption("benchmark_disable"):
-        time.sleep(REST / 6 if quick else REST)
+@pytest.fixture
+def pace(benchmark, quick):
+    """How long a contest lasts."""
+    return ONCE if benchmark.disabled else QUICK if quick else FULL
+
+
+@pytest.fixture
+def keep(benchmark, quick):
+    """A function that keeps what ``work()`` gives, under a name that report.py knows: rows, measures or notes.
+
+    To pytest-benchmark a contest is one benchmark that runs once; the times of its contenders are extra information.
+    """
+
+    def keep(name, work, notes=()):
+        if not (benchmark.disabled or quick):
+            _look_at_the_roofs()
+        benchmark.extra_info[name] = benchmark.pedantic(work, rounds=1)
+        benchmark.extra_info["notes"] = list(notes)
+
+    return keep
+
+
+@pytest.fixture
+def contest(keep, pace):
+    """A function that holds a contest of these entries, at the pace of all, in fewer rounds, or at its own pace."""
+
+    def contest(group, entries, notes=(), rounds=FULL.rounds, own=None):
+        chosen = pace if own is None or pace is ONCE else own
+        if own is None:
+            chosen = chosen._replace(rounds=min(rounds, chosen.rounds))
+        keep("rows", lambda: hold(group, entries, chosen), notes)
+
+    return contest
 
 
 def pytest_benchmark_update_machine_info(config, machine_info):
@@ -44,7 +67,27 @@ def pytest_benchmark_update_machine_info(config, machine_info):
         "threads": threads.num_threads(),
         "BLAS": _blas(),
         **{name: version(name) for name in ("fastq", "numpy", "numba")},
+        **peers.installed(),
     }
+    machine_info["roofs"] = _look_at_the_roofs()
+
+
+_roofs: dict = {}
+
+
+def _look_at_the_roofs():
+    """What the machine can do, by all measurements so far: whatever disturbs one makes it lower."""
+    found = roofline()
+    _roofs["threads"] = found.threads
+    _raise_to(_roofs.setdefault("bandwidth", {}), found.bandwidth)
+    for unit in measurable():
+        known = _roofs.setdefault("peaks", {}).setdefault(unit.name, {"isa": unit.isa, "bits": list(unit.bits)})
+        _raise_to(known, found.peaks[unit.name])
+    return _roofs
+
+
+def _raise_to(known, rate):
+    known.update({key: max(known.get(key, 0.0), value) for key, value in rate._asdict().items()})
 
 
 def _blas():
@@ -52,7 +95,7 @@ def _blas():
         from threadpoolctl import threadpool_info
     except ImportError:
         return "unknown (threadpoolctl is not installed)"
-    # The first one is NumPy's; Numba brings in SciPy's as well.
-    found = next((library for library in threadpool_info() if library["user_api"] == "blas"), None)
+    # NumPy's lies with NumPy; others bring their own.
+    found = next((x for x in threadpool_info() if x["user_api"] == "blas" and "numpy" in x["filepath"]), None)
     facts = ("internal_api", "version", "architecture", "num_threads")
     return " ".join(str(found.get(fact, "?")) for fact in facts) + " threads" if found else "none"

@@ -1,73 +1,43 @@
-"""The report of the benchmarks: tables, comparisons and plots of a small made run."""
+"""The report of the benchmarks: tables, comparisons and the picture of a small made run."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import pytest
 
-PATH = Path(__file__).parents[2] / "benchmarks" / "report.py"
-
-
-@pytest.fixture(scope="module")
-def report():
-    spec = importlib.util.spec_from_file_location("benchmark_report", PATH)
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
-
-
-def entry(group, contender, best, median, **info):
-    return {
-        "group": group,
-        "stats": {"min": best, "median": median, "mean": 99.0},
-        "extra_info": {"contender": contender, "isa": None, "operations": 0, "baseline": False, **info},
-    }
-
-
-FAST = {"operations": 2 * 10**9, "isa": "avx512vnni"}
-SAMPLE = [
-    entry("10x10x10", "int8 weights", 0.001, 0.0011, **FAST),
-    entry("10x10x10", "int8 weights", 0.004, 0.005, **FAST | {"isa": "avx2"}),
-    entry("10x10x10", "float32 np.matmul", 0.010, 0.012, operations=2 * 10**9, baseline=True),
-    entry("peak", "product", 0.002, 0.002, peak=4e12, **FAST),
-    entry("start", "import", 0.25, 0.5),
-    {"group": None, "stats": {"min": 1, "median": 1}, "extra_info": {}},
-]
+from tests.benchmarks.made import ROWS, data
 
 
 @pytest.fixture
 def write(tmp_path):
-    def write(name, benchmarks=SAMPLE, **machine):
-        facts = {"CPU": "A CPU", "instruction set": "avx512vnni", "threads": 2, **machine}
+    def write(name, *args, **facts):
         path = tmp_path / name
-        path.write_text(json.dumps({"machine_info": {"fastq": facts}, "benchmarks": benchmarks}))
+        path.write_text(json.dumps(data(*args, **facts)))
         return str(path)
 
     return write
 
 
 def changed(number, best, median):
-    benchmarks = json.loads(json.dumps(SAMPLE))
-    benchmarks[number]["stats"].update(min=best, median=median)
-    return benchmarks
+    return [{**row, "best": best, "median": median} if i == number else row for i, row in enumerate(ROWS)]
 
 
 def test_table(report, write):
-    assert report.table(report.load(write("run.json"))).splitlines() == [
-        "A CPU; instruction set avx512vnni; threads 2",
+    note = "x takes no part: 3 sums are wrong"
+    assert report.table(report.load(write("run.json", notes=[note], torch="not installed"))).splitlines() == [
+        "A CPU; instruction set avx512vnni; threads 2; torch not installed",
+        f"* {note}",
         "",
-        "| | | best, ms | median, ms | times faster than the first | 10^9 op/s |",
-        "|---|---|--:|--:|--:|--:|",
-        "| **10x10x10** | float32 np.matmul | 10.0 | 12.0 | 1 | 200 |",
-        "|  | int8 weights, avx512vnni | 1.00 | 1.10 | 10.0 | 2000 |",
-        "|  | int8 weights, avx2 | 4.00 | 5.00 | 2.50 | 500 |",
-        "| **peak** | product, avx512vnni | 2.00 | 2.00 |  | 1000 (25% of the peak) |",
-        "| **start** | import | 250 | 500 |  |  |",
+        "| | | best, ms | median, ms | times faster than the first | 10^9 op/s | of the nearer roof | packing, ms |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
+        "| **10x10x10** | float32 np.matmul | 10.0 | 12.0 | 1 | 200 |  |  |",
+        "|  | int8 weights, avx512vnni | 1.00 | 1.10 | 10.0 | 2000 | 50% compute | 3.00 |",
+        "|  | int8 weights, avx2 | 4.00 | 5.00 | 2.50 | 500 | 50% compute |  |",
+        "|  | slow | 3.00 | 3.00 | 3.33 | 667 | 17% compute |  |",
+        "|  | quick | 2.00 | 3.00 | 5.00 | 1000 | 25% compute |  |",
+        "|  | other | 0.100 | 0.100 | 100 | 20000 | 500% compute |  |",
+        "| **start** | import | 250 | 500 |  |  |  |  |",
     ]
 
 
@@ -77,12 +47,6 @@ def test_table(report, write):
 )
 def test_three_digits(report, value, text):
     assert report._digits(value) == text
-
-
-def test_blocks_of_one_contender_are_one_row(report, write):
-    blocks = [entry("g", "c", best, median) for best, median in ((3.0, 4.0), (2.0, 9.0), (2.5, 5.0))]
-    ((row,),) = report.load(write("run.json", blocks)).groups.values()
-    assert (row.best, row.median) == (2.0, 5.0)
 
 
 def test_compare_names_what_is_beyond_the_noise_of_both(report, write):
@@ -97,12 +61,18 @@ def test_compare_names_what_is_beyond_the_noise_of_both(report, write):
     assert report.compare(slower, old) == (["faster: " + line.format("1.25 -> 1.00", "-20%")], False)
 
 
+def test_a_run_that_drifts_has_more_noise(report, write):
+    old = report.load(write("old.json", [{**ROWS[0], "drift": 0.0003}]))
+    slower = report.load(write("slower.json", [{**ROWS[0], "best": 0.00125, "median": 0.00130}]))
+    assert report.compare(old, slower) == (["no change beyond the noise"], False)
+
+
 def test_compare_names_what_came_and_went_and_another_machine(report, write):
-    old, new = write("old.json", SAMPLE[:2]), write("new.json", SAMPLE[1:3], threads=4, numpy="3")
+    old, new = write("old.json", ROWS[:2]), write("new.json", ROWS[1:3], threads=4, numpy="3")
     assert report.compare(report.load(old), report.load(new)) == (
         [
-            "gone: 10x10x10: int8 weights, avx512vnni",
-            "new: 10x10x10: float32 np.matmul",
+            "gone: 10x10x10, int8 weights, avx512vnni",
+            "new: 10x10x10, float32 np.matmul",
             "note: the two runs are not of the same CPU, instruction set and number of threads",
         ],
         False,
@@ -127,12 +97,13 @@ def test_readme_keeps_what_is_around_the_markers(report, write, tmp_path):
     assert readme.read_text(encoding="utf-8") == expected
 
 
-def test_summary_has_the_best_instruction_set_in_columns(report, write):
+def test_summary_has_fastq_and_the_fastest_peer_of_its_kind(report, write):
     lines = report.summary(report.load(write("run.json"))).splitlines()
-    assert lines[-3:] == [
-        "| ms (times faster than float32) | float32 np.matmul | int8 weights |",
-        "|---|--:|--:|",
-        "| 10x10x10 | 10.0 | 1.00 (10.0) |",
+    heads = "float32 np.matmul | int8 weights | fastest peer | int8 codes | fastest peer | int3 weights | fastest peer"
+    assert lines[2:] == [
+        f"| ms (times faster than float32) | {heads} | two floats |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| 10x10x10 | 10.0 | 1.00 (10.0) | 2.00 (5.00) MKL |  |  |  |  |  |",
     ]
 
 
@@ -147,8 +118,9 @@ def test_plot(report, write, tmp_path, capsys):
     file = tmp_path / "plot.png"
     assert report.main([write("run.json"), "--plot", str(file)]) == 0
     assert file.read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(ValueError, match="nothing to plot"):
-        report.plot(report.load(write("bare.json", SAMPLE[3:])), file)
+    for bare in (write("bare.json", ROWS[-1:]), write("roofless.json", roofs={})):
+        with pytest.raises(ValueError, match="nothing to plot"):
+            report.main([bare, "--plot", str(file)])
 
 
 def test_the_command_wants_one_run_or_two_to_compare(report, capsys):
