@@ -147,6 +147,11 @@ def _child(x, w, expected, queue):
     queue.put(bool((x @ fq.quantize(w, axis=0) == expected).all()))
 
 
+# Later Pythons warn when a process with threads forks.
+FORKS = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+
+
+@FORKS
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_child_processes_multiply(method, rng):
     if method not in multiprocessing.get_all_start_methods():
@@ -164,6 +169,7 @@ def test_child_processes_multiply(method, rng):
     assert child.exitcode == 0
 
 
+@FORKS
 def test_a_fork_in_the_middle_of_products(operands):
     """A thread is inside a product while another forks; the child's own products work and it ends."""
     x, q, expected = operands
