@@ -45,10 +45,11 @@ def start(code, *arguments, **variables):
 
 def output(process):
     """What a process printed; it must have ended well and said nothing else."""
-    try:
-        out, err = process.communicate(timeout=120)
-    finally:
-        process.kill()
+    with process:
+        try:
+            out, err = process.communicate(timeout=120)
+        finally:
+            process.kill()
     assert (process.returncode, err) == (0, "")
     return out
 
