@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastq.kernels.table import ISAS
-from fastq.machine import cpu, threads
+from fastq.machine import cores, cpu, threads
 
 
 @pytest.fixture(params=cpu.available(ISAS))
@@ -23,6 +23,12 @@ def _settings_stay():
     before = threads._chosen
     yield
     threads._chosen = before
+
+
+@pytest.fixture
+def many_cores(monkeypatch):
+    """As many threads as a test asks for, up to eight, however few cores there are."""
+    monkeypatch.setattr(cores, "available_cpus", lambda: 8)
 
 
 @pytest.fixture

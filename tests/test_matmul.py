@@ -825,7 +825,7 @@ if hasattr(os, "fork"):
         assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_results_do_not_depend_on_the_number_of_threads(isa, rng):
+def test_results_do_not_depend_on_the_number_of_threads(isa, rng, many_cores):
     x, w = operand(rng, "float", (300, 600), ""), operand(rng, "float", (600, 500), "")
     results = []
     for threads in (1, 2, 3):

@@ -17,7 +17,7 @@ import pytest
 
 import fastq as fq
 from fastq.kernels.table import ISAS
-from fastq.machine import cpu, threads
+from fastq.machine import cores, cpu, threads
 
 PRODUCT = """
 import numpy as np, fastq as fq
@@ -167,20 +167,68 @@ fq.quantize([1.0])
     assert python(code, FASTQ_NUM_THREADS=text).strip() == words
 
 
-@pytest.mark.parametrize(("text", "number"), [("1", 1), ("3", 3), ("", threads.available_cpus())])
-def test_number_of_threads(text, number, product):
-    told = f"threads:          {number} of {threads.available_cpus()} available\n"
+ALL = cores.available_cpus()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("1", f"1 of {ALL} available"),
+        ("4096", f"{ALL} of {ALL} available (4096 asked for)"),
+        ("", f"{ALL} of {ALL} available"),
+    ],
+)
+def test_number_of_threads(text, told, product):
+    told = f"threads:          {told}\n"
     printed = python(PRODUCT + "fq.show_config()", FASTQ_NUM_THREADS=text)
     assert printed.startswith(product)
     assert told in printed
 
 
-def test_set_num_threads():
+def test_set_num_threads(many_cores):
     for number in (1, 2, 7):
         fq.set_num_threads(number)
         assert threads.num_threads() == number
     fq.set_num_threads(None)
-    assert threads.num_threads() == threads._default()
+    assert threads.num_threads() == 8
+
+
+def test_there_are_never_more_threads_than_cores(many_cores, monkeypatch):
+    fq.set_num_threads(100_000)
+    assert threads.num_threads() == 8
+    monkeypatch.setattr(cores, "available_cpus", lambda: 3)  # the affinity changes
+    assert threads.num_threads() == 3
+    monkeypatch.setattr(cores, "available_cpus", lambda: 10**6)  # of such a machine, what the gate can count
+    assert threads.num_threads() == 4095
+
+
+def test_a_number_of_threads_for_a_block(many_cores):
+    fq.set_num_threads(5)
+    with fq.set_num_threads(3):
+        assert threads.num_threads() == 3
+        with fq.set_num_threads(None):
+            assert threads.num_threads() == 8
+            with fq.set_num_threads(2):
+                assert threads.num_threads() == 2
+            assert threads.num_threads() == 8
+        assert threads.num_threads() == 3
+        fq.set_num_threads(4)  # plainly, inside a block: until the block's end
+    assert threads.num_threads() == 5
+    with pytest.raises(KeyError), fq.set_num_threads(1):
+        raise KeyError
+    assert threads.num_threads() == 5
+    again = fq.set_num_threads(6)
+    for _ in range(2):
+        with again:
+            assert threads.num_threads() == 6
+        assert threads.num_threads() == 5
+    with pytest.raises(ValueError, match="threads must be"):
+        fq.set_num_threads(0)
+    assert threads.num_threads() == 5
+
+
+def test_a_setting_shows_in_a_session():
+    assert repr(fq.set_num_threads(2)) == "set_num_threads(2)"
 
 
 @pytest.fixture
@@ -192,7 +240,7 @@ def unread():
 
 
 @pytest.mark.parametrize("number", [2, 100_000])
-def test_the_variable_and_the_setting_mean_the_same(monkeypatch, unread, number):
+def test_the_variable_and_the_setting_mean_the_same(monkeypatch, unread, many_cores, number):
     monkeypatch.setenv("FASTQ_NUM_THREADS", str(number))
     fq.set_num_threads(None)
     by_variable = threads.num_threads()
@@ -280,7 +328,7 @@ def test_show_config_tells_all(isa):
     assert told["system"] == f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
     assert told["instruction set"] == isa
     assert told["this CPU has"] == ", ".join(cpu.available(ISAS))
-    assert told["threads"] == f"{threads.num_threads()} of {threads.available_cpus()} available"
+    assert told["threads"] == f"{threads.num_threads()} of {ALL} available"
     assert told["versions"] == ", ".join(f"{name} {number}" for name, number in versions.items())
     assert told["kernels"] == "plain NumPy" if isa == "reference" else isa in told["kernels"]
     assert {"kernel cache", "loaded"} <= set(told)
@@ -303,7 +351,7 @@ def test_show_config_tells_what_is_loaded():
     assert [line.split()[1] for line in loaded] == ["0", "1"]
 
 
-@pytest.mark.parametrize("name", ["api", "quant.metrics"])
+@pytest.mark.parametrize("name", ["api", "machine.threads", "quant.metrics"])
 def test_examples_in_docstrings(name):
     failures, tried = doctest.testmod(importlib.import_module(f"fastq.{name}"))
     assert failures == 0 < tried

@@ -8,7 +8,7 @@ import sys
 from typing import TextIO
 
 from fastq.kernels.table import FALLBACK, ISAS, UNITS
-from fastq.machine import cpu, jit, threads
+from fastq.machine import cores, cpu, jit, threads
 
 __all__ = ["set_num_threads", "show_config"]
 
@@ -35,12 +35,17 @@ def show_config(file: TextIO | None = None) -> None:
         "this CPU has": ", ".join(cpu.available(ISAS)),
         "kernels": blocks or "plain NumPy",
         "loaded": f"{len(jit.loaded_names())} kernels, {len(compiled)} of them compiled by this process",
-        "threads": f"{threads.num_threads()} of {threads.available_cpus()} available",
+        "threads": _threads(),
         "kernel cache": jit.cache_folder(),
         "versions": ", ".join(f"{name} {_version(name)}" for name in ("fastq", "numpy", "numba", "llvmlite")),
     }
     for name, value in rows.items():
         print(f"{name + ':':<17} {value}", file=file or sys.stdout)
+
+
+def _threads() -> str:
+    used, wanted, available = threads.num_threads(), threads.wanted_threads(), cores.available_cpus()
+    return f"{used} of {available} available" + (f" ({wanted} asked for)" if wanted and wanted > used else "")
 
 
 def _version(name: str) -> str:

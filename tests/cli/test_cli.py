@@ -2,11 +2,14 @@
 
 import runpy
 import sys
+from functools import partial
 
 import pytest
 
-from fastq.cli import demo
+from fastq.cli import demo, roofline
 from fastq.cli.main import main
+from fastq.engine.roofline import Rate, Roofline, measurable
+from fastq.engine.roofline import roofline as measure
 from fastq.machine import cpu, threads
 
 
@@ -24,6 +27,25 @@ def test_config(capsys):
     assert main(["config"]) == 0
     out = capsys.readouterr().out
     assert all(f"{name}:" in out for name in ("CPU", "instruction set", "threads", "kernel cache", "versions"))
+
+
+def test_roofline(capsys, monkeypatch):
+    found = Roofline(2, {"fast": Rate(1234.4e9, 2e12), "slow": Rate(5e9, 9.6e9)}, Rate(12.34e9, 20e9))
+    monkeypatch.setattr(roofline, "roofline", lambda: found)
+    assert main(["roofline"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == cpu.cpu_name().split()
+    assert lines[1][-4:] == lines[4][-4:] == ["1", "thread", "2", "threads"]
+    assert lines[2:4] == [["fast", "1,234", "2,000"], ["slow", "5", "10"]]
+    assert lines[5] == ["read", "from", "memory", "12.3", "20.0"]
+
+
+def test_roofline_measures(capsys, monkeypatch):
+    monkeypatch.setattr(roofline, "roofline", partial(measure, seconds=1e-4, nbytes=1 << 16))
+    assert main(["roofline"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert [row[0] for row in rows] == [*(unit.name for unit in measurable()), "read"]
+    assert all(float(figure.replace(",", "")) > 0 for row in rows for figure in row[-2:])
 
 
 def test_demo(capsys, monkeypatch):
@@ -48,11 +70,12 @@ def test_demo_needs_scikit_learn(capsys, monkeypatch):
     assert captured.err == 'fastq: the demo needs scikit-learn: pip install "fastq[demo]"\n'
 
 
+@pytest.mark.parametrize("command", ["config", "roofline", "warmup"])
 @pytest.mark.parametrize("setting", ["FASTQ_ISA", "FASTQ_NUM_THREADS"])
-def test_bad_setting(setting, capsys, monkeypatch, request):
+def test_bad_setting(setting, command, capsys, monkeypatch, request):
     monkeypatch.setenv(setting, "abacus")
     request.getfixturevalue("fresh_settings")
-    assert main(["config"]) == 1
+    assert main([command]) == 1
     err = capsys.readouterr().err
     assert err.startswith(f"fastq: {setting} must be")
     assert "'abacus'" in err
@@ -78,8 +101,7 @@ def test_help(capsys):
         main(["--help"])
     assert stop.value.code == 0
     out = capsys.readouterr().out
-    assert "demo" in out
-    assert "config" in out
+    assert all(command in out for command in ("config", "warmup", "roofline", "demo"))
 
 
 def test_help_does_not_import_what_commands_need():

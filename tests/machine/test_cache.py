@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +40,32 @@ def test_a_damaged_file_is_not_loaded(tmp_path, damage):
     assert kept.load("kernel") is None
 
 
+def test_no_part_of_a_file_may_be_missing_or_other(tmp_path):
+    """Every truncation, and every bit."""
+    kept = Cache(tmp_path)
+    kept.store("kernel", "symbol", b"co\nde")
+    path = tmp_path / "kernel.kernel"
+    text = path.read_bytes()
+    for length in range(len(text)):
+        path.write_bytes(text[:length])
+        assert kept.load("kernel") is None
+    for bit in range(8 * len(text)):
+        flipped = bytearray(text)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        assert kept.load("kernel") is None
+    path.write_bytes(text)
+    assert kept.load("kernel") == ("symbol", b"co\nde")
+
+
+def test_a_folder_that_vanishes_costs_nothing_else(tmp_path):
+    kept = Cache(tmp_path / "cache")
+    kept.folder.rmdir()
+    kept.store("kernel", "symbol", b"code")
+    assert kept.load("kernel") is None
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_folder_that_cannot_be_made_means_no_cache(tmp_path):
     (tmp_path / "file").write_text("")
     none = Cache(tmp_path / "file" / "below")
@@ -50,13 +79,36 @@ def test_a_folder_that_others_may_write_to_is_not_trusted(tmp_path):
     assert Cache(tmp_path).folder is None
 
 
-def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
-    def full(*args):
-        raise OSError(28, "No space left on device")
+def fails(error):
+    def fail(*args, **options):
+        raise error
 
+    return fail
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
     kept = Cache(tmp_path)
-    monkeypatch.setattr(cache.os, "replace", full)
+    monkeypatch.setattr(cache.os, "replace", fails(FULL))
     kept.store("kernel", "symbol", b"code")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_disk_that_fails_in_all_ways_is_left_alone(tmp_path, monkeypatch):
+    kept = Cache(tmp_path)
+    monkeypatch.setattr(cache.os, "replace", fails(FULL))
+    monkeypatch.setattr(cache.os, "unlink", fails(OSError(errno.EROFS, "Read-only file system")))
+    kept.store("kernel", "symbol", b"code")
+    assert kept.load("kernel") is None
+
+
+def test_an_interrupt_leaves_nothing_behind(tmp_path, monkeypatch):
+    kept = Cache(tmp_path)
+    monkeypatch.setattr(cache.os, "replace", fails(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        kept.store("kernel", "symbol", b"code")
     assert os.listdir(tmp_path) == []
 
 
@@ -74,3 +126,24 @@ def test_the_folder_follows_the_environment(monkeypatch, tmp_path):
     for off in ("", "off"):
         monkeypatch.setenv("FASTQ_CACHE_DIR", off)
         assert cache.root() is None
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="these systems have places of their own")
+@pytest.mark.parametrize(
+    ("home", "cache_home", "expected"),
+    [
+        ("/home/me", None, "/home/me/.cache/fastq"),
+        ("/home/me", "/var/me", "/var/me/fastq"),
+        ("/home/me", "relative", "/home/me/.cache/fastq"),
+        (None, "/var/me", "/var/me/fastq"),
+        (None, None, None),  # not "~" in the working folder
+    ],
+)
+def test_the_folder_of_a_user(monkeypatch, home, cache_home, expected):
+    monkeypatch.delenv("FASTQ_CACHE_DIR", raising=False)
+    monkeypatch.setattr(cache.os.path, "expanduser", lambda path: home or path)  # a user id without a name has no home
+    if cache_home is None:
+        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    else:
+        monkeypatch.setenv("XDG_CACHE_HOME", cache_home)
+    assert cache.root() == (expected and Path(expected))

@@ -63,6 +63,77 @@ def test_without_a_cache_everything_works(tmp_path):
         assert compiled == loaded
 
 
+FULL_DISK = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # a longer file is an OSError
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit")
+def test_a_disk_that_fills_up(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", FULL_DISK + PRODUCT],
+        env={**os.environ, "FASTQ_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+FORK_WHILE_COMPILING = """
+import os, signal, threading
+import numpy as np, fastq as fq
+from fastq.machine import jit
+from numba.core.compiler_lock import global_compiler_lock
+
+x = np.ones((4, 16), np.float32)
+started, go_on = threading.Event(), threading.Event()
+
+def slow():
+    with global_compiler_lock:
+        started.set()
+        go_on.wait()
+    raise RuntimeError  # nothing more to compile
+
+def compiles():
+    try:
+        jit.kernel("slow", slow)
+    except RuntimeError:
+        pass
+
+thread = threading.Thread(target=compiles)
+thread.start()
+started.wait()
+threading.Timer(0.2, go_on.set).start()
+child = os.fork()
+if child == 0:
+    signal.alarm(30)
+    os._exit(not (x @ fq.quantize(x.T, axis=0) == 16).all())
+thread.join()
+assert os.waitpid(child, 0)[1] == 0
+found = []
+other = threading.Thread(target=lambda: found.append(x @ fq.quantize(x.T, axis=0)), daemon=True)
+other.start()
+other.join(30)
+assert (found[0] == 16).all()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_fork_while_another_thread_compiles():
+    """A compiler's lock that a thread held which the child does not have must not stop the child."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORK_WHILE_COMPILING],
+        env={**os.environ, "FASTQ_CACHE_DIR": "off"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_processes_share_a_folder(tmp_path):
     """Four processes that compile at once all come to the right result, and leave whole files."""
     command = [sys.executable, "-W", "error", "-c", PRODUCT]

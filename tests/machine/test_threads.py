@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import subprocess
 import sys
 import threading
 import time
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import fastq as fq
-from fastq.machine import threads
+from fastq.engine import roofline
+from fastq.engine.prepack import address_of
+from fastq.machine import jit, threads
+from fastq.machine.gate import CLOSED, PERMIT
+
+
+def wait_until(true):
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 @pytest.fixture
@@ -25,7 +38,7 @@ def operands(rng):
     return x, q, x @ q
 
 
-def test_any_number_of_threads_gives_the_same_bits(operands):
+def test_any_number_of_threads_gives_the_same_bits(operands, many_cores):
     x, q, expected = operands
     for count in (1, 2, 3, 5, 8):
         fq.set_num_threads(count)
@@ -40,10 +53,7 @@ def test_parked_workers_wake(operands):
     for _ in range(5):
         assert (x @ q == expected).all()
         time.sleep(0.05)
-    deadline = time.monotonic() + 10
-    while not all(worker.parked for worker in threads._crew.workers):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: all(worker.parked for worker in threads._crew.workers))
     assert (x @ q == expected).all()
 
 
@@ -66,11 +76,82 @@ def test_many_callers_at_once(operands):
     assert not any(thread.is_alive() for thread in many)
 
 
+class Interrupted:
+    """What is called in here is interrupted once: before its work is done, or after it."""
+
+    def __init__(self, real, late, error=KeyboardInterrupt):
+        self.real, self.late, self.error = real, late, error
+
+    def __call__(self, *args):
+        error, self.error = self.error, None
+        if self.late or error is None:
+            self.real(*args)
+        if error is not None:
+            raise error
+
+
+@pytest.fixture
+def sums():
+    """A job of 200 tickets, which a kernel is to run; whether it is done, each ticket once."""
+    data, found = np.arange(200 * 5_000), np.zeros(200, np.int64)
+    task = roofline.ReadJob(tickets=200, words=5_000, data=address_of(data), sums=address_of(found))
+    read = jit.kernel("peak_read", roofline._make_read)
+    return partial(threads.run, read, task, 3), lambda: (found == data.reshape(200, -1).sum(axis=1)).all()
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, TimeoutError])  # a signal's handler may raise what it likes
+@pytest.mark.parametrize("which", [1, 2])  # publish, lead
+def test_an_interrupt_is_raised_when_the_work_is_done(which, error, late, sums, monkeypatch):
+    """Workers write to the caller's memory, which may be gone once the call is left."""
+    run, done = sums
+    crew = threads._crew
+    crew.hire(2)
+    kernels = list(crew.kernels)
+    kernels[which] = Interrupted(kernels[which], late, error)
+    monkeypatch.setattr(crew, "kernels", tuple(kernels))
+    with pytest.raises(error):
+        run()
+    state = ctypes.c_uint64.from_address(crew.gate_address).value
+    assert state & CLOSED
+    assert state % PERMIT == 0  # nobody is inside
+    assert done()
+    assert not crew.busy.locked()
+
+
+def test_a_worker_whose_waking_was_interrupted_is_woken_by_the_next_call(sums, monkeypatch):
+    run, _ = sums
+    threads._crew.hire(2)
+    worker = threads._crew.workers[0]
+    wait_until(lambda: worker.parked)
+    wake = worker.wake
+    worker.wake = SimpleNamespace(release=Interrupted(wake.release, False), acquire=wake.acquire, locked=wake.locked)
+    seen = worker.job.seen
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run()
+        assert worker.job.seen == seen
+
+        def enters():
+            run.args[1].ticket = 0
+            run()
+            return worker.job.seen != seen
+
+        wait_until(enters)
+    finally:
+        worker.wake = wake
+
+
 def _child(x, w, expected, queue):
     fq.set_num_threads(2)
     queue.put(bool((x @ fq.quantize(w, axis=0) == expected).all()))
 
 
+# Later Pythons warn when a process with threads forks.
+FORKS = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+
+
+@FORKS
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_child_processes_multiply(method, rng):
     if method not in multiprocessing.get_all_start_methods():
@@ -88,6 +169,7 @@ def test_child_processes_multiply(method, rng):
     assert child.exitcode == 0
 
 
+@FORKS
 def test_a_fork_in_the_middle_of_products(operands):
     """A thread is inside a product while another forks; the child's own products work and it ends."""
     x, q, expected = operands
@@ -128,10 +210,3 @@ def test_no_thread_is_started_before_it_is_needed():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout == "1\n"
-
-
-def test_the_default_respects_affinity_and_quota(monkeypatch):
-    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda pid: {0, 1, 2, 3, 4, 5}, raising=False)
-    for quota, expected in ((None, 6), (2.5, 3), (0.1, 1), (64.0, 6)):
-        monkeypatch.setattr(threads, "_cgroup_quota", lambda q=quota: q)
-        assert threads.available_cpus() == expected

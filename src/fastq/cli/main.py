@@ -1,4 +1,4 @@
-"""The commands and their arguments. The demo is imported when it runs, so that ``--help`` stays quick."""
+"""The commands and their arguments. What a command needs is imported when it runs, so that ``--help`` stays quick."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import sys
 from collections.abc import Sequence
 
 from fastq.config import show_config
+from fastq.engine.plan import this_machine
 from fastq.errors import IsaError
+from fastq.kernels.outputs import ACTIVATIONS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,9 +30,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.command == "demo" and importlib.util.find_spec("sklearn") is None:
         return _fail('the demo needs scikit-learn: pip install "fastq[demo]"')
     try:
-        show_config()
+        this_machine()
     except (IsaError, ValueError) as error:  # a setting in the environment that is not one
         return _fail(str(error))
+    if arguments.command == "warmup":
+        from fastq.cli import warmup
+
+        try:
+            warmup.run(arguments.bits or warmup.BITS, arguments.all, arguments.epilogue)
+        except warmup.NotKeptError as error:
+            return _fail(str(error))
+    elif arguments.command == "roofline":
+        from fastq.cli import roofline
+
+        roofline.run()
+    else:
+        show_config()
     if arguments.command == "demo":
         from fastq.cli import demo
 
@@ -42,6 +57,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fastq", description="Quantized matrix multiplication for NumPy.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     commands.add_parser("config", help="show the CPU, instruction set, threads, kernel cache and versions")
+    warmup = commands.add_parser("warmup", help="compile kernels now and keep them, so that later first uses are quick")
+    which = warmup.add_mutually_exclusive_group()
+    widths = "widths of right operands, all by default: those of weights, and 8 for floats that matmul quantizes"
+    which.add_argument("--bits", type=int, nargs="+", choices=range(2, 9), help=widths)
+    which.add_argument("--all", action="store_true", help="all widths, on every instruction set that this CPU has")
+    warmup.add_argument("--epilogue", nargs="+", choices=ACTIVATIONS, default=(), help="activations besides none")
+    commands.add_parser("roofline", help="measure how fast this machine can multiply and read memory")
     demo = commands.add_parser("demo", help="compare a small network and large products with NumPy's float32")
     demo.add_argument("--quick", action="store_true", help="small products, measured once")
     return parser

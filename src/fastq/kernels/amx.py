@@ -202,8 +202,8 @@ def gemm(isa: Amx, bits: int, output: Output) -> Any:
     accumulators, which wait in this thread's scratch between blocks of K. So a block of K is as long as left tiles,
     right tiles and two accumulators fit L1: 8 tiles are 16 + 16 + 8 KiB.
 
-    While a block of K is multiplied, the next one is fetched into L2, a few lines per product. For the last block that is
-    the first one of the next ticket, which is drawn early.
+    While a block of K is multiplied, the next one is fetched into L2, a few lines per product. For the last block that
+    is the first one of the next ticket, which is drawn early.
 
     10^12 operations per second on two cores, 4096**3, where the bare loop of products does 12.5:
 

@@ -6,7 +6,7 @@ per width and output type. A new CPU is one file of micro-kernel differences and
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -143,3 +143,26 @@ def search(kind: str) -> Entry:
         return search.runs(kind), jobs.SearchJob
 
     return Entry(f"search_{kind}", make)
+
+
+def entries(isa: str, bits: Sequence[int], activations: Sequence[str] = ()) -> Iterator[Entry]:
+    """Every kernel that an instruction set uses for right codes of these widths, whatever shapes and types are.
+
+    `activations` are those that float32 products are wanted with, besides none. Products in float16 are left out.
+    """
+    if isa == "reference":
+        return
+    for kind in ("f32", "f64"):
+        yield from (quantize(which, kind) for which in ("rows", "columns", "choices"))
+        yield search(kind)
+    # One row or many, one segment of K or more: between them they meet every unit.
+    many = 1 + max(unit.few for unit in UNITS)
+    cases = [(width, *unit_for(isa, width, m, segments)) for width in bits for m in (1, many) for segments in (1, 2)]
+    for left_bytes in sorted({unit.left_bytes for _, unit, _ in cases}):
+        yield from (left_floats(kind, left_bytes) for kind in ("f32", "f64", "f16", "bf16"))
+        yield left_codes(left_bytes)
+    yield from map(right_pack, bits)
+    for width, unit, shape in dict.fromkeys(cases):
+        # Products of 8-bit arrays alone come in integers.
+        outputs = [Output("float32"), Output("float64"), *(Output("float32", name) for name in activations)]
+        yield from (matmul(unit, shape, width, output) for output in outputs + [Output("int32")] * (width == 8))

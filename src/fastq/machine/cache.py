@@ -8,6 +8,7 @@ here costs a compilation, never a result.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import sys
@@ -16,7 +17,7 @@ MAGIC = b"fastq kernel 1\n"
 
 
 def root() -> pathlib.Path | None:
-    """The cache folder of this user: ``FASTQ_CACHE_DIR``, or the platform's place; None where it is switched off."""
+    """The cache folder of this user: ``FASTQ_CACHE_DIR``, or the platform's place; None where it is off or nowhere."""
     chosen = os.environ.get("FASTQ_CACHE_DIR")
     if chosen is not None:
         return None if chosen in ("", "off") else pathlib.Path(chosen)
@@ -26,7 +27,11 @@ def root() -> pathlib.Path | None:
     elif sys.platform == "darwin":
         base = os.path.join(home, "Library", "Caches")
     else:
-        base = os.environ.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")
+        base = os.environ.get("XDG_CACHE_HOME", "")
+        if not os.path.isabs(base):  # as its specification says
+            base = os.path.join(home, ".cache")
+    if not os.path.isabs(base):  # a user without a home, whose "~" stays as it is; the working folder is no place
+        return None
     return pathlib.Path(base) / "fastq"
 
 
@@ -77,9 +82,13 @@ class Cache:
                 temporary = file.name
                 file.write(MAGIC + checksum + b"\n" + symbol.encode() + b"\n" + code)
             os.replace(temporary, self.folder / f"{name}.kernel")
+            temporary = None
         except OSError:
+            pass
+        finally:
             if temporary is not None:
-                pathlib.Path(temporary).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)
 
 
 def _checksum(data: bytes) -> bytes:

@@ -88,7 +88,7 @@ class _Compiler:
 _compiler = _Compiler()
 
 
-def kernel(name: str, make: Callable[[], tuple[Any, type[Job]]], kept: bool = True) -> Kernel:
+def kernel(name: str, make: Callable[[], tuple[Any, type[Job]]], keep: bool = True) -> Kernel:
     """The kernel of this name: from memory, from the cache, or compiled now.
 
     Parameters
@@ -97,7 +97,7 @@ def kernel(name: str, make: Callable[[], tuple[Any, type[Job]]], kept: bool = Tr
         Unique name, a valid file name; it tells all parameters that `make` is closed over.
     make : callable
         Gives the ``@kernel_function`` and the job class that it takes. Called only when the kernel must be compiled.
-    kept : bool
+    keep : bool
         Whether it belongs into the cache; False where it holds a user's function, which may also call what a kernel
         of ours may not.
     """
@@ -107,16 +107,22 @@ def kernel(name: str, make: Callable[[], tuple[Any, type[Job]]], kept: bool = Tr
     with _compiler.lock:
         found = _compiler.kernels.get(name)
         if found is None:
-            if _compiler.cache is None:
-                _compiler.cache = _compiler.start()
-            entry = _compiler.cache.load(name) if kept else None
+            cache = _open_cache()
+            entry = cache.load(name) if keep else None
             if entry is None:
-                entry = _compile(name, *make(), kept)
+                entry = _compile(name, *make(), keep)
                 _compiler.compiled.append(name)
-                if kept:
-                    _compiler.cache.store(name, *entry)
+                if keep:
+                    cache.store(name, *entry)
             found = _compiler.kernels[name] = _compiler.load(name, *entry)
     return found
+
+
+def _open_cache() -> Cache:
+    with _compiler.lock:
+        if _compiler.cache is None:
+            _compiler.cache = _compiler.start()
+        return _compiler.cache
 
 
 def compiled_names() -> tuple[str, ...]:
@@ -131,9 +137,13 @@ def loaded_names() -> tuple[str, ...]:
 
 def cache_folder() -> str:
     """Where this process keeps compiled kernels, in words."""
-    if _compiler.cache is None:
-        return str(root() or "off")
-    return str(_compiler.cache.folder or "none (switched off, or not a folder that only this user can write to)")
+    folder = root() if _compiler.cache is None else _compiler.cache.folder
+    return str(folder or "none (switched off, or not a folder that only this user can write to)")
+
+
+def kept(name: str) -> bool:
+    """Whether a kernel is in the cache, whole, for other processes to load."""
+    return _open_cache().load(name) is not None
 
 
 def _compile(name: str, function: Any, job: type[Job], strict: bool) -> tuple[str, bytes]:
@@ -160,10 +170,19 @@ def _compile(name: str, function: Any, job: type[Job], strict: bool) -> tuple[st
     return result.fndesc.llvm_func_name, result.library._get_compiled_object()
 
 
-def _after_fork() -> None:
-    # The parent's lock may be held by a thread that does not exist here. The code itself is memory like any other.
-    _compiler.lock = threading.RLock()
+def _before_fork() -> None:
+    # A thread that compiles holds locks of Numba's, LLVM's and of imports, which its absence would leave locked in the
+    # child for good: let it end. It takes a second at most, and only while kernels are compiled.
+    _compiler.lock.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    _compiler.lock.release()
+
+
+def _after_fork_in_child() -> None:
+    _compiler.lock = threading.RLock()  # the code itself is memory like any other
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

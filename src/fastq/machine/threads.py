@@ -11,12 +11,14 @@ the crew at a time; a call that finds it busy runs on its own thread.
 from __future__ import annotations
 
 import ctypes
-import math
 import os
 import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import Any
 
+from fastq.machine import cores
 from fastq.machine.gate import CLOSED, PERMIT, CrewJob
 from fastq.machine.jit import Kernel, kernel
 from fastq.machine.job import Job
@@ -24,31 +26,17 @@ from fastq.machine.job import Job
 SPINS = 50_000  # pauses before a worker parks: one to two milliseconds, as long as a pause takes 40 to 140 cycles
 
 
-def available_cpus() -> int:
-    """Cores that this process may use: its affinity, or its cgroup's quota where that is less."""
-    try:
-        count = len(os.sched_getaffinity(0))
-    except AttributeError:  # not Linux
-        count = os.cpu_count() or 1
-    quota = _cgroup_quota()
-    return max(1, min(count, math.ceil(quota))) if quota else count
+def _make(which: str) -> Callable[[], tuple[Any, type[Job]]]:
+    def make() -> tuple[Any, type[Job]]:
+        from fastq.machine import crew
+
+        return getattr(crew, which), CrewJob
+
+    return make
 
 
-def _cgroup_quota() -> float | None:
-    for path, parse in (("/sys/fs/cgroup/cpu.max", str.split), ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", None)):
-        try:
-            with open(path) as file:
-                text = file.read().strip()
-            if parse is not None:
-                quota, period = parse(text)
-            else:
-                with open("/sys/fs/cgroup/cpu/cpu.cfs_period_us") as file:
-                    quota, period = text, file.read().strip()
-            if quota not in ("max", "-1"):
-                return float(quota) / float(period)
-        except (OSError, ValueError):
-            continue
-    return None
+# What the crew itself runs, as :func:`fastq.machine.jit.kernel` takes it.
+KERNELS = {f"crew_{name}": _make(name) for name in ("wait", "publish", "lead")}
 
 
 class _Worker:
@@ -71,6 +59,12 @@ class _Worker:
             self.job.spins = 1  # a job may have come between the last look and the line above
             self.wait(self.job)
             self.wake.acquire()
+            self.parked = False
+
+    def call(self) -> None:
+        """Wake the worker if it is parked; to call it twice, or to be interrupted in between, does no harm."""
+        if self.parked and self.wake.locked():
+            self.wake.release()
 
 
 class _Crew:
@@ -89,7 +83,7 @@ class _Crew:
     def hire(self, workers: int) -> None:
         """Have at least so many workers, as far as threads can be started."""
         if self.kernels is None:
-            wait, publish, lead = (kernel(f"crew_{name}", _make(name)) for name in ("wait", "publish", "lead"))
+            wait, publish, lead = (kernel(name, make) for name, make in KERNELS.items())
             self.kernels = wait, publish, lead
         while len(self.workers) < workers:
             try:
@@ -98,39 +92,37 @@ class _Crew:
                 return
 
     def run(self, function: Kernel, job: Job, threads: int) -> None:
+        """Work on the job with others, close the gate and wait for those inside.
+
+        That happens whatever else does, for they write to the caller's memory: what a signal's handler raises in here
+        (KeyboardInterrupt, say) is raised at the end. To lead a finished job again does nothing, as its tickets are
+        gone. No call goes deeper than :meth:`hire`, so there is no RecursionError once that is through.
+        """
         if not self.busy.acquire(blocking=False):
             function(job)
             return
+        interrupt = None
         try:
             self.hire(threads - 1)
             assert self.kernels is not None
-            lead = CrewJob(gate=self.gate_address, permits=threads - 1)
-            lead.function, lead.argument = function.address, ctypes.addressof(job)
+            _, publish, lead = self.kernels
+            task = CrewJob(gate=self.gate_address, permits=threads - 1)
+            task.function, task.argument = function.address, ctypes.addressof(job)
             try:
                 # Open first: a worker may wake on this very core, in place of this thread, and must find the job.
-                self.kernels[1](lead)
+                publish(task)
                 for worker in self.workers[: threads - 1]:
-                    if worker.parked:
-                        worker.parked = False
-                        worker.wake.release()
-            finally:
-                self._lead(lead)
+                    worker.call()
+            except BaseException as error:
+                interrupt = error
+            while True:
+                try:
+                    lead(task)
+                    break
+                except BaseException as error:
+                    interrupt = error
         finally:
             self.busy.release()
-
-    def _lead(self, lead: Job) -> None:
-        """Work, close the gate and wait for those inside: whatever happens, for they write to the caller's memory.
-
-        An interrupt is raised afterwards. To lead a finished job again does nothing, since its tickets are gone.
-        """
-        assert self.kernels is not None
-        interrupt = None
-        while True:
-            try:
-                self.kernels[2](lead)
-                break
-            except KeyboardInterrupt as error:
-                interrupt = error
         if interrupt is not None:
             raise interrupt
 
@@ -141,26 +133,74 @@ _chosen: int | None = None
 
 
 def num_threads() -> int:
-    """Threads that one call may use."""
+    """Threads that one call may use: as many as were asked for, and no more than there are cores."""
+    wanted, available = wanted_threads(), cores.available_cpus()
+    return min(available if wanted is None else wanted, available, PERMIT - 1)
+
+
+def wanted_threads() -> int | None:
+    """Threads that were asked for, by setting or else by variable; None for all cores."""
     return _chosen if _chosen is not None else _default()
 
 
 @lru_cache(maxsize=1)
-def _default() -> int:
+def _default() -> int | None:
     text = os.environ.get("FASTQ_NUM_THREADS", "")
     if not text:
-        return available_cpus()
+        return None
     if not (text.isascii() and text.isdigit()) or int(text) < 1:
         raise ValueError(f"FASTQ_NUM_THREADS must be a positive integer, got {text!r}; unset it to use all cores")
-    return min(int(text), PERMIT - 1)
+    return int(text)
 
 
-def set_num_threads(threads: int | None) -> None:
-    """Set how many threads one call may use; None for all cores that the process may use."""
-    global _chosen
+class _Setting:
+    """A number of threads that was set, and the setting before it."""
+
+    def __init__(self, threads: int | None) -> None:
+        self.threads, self.before = threads, _chosen
+        self.__enter__()
+
+    def __enter__(self) -> None:
+        global _chosen
+        _chosen = self.threads
+
+    def __exit__(self, *error: object) -> None:
+        global _chosen
+        _chosen = self.before
+
+    def __repr__(self) -> str:  # an interactive session shows it
+        return f"set_num_threads({self.threads})"
+
+
+def set_num_threads(threads: int | None) -> AbstractContextManager[None]:
+    """Set how many threads one call may use, from now on or for a ``with`` block.
+
+    The setting is the process's: it holds for calls from all its threads, so two of them that set it in blocks that
+    overlap disturb each other.
+
+    Parameters
+    ----------
+    threads : int or None
+        None: as many as ``FASTQ_NUM_THREADS`` says, or else all cores that the process may use (its affinity, or its
+        control group's quota where that is less). A call never uses more threads than that many cores, whatever is set.
+
+    Returns
+    -------
+    context manager
+        Leaving it restores the setting before the call. Without ``with``, the setting stays.
+
+    Examples
+    --------
+    >>> import numpy as np, fastq as fq
+    >>> x = np.eye(2)
+    >>> with fq.set_num_threads(1):
+    ...     print(fq.matmul(x, x))
+    [[1. 0.]
+     [0. 1.]]
+    """
     if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
         raise ValueError(f"threads must be a positive integer or None, got {threads!r}")
-    _chosen = threads if threads is None else min(threads, PERMIT - 1)
+    return _Setting(threads)
 
 
 def run(function: Kernel, job: Job, threads: int) -> None:
@@ -169,15 +209,6 @@ def run(function: Kernel, job: Job, threads: int) -> None:
         function(job)
     else:
         _crew.run(function, job, threads)
-
-
-def _make(which: str) -> Any:
-    def make() -> tuple[Any, type[Job]]:
-        from fastq.machine import crew
-
-        return getattr(crew, which), CrewJob
-
-    return make
 
 
 def _after_fork() -> None:

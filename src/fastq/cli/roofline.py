@@ -1,0 +1,26 @@
+"""What bounds every kernel on this machine, measured and printed."""
+
+from __future__ import annotations
+
+from fastq.engine.roofline import Rate, roofline
+from fastq.machine import cpu
+
+
+def run() -> None:
+    """Measure for about three seconds and print one row per kind of kernel, and one for memory."""
+    found = roofline()
+    heads = ("1 thread", f"{found.threads} thread" + "s" * (found.threads > 1))
+    print(cpu.cpu_name())
+    _row("10^9 multiplications and additions per second", *heads)
+    for name, rate in found.peaks.items():
+        _row(f"  {name}", *_figures(rate, ",.0f"))
+    _row("GB per second", *heads)
+    _row("  read from memory", *_figures(found.bandwidth, ".1f"))
+
+
+def _figures(rate: Rate, form: str) -> tuple[str, str]:
+    return format(rate.one / 1e9, form), format(rate.all / 1e9, form)
+
+
+def _row(name: str, one: str, many: str) -> None:
+    print(f"{name:<46}{one:>12}{many:>12}")
