@@ -58,7 +58,7 @@ class QArray(Operand):
     """
 
     __slots__ = ("_cache", "_flipped", "_offset", "_scale", "_store", "_zero", "axis", "bits", "dtype",
-                 "group_size", "scheme", "shape")  # fmt: skip
+                 "group_size", "ready", "scheme", "shape")  # fmt: skip
 
     axis: int | None
     bits: int
@@ -96,7 +96,7 @@ class QArray(Operand):
         values = {
             "_store": store, "_flipped": flipped, "_cache": {}, "_scale": frozen[0], "_zero": frozen[1],
             "_offset": frozen[2], "shape": shape, "dtype": np.dtype(dtype), "bits": store.bits, "scheme": scheme,
-            "axis": axis, "group_size": group_size,
+            "axis": axis, "group_size": group_size, "ready": {},
         }  # fmt: skip
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -304,6 +304,13 @@ class QArray(Operand):
         """Codes of one matrix."""
         matrix: Array = self.codes[index]
         return matrix
+
+    def rows(self) -> tuple[Array, Array] | None:
+        """Codes and scales, if it is a matrix of int8 with one scale per row, no zero points, and not packed."""
+        usual = self.scheme == "symmetric" and self.bits == 8 and self.axis == 1 and self.group_size is None
+        if not usual or self._flipped or len(self.shape) != 2 or self._store.packed:
+            return None
+        return self._store.codes(), self._scale
 
     def right(self, index: tuple[int, ...], cuts: Segments) -> Right:
         """One matrix, packed."""

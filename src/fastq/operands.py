@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from fastq.engine import run
 from fastq.engine.prepack import Columns, Lines, Right, column_parameters
+from fastq.engine.ready import Ready
 from fastq.layout.tiles import Segments
 from fastq.quant.affine import Quantized
 from fastq.quant.affine import quantize as quantize_array
@@ -25,6 +26,7 @@ class Operand:
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    ready: dict[Any, Ready] | None = None  # products with this operand on the right that can be repeated
 
     def promoted(self, side: str) -> Operand:
         """The operand with two dimensions or more: a vector becomes a row on the left, a column on the right."""
@@ -37,6 +39,10 @@ class Operand:
     def matrix(self, index: Index) -> Array:
         """Codes of one matrix."""
         raise NotImplementedError
+
+    def rows(self) -> tuple[Array, Array] | None:
+        """Codes and scales, if it is a matrix of int8 with one scale per row, no zero points, and not packed."""
+        return None
 
     def right(self, index: Index, cuts: Segments) -> Right:
         """One matrix, packed."""

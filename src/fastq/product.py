@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from fastq.engine import multiply, plain, run
 from fastq.engine.memory import empty, workspace
-from fastq.engine.plan import plan_matmul, this_machine
-from fastq.engine.prepack import Lines, longest_segment
+from fastq.engine.plan import Plan, plan_matmul, this_machine
+from fastq.engine.prepack import Columns, Lines, Right, longest_segment
+from fastq.engine.ready import Ready
 from fastq.engine.run import Parameters
 from fastq.errors import NotFiniteError
 from fastq.kernels.outputs import ACTIVATIONS, Output, with_function
@@ -41,6 +42,66 @@ Index = tuple[int, ...]
 
 INTEGERS = Output("int32")
 _WRITTEN_AS_IT_IS = {("float32", "float16"), ("int32", "int64")}  # product and `out`
+
+
+KINDS_READY = 64  # of products that one operand remembers
+
+
+def _repeated(a: Any, b: Any, out: Any, bias: Any, kind: tuple[Any, Any]) -> Array | None:
+    """The product, if one of its kind has been computed before and nothing is wrong with its arguments.
+
+    `kind` is the epilogue and the type asked for. Whatever is not as usual is left to the long way.
+    """
+    if not isinstance(b, Operand) or not b.ready:
+        return None
+    scale = None
+    if isinstance(a, Operand):
+        if (pair := a.rows()) is None:
+            return None
+        a, scale = pair
+    elif type(a) is not np.ndarray:
+        return None
+    try:
+        ready = b.ready.get((a.shape, a.dtype, scale is None, *kind))
+    except TypeError:  # an epilogue that cannot be hashed
+        return None
+    if ready is None or ready.machine != this_machine() or not _as_usual(a, a.shape, a.dtype):
+        return None
+    if scale is not None and not _as_usual(scale, (a.shape[0], 1), ready.computed):
+        return None
+    if bias is not None and not _as_usual(bias, ready.shape[-1:], ready.computed):
+        return None
+    if out is not None and not (_as_usual(out, ready.shape, ready.dtype) and out.flags.writeable):
+        return None
+    return ready(a, scale, bias, out)
+
+
+def _as_usual(array: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
+    """Whether it is an array of this shape and type whose elements follow each other in memory."""
+    if type(array) is not np.ndarray or array.shape != shape or array.dtype != dtype:
+        return False
+    flags = array.flags
+    return flags.c_contiguous and flags.aligned
+
+
+def _remember(task: Task, kind: tuple[Any, Any]) -> None:
+    """Let the next product of this kind find what this one has worked out."""
+    (a, b), left = task.inputs, task.left
+    if getattr(b, "ready", None) is None or len(b.shape) != 2 or 0 in (task.m, task.k, task.n):
+        return
+    floats = not isinstance(a, Operand)
+    if not floats:
+        if (pair := a.rows()) is None:
+            return
+        a = pair[0]
+    elif not isinstance(left, Floats) or left.dtype != a.dtype or not a.dtype.isnative:
+        return
+    _, cuts, packed, columns, plan = _pieces(task, (), ())
+    if plan.unit is None or columns.offset is not None:
+        return
+    if len(b.ready) >= KINDS_READY:
+        b.ready.clear()
+    b.ready[(a.shape, a.dtype, floats, *kind)] = Ready(a.shape, a.dtype, packed, columns, cuts, plan, this_machine())
 
 
 class Task(NamedTuple):
@@ -91,6 +152,9 @@ def matmul(
     a: Any, b: Any, out: Any = None, *, bits: int = 8, bias: Any = None, epilogue: Any = None, dtype: Any = None
 ) -> Any:
     """Matrix product with quantized operands; see :func:`fastq.matmul`."""
+    kind = epilogue, dtype
+    if bits == 8 and (result := _repeated(a, b, out, bias, kind)) is not None:
+        return result
     a_in, b_in = _arrays(a, b)
     natural = _natural_type(a_in, b_in)
     if natural is None:
@@ -104,6 +168,8 @@ def matmul(
     direct = target is not None and task.matrices[0] == 1 and in_place(target, task.matrices[1:], wanted)
     result = target.reshape(task.matrices) if direct and target is not None else empty(task.matrices, wanted)
     _fill(result, task)
+    if bits == 8 and (out is None or dtype is not None or wanted == natural):
+        _remember(task, kind)
     if direct:
         return target
     result = result.reshape(shape)
@@ -228,28 +294,34 @@ def _one(
     codes: tuple[Parameters, CodeRange, int] | None = None,
 ) -> int:
     """One matrix of a product; into codes, given parameters, their range and the number of their scheme."""
-    left, right, k, bias, output = task.left, task.right, task.k, task.bias, task.output
-    a, b = left.lines(left_at, "left"), right.lines(right_at, "right")
-    longest = longest_segment(a.reach, b.reach)
-    if output.computed == "int32" and (k > longest or out.dtype == np.int64):
-        _one_wide(out, left.matrix(left_at), right.matrix(right_at), longest, bias)
-        return 0
-    cuts = _cuts(k, a, b, longest)
-    packed = right.right(right_at, cuts)
-    computed = np.dtype(output.computed)
-    columns = right.columns(right_at, packed, cuts, computed, a.offset is not None or b.offset is not None)
-    plan = plan_matmul(len(out), packed.n, cuts, packed.bits, output, this_machine())
+    left, bias = task.left, task.bias
+    if task.output.computed == "int32":
+        longest = longest_segment(left.lines(left_at, "left").reach, task.right.lines(right_at, "right").reach)
+        if task.k > longest or out.dtype == np.int64:
+            _one_wide(out, left.matrix(left_at), task.right.matrix(right_at), longest, bias)
+            return 0
+    a, cuts, packed, columns, plan = _pieces(task, left_at, right_at)
     with workspace() as work:
         if isinstance(left, Floats):
             rows = run.left_from_floats(work, readable(left.matrix(left_at)), left.bits, cuts, plan)
             if rows is None:
                 raise NotFiniteError("the left operand holds NaN or infinity")
         else:
-            rows = run.left_from_codes(work, left.matrix(left_at), a, cuts, plan, computed)
+            rows = run.left_from_codes(work, left.matrix(left_at), a, cuts, plan, columns.scale.dtype)
         if codes is not None:
             return multiply.matmul_requantized(work, rows, packed, columns, cuts, out, *codes, bias, plan)
         multiply.matmul(work, rows, packed, columns, cuts, out, bias, plan)
     return 0
+
+
+def _pieces(task: Task, left_at: Index, right_at: Index) -> tuple[Lines, Segments, Right, Columns, Plan]:
+    """What the product of two matrices is made of, but for the left operand's data."""
+    a, b = task.left.lines(left_at, "left"), task.right.lines(right_at, "right")
+    cuts = _cuts(task.k, a, b, longest_segment(a.reach, b.reach))
+    packed = task.right.right(right_at, cuts)
+    computed = np.dtype(task.output.computed)
+    columns = task.right.columns(right_at, packed, cuts, computed, a.offset is not None or b.offset is not None)
+    return a, cuts, packed, columns, plan_matmul(task.m, packed.n, cuts, packed.bits, task.output, this_machine())
 
 
 def _one_wide(out: Array, a: Array, b: Array, longest: int, bias: Array | None) -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fastq.engine import plain
-from fastq.engine.memory import Workspace
+from fastq.engine.memory import Workspace, address_of
 from fastq.engine.plan import Plan
-from fastq.engine.prepack import Columns, Right, address_of, column_sums
+from fastq.engine.prepack import Columns, Right, column_sums
 from fastq.engine.run import Left, Parameters, Runs, fill_cuts, keep, quantize, start
 from fastq.kernels import table
 from fastq.kernels.jobs import CHOOSE, FIND, RAISED, WRITE, MatmulJob
@@ -77,6 +77,17 @@ def matmul_requantized(
     return status
 
 
+def right_job(m: int, right: Right, columns: Columns, cuts: Segments, plan: Plan) -> Any:
+    """What a job says of the right operand, and of the product as a whole."""
+    job = MatmulJob(m=m, n=right.n, columns=right.width, row_chunk=plan.row_chunk, block_chunk=plan.block_chunk)
+    fill_cuts(job, cuts)
+    job.last_k, job.right = cuts.last_k, right.address
+    job.col_groups, job.zero_groups = len(columns.scale), len(columns.zero)
+    job.col_scale, job.col_zero, job.col_offset, job.col_term = columns.addresses
+    job.uniform, job.affine = columns.uniform, columns.offset is not None
+    return job
+
+
 def _matmul_job(
     work: Workspace,
     left: Left,
@@ -87,28 +98,20 @@ def _matmul_job(
     plan: Plan,
 ) -> Any:
     """All of a job but for its output."""
-    affine = columns.offset is not None
-    n, width, dtype = right.n, right.width, columns.scale.dtype
-    job = MatmulJob(m=left.m, n=n, columns=width, row_chunk=plan.row_chunk, block_chunk=plan.block_chunk)
-    fill_cuts(job, cuts)
-    job.last_k = cuts.last_k
-    job.left, job.right = left.tiles, right.address
+    job = right_job(left.m, right, columns, cuts, plan)
+    job.left = left.tiles
     job.row_groups, job.row_scale, job.row_zero, job.row_sum = left.groups, left.scale, left.zero, left.row_sum
-    job.col_groups, job.zero_groups = len(columns.scale), len(columns.zero)
-    job.col_scale, job.col_zero, job.col_offset, job.col_term = columns.addresses
-    job.uniform = columns.uniform
     if left.zeros:  # the sums are not read otherwise
         sums = right.col_sum
         if sums is None or right.cuts != cuts:
-            sums = column_sums(right.codes(), cuts, width)
+            sums = column_sums(right.codes(), cuts, right.width)
         job.col_sum = keep(work, np.ascontiguousarray(sums))
-    job.plain = columns.uniform and not left.zeros and not affine and cuts.segments == 1
-    if affine:
-        job.affine = 1
-        job.row_offset = left.offset or work.zeros(left.m * left.groups * dtype.itemsize)
+    job.plain = columns.uniform and not left.zeros and not job.affine and cuts.segments == 1
+    if job.affine:
+        job.row_offset = left.offset or work.zeros(left.m * left.groups * columns.scale.itemsize)
     if bias is not None:
-        padded = np.zeros(width, bias.dtype)
-        padded[:n] = bias
+        padded = np.zeros(right.width, bias.dtype)
+        padded[: right.n] = bias
         job.bias = keep(work, padded)
     if plan.scratch:
         job.scratch, job.scratch_bytes = work.take(plan.scratch * plan.threads), plan.scratch

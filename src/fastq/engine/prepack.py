@@ -9,15 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastq.engine.memory import address_of
 from fastq.layout.tiles import BLOCK, Segments, ceil_div, unpack_codes
 from fastq.scheme import CodeRange
 
 INT32_MAX = 2**31 - 1
-
-
-def address_of(array: npt.NDArray[Any]) -> int:
-    """Where an array's first element lies; the caller keeps the array alive."""
-    return int(array.ctypes.data)
 
 
 @dataclass(frozen=True)

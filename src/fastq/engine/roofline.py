@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from fastq.engine.memory import address_of
 from fastq.engine.plan import this_machine
-from fastq.engine.prepack import address_of
 from fastq.kernels.table import ISAS, UNITS, Unit
 from fastq.layout.tiles import BLOCK, DEPTH, STEP, STEPS, pack_codes, segments
 from fastq.machine import cpu, threads

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fastq.engine import plain
-from fastq.engine.memory import Workspace, aligned
+from fastq.engine.memory import Workspace, address_of, aligned
 from fastq.engine.plan import Plan, share, this_machine
-from fastq.engine.prepack import Lines, Right, address_of, column_sums
+from fastq.engine.prepack import Lines, Right, column_sums
 from fastq.kernels import table
 from fastq.kernels.jobs import CHOOSE, FIND, WRITE, LeftJob, QuantizeJob, RightJob, SearchJob
 from fastq.layout.tiles import DEPTH, TILE_ROWS, Segments, ceil_div, pack_codes, right_bytes

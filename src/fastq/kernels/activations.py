@@ -21,7 +21,7 @@ import numpy as np
 class Numbers(NamedTuple):
     """Constants of a float type."""
 
-    lowest: float  # exp stays normal from here
+    lowest: float  # exp, and what is made of it, stays normal from here: subnormal numbers cost 150 cycles each
     highest: float  # to here
     ln2_high: float  # few bits, so that its multiples are exact
     ln2_low: float
@@ -30,11 +30,11 @@ class Numbers(NamedTuple):
 
 
 NUMBERS = {
-    "f32": Numbers(-87.0, 88.0, 0.693359375, -2.12194440e-4, 8, (
+    "f32": Numbers(-80.0, 88.0, 0.693359375, -2.12194440e-4, 8, (
         -0.67179406, 0.67264223, 0.047343105, -0.04687489, -0.009873768, 0.008703812, 0.0017765646,
         -0.0020487348, -0.00020790912, 0.0003337359,
     )),
-    "f64": Numbers(-708.0, 709.0, 6.93147180369123816490e-01, 1.90821492927058770002e-10, 14, (
+    "f64": Numbers(-700.0, 709.0, 6.93147180369123816490e-01, 1.90821492927058770002e-10, 14, (
         -0.6717940840566922, 0.6726432239776587, 0.047343306841869395, -0.04689561023140056,
         -0.009872689364808411, 0.008824938563468514, 0.0017589335239742308, -0.0023458125790868155,
         -0.00014624648031248526, 0.0006736792979816675, -9.373765864392098e-05, -0.00017430472804210045,

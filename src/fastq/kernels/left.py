@@ -7,6 +7,7 @@ from typing import Any
 from fastq.kernels.jobs import NOT_FINITE
 from fastq.kernels.quantize import LARGEST, TINY
 from fastq.kernels.rounding import COMPUTED, POINTERS, copied_codes, row_codes, row_top
+from fastq.kernels.symmetric import CHUNK, SMALLEST, symmetric_codes
 from fastq.layout.tiles import DEPTH, STEP, STEPS, TILE_ROWS
 from fastq.machine.dialect import at, cast_to, constant, kernel_function, report, stack, take, type_like
 from fastq.scheme import symmetric_scale
@@ -21,7 +22,9 @@ def floats(kind: str, wide: bool) -> Any:
     computed = COMPUTED[kind]
     view, scale_view = cast_to(POINTERS[kind]), cast_to(f"{computed}*")
     find_top = row_top(kind)
-    codes = row_codes(kind, "wide_tiles" if wide else "tiles")
+    target = "wide_tiles" if wide else "tiles"
+    quick, codes = symmetric_codes(kind, target), row_codes(kind, target)
+    smallest = constant(computed, SMALLEST[computed])
     found_room = stack(8, f"{computed}*")
     tiny, largest, nought = (constant(computed, v) for v in (TINY[computed], LARGEST[computed], 0.0))
     code_bytes = 2 if wide else 1
@@ -47,8 +50,13 @@ def floats(kind: str, wide: bool) -> Any:
                     total = at(job.row_sum, row * job.segments + segment)
                     total[0] = 0
                     place = segment * job.segment_steps * STEP
-                    zero = nought()
-                    codes(at(here, first), count, scale[row], zero, zero, -high, high, out, place, total)
+                    done = 0
+                    if scale[row] >= smallest() and place % CHUNK == 0:
+                        done = count // CHUNK * CHUNK
+                        quick(at(here, first), done, scale[row], high, out, place, total, job.pitch)
+                    if done < count:
+                        zero, rest = nought(), at(here, first + done)
+                        codes(rest, count - done, scale[row], zero, zero, -high, high, out, place + done, total)
             ticket = take(job, 1)
 
     return left_floats

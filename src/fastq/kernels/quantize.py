@@ -6,6 +6,7 @@ from typing import Any
 
 from fastq.kernels.jobs import CHOOSE, FIND, NOT_FINITE, SPAN_OVERFLOW, WRITE
 from fastq.kernels.rounding import column_codes, column_extremes, row_codes, row_extremes, row_top
+from fastq.kernels.symmetric import CHUNK, SMALLEST, symmetric_codes
 from fastq.machine.dialect import at, cast_to, constant, kernel_function, report, round_even, stack, take, type_like
 from fastq.scheme import span_scale, symmetric_scale
 
@@ -51,7 +52,8 @@ def rows(kind: str) -> Any:
     """Runs of n consecutive elements (inner = 1): a run stays in cache from its extremes to its codes."""
     floats = cast_to(f"{kind}*")
     extremes, find_top = row_extremes(kind), row_top(kind)
-    codes, choose = row_codes(kind), parameters(kind)
+    quick, codes, choose = symmetric_codes(kind), row_codes(kind), parameters(kind)
+    smallest = constant(kind, SMALLEST[kind])
     largest = constant(kind, LARGEST[kind])
     size = 4 if kind == "f32" else 8
     found_room, total_room = stack(3 * size, f"{kind}*"), stack(4, "i32*")
@@ -87,7 +89,13 @@ def rows(kind: str) -> Any:
                 if job.work & WRITE:
                     s, z, o = scale[index], zero[index], offset[index]
                     low, high = type_like(job.low, like()), type_like(job.high, like())
-                    codes(at(x, start), job.n, s, z, o, low, high, at(job.codes, start), 0, total)
+                    done = 0
+                    if job.scheme == 0 and job.work & FIND and s >= smallest():
+                        done = job.n // CHUNK * CHUNK
+                        quick(at(x, start), done, s, high, at(job.codes, start), 0, total, job.group_pitch)
+                    if done < job.n:
+                        rest = job.n - done
+                        codes(at(x, start + done), rest, s, z, o, low, high, at(job.codes, start), done, total)
             ticket = take(job, 1)
 
     return quantize_rows

@@ -50,7 +50,7 @@ POINTERS = {"f16": "u16*", "bf16": "u16*", "f32": "f32*", "f64": "f64*"}
 WIDENED = {"f16": from_float16, "bf16": from_bfloat16}
 
 
-def _loaded(b: ir.IRBuilder, kind: str, x: Any, i: Any, lanes: int) -> Any:
+def loaded(b: ir.IRBuilder, kind: str, x: Any, i: Any, lanes: int) -> Any:
     """One float (`lanes` = 1) or a vector of them, in the type that it is computed in."""
     element = FLOATS.get(kind, I16)
     value = load_vector(b, _typed(b, x, i, element), element if lanes == 1 else ir.VectorType(element, lanes))
@@ -108,7 +108,7 @@ def row_top(kind: str) -> Any:
     def emit(b, x, n, out):
         def magnitude(i, value_type):
             vector = isinstance(value_type, ir.VectorType)
-            bits = b.bitcast(_loaded(b, kind, x, i, LANES if vector else 1), value_type)
+            bits = b.bitcast(loaded(b, kind, x, i, LANES if vector else 1), value_type)
             mask = MAGNITUDE[computed]
             return b.and_(bits, ir.Constant(value_type, [mask] * LANES if vector else mask))
 
@@ -219,14 +219,14 @@ class _Steps:
         return ir.Constant(self.type, [value] * self.type.count if self.is_vector else value)
 
     def _rint(self, b: ir.IRBuilder, value: Any) -> Any:
-        return b.call(declare(b, "llvm.rint." + _mangled(self.type), self.type, [self.type]), [value])
+        return b.call(declare(b, "llvm.rint." + mangled(self.type), self.type, [self.type]), [value])
 
     def __call__(self, b: ir.IRBuilder, x: Any) -> Any:
         x = b.fsub(x, self.offset)
         if self.is_vector:
             quick = b.fmul(x, self.inverse)
             value = self._rint(b, quick)
-            gap = b.call(declare(b, "llvm.fabs." + _mangled(self.type), self.type, [self.type]), [b.fsub(quick, value)])
+            gap = b.call(declare(b, "llvm.fabs." + mangled(self.type), self.type, [self.type]), [b.fsub(quick, value)])
             # Unordered: a reciprocal that overflows gives NaN here.
             close = b.fcmp_unordered(">", gap, self._constant(0.5 - TIE))
             lanes = b.bitcast(close, ir.IntType(self.type.count))
@@ -245,9 +245,10 @@ class _Steps:
         return b.fptosi(value, ir.VectorType(I32, self.type.count) if self.is_vector else I32)
 
 
-def _mangled(value_type: ir.Type) -> str:
+def mangled(value_type: ir.Type) -> str:
+    """The type as it stands in the names of LLVM's intrinsics."""
     if isinstance(value_type, ir.VectorType):
-        return f"v{value_type.count}{_mangled(value_type.element)}"
+        return f"v{value_type.count}{mangled(value_type.element)}"
     return {"float": "f32", "double": "f64"}[str(value_type)]
 
 
@@ -315,7 +316,7 @@ def row_codes(kind: str, target: str = "row") -> Any:
 
         def code_at(i, vector):
             steps, lanes = (vector_steps, LANES) if vector else (scalar_steps, 1)
-            return steps(b, _loaded(b, kind, x, i, lanes))
+            return steps(b, loaded(b, kind, x, i, lanes))
 
         _write_run(b, target, n, out, place, total, code_at)
 
