@@ -14,18 +14,18 @@ from fastq.scheme import symmetric_scale
 
 _symmetric = kernel_function(symmetric_scale)
 
-RUNS = 4  # rows per ticket
+RUNS = 8  # rows per ticket
 
 
 def floats(kind: str, wide: bool) -> Any:
     """Quantize rows of floats and write their codes straight into tiles (of int16 if `wide`)."""
     computed = COMPUTED[kind]
     view, scale_view = cast_to(POINTERS[kind]), cast_to(f"{computed}*")
-    find_top = row_top(kind)
+    find_top, find_tops = row_top(kind), row_top(kind, RUNS)
     target = "wide_tiles" if wide else "tiles"
     quick, codes = symmetric_codes(kind, target), row_codes(kind, target)
     smallest = constant(computed, SMALLEST[computed])
-    found_room = stack(8, f"{computed}*")
+    found_room = stack(8 * RUNS, f"{computed}*")
     tiny, largest, nought = (constant(computed, v) for v in (TINY[computed], LARGEST[computed], 0.0))
     code_bytes = 2 if wide else 1
 
@@ -37,12 +37,18 @@ def floats(kind: str, wide: bool) -> Any:
         high = type_like(job.high, nought())
         ticket = take(job, 1)
         while ticket * RUNS < job.m:
-            for row in range(ticket * RUNS, min((ticket + 1) * RUNS, job.m)):
+            first_row, last_row = ticket * RUNS, min((ticket + 1) * RUNS, job.m)
+            if last_row - first_row == RUNS:
+                find_tops(at(x, first_row * job.pitch), job.k, job.pitch, found)
+            else:
+                for row in range(first_row, last_row):
+                    find_top(at(x, row * job.pitch), job.k, 0, at(found, row - first_row))
+            for row in range(first_row, last_row):
+                top = found[row - first_row]
                 here = at(x, row * job.pitch)
-                find_top(here, job.k, found)
-                if not found[0] <= largest():
+                if not top <= largest():
                     report(job, NOT_FINITE)
-                scale[row] = _symmetric(found[0], high, tiny())
+                scale[row] = _symmetric(top, high, tiny())
                 out = at(job.tiles, row // TILE_ROWS * tile_row_bytes + row % TILE_ROWS * DEPTH * code_bytes)
                 for segment in range(job.segments):
                     first = segment * job.segment_k
@@ -53,7 +59,7 @@ def floats(kind: str, wide: bool) -> Any:
                     done = 0
                     if scale[row] >= smallest() and place % CHUNK == 0:
                         done = count // CHUNK * CHUNK
-                        quick(at(here, first), done, scale[row], high, out, place, total, job.pitch)
+                        quick(at(here, first), done, scale[row], high, out, place, total, 0)
                     if done < count:
                         zero, rest = nought(), at(here, first + done)
                         codes(rest, count - done, scale[row], zero, zero, -high, high, out, place + done, total)

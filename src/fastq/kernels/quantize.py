@@ -52,7 +52,7 @@ def rows(kind: str) -> Any:
     """Runs of n consecutive elements (inner = 1): a run stays in cache from its extremes to its codes."""
     floats = cast_to(f"{kind}*")
     extremes, find_top = row_extremes(kind), row_top(kind)
-    quick, codes, choose = symmetric_codes(kind), row_codes(kind), parameters(kind)
+    quick, codes, choose = symmetric_codes(kind, "row"), row_codes(kind), parameters(kind)
     smallest = constant(kind, SMALLEST[kind])
     largest = constant(kind, LARGEST[kind])
     size = 4 if kind == "f32" else 8
@@ -73,7 +73,7 @@ def rows(kind: str) -> Any:
                 index = outer * job.param_pitch + group * job.group_param
                 if job.work & FIND:
                     if job.scheme == 0:  # the magnitude says all that is needed
-                        find_top(at(x, start), job.n, found)
+                        find_top(at(x, start), job.n, 0, found)
                         minimum[index] = -found[0]
                         maximum[index] = found[0]
                         broken = not found[0] <= largest()

@@ -96,16 +96,18 @@ def _folded(b: ir.IRBuilder, combine: Callable[[Any, Any], Any], x: Any) -> Any:
     return b.extract_element(x, I32(0))
 
 
-def row_top(kind: str) -> Any:
-    """``row_top(x, n, out)``: out[0] = max |x| of n floats; infinite or NaN if one of them is.
+def row_top(kind: str, rows: int = 1) -> Any:
+    """``row_top(x, n, pitch, out)``: out[r] = max |x| of n floats of row r; infinite or NaN if one of them is.
 
-    Magnitudes are compared as integers, in which order infinity and NaN come last.
+    Magnitudes are compared as integers, in which order infinity and NaN come last. Several rows at a time, because the
+    CPU's prefetching follows a row no farther than to the end of a page: read one by one, 64 MiB of rows came from
+    memory at 9 GB/s.
     """
     computed = COMPUTED[kind]
     element, ints = FLOATS[computed], BITS[computed]
     chains = 4
 
-    def emit(b, x, n, out):
+    def emit(b, x, n, pitch, out):
         def magnitude(i, value_type):
             vector = isinstance(value_type, ir.VectorType)
             bits = b.bitcast(loaded(b, kind, x, i, LANES if vector else 1), value_type)
@@ -114,17 +116,22 @@ def row_top(kind: str) -> Any:
 
         vector = ir.VectorType(ints, LANES)
         pick = _larger(b, "u")
+        starts = [b.mul(pitch, I64(r)) for r in range(rows)]
 
         def several(i, tops):
-            return [pick(magnitude(b.add(i, I64(c * LANES)), vector), top) for c, top in enumerate(tops)]
+            places = [b.add(b.add(start, i), I64(c * LANES)) for start in starts for c in range(chains)]
+            return [pick(magnitude(place, vector), top) for place, top in zip(places, tops)]
 
         bulk = b.and_(n, I64(-chains * LANES))
-        tops = loop(b, I64(0), bulk, chains * LANES, [ir.Constant(vector, None)] * chains, several)
-        top = _folded(b, pick, pick(pick(tops[0], tops[1]), pick(tops[2], tops[3])))
-        (top,) = loop(b, bulk, n, 1, [top], lambda i, tops: [pick(magnitude(i, ints), tops[0])])
-        b.store(b.bitcast(top, element), _typed(b, out, I64(0), element))
+        tops = loop(b, I64(0), bulk, chains * LANES, [ir.Constant(vector, None)] * (rows * chains), several)
+        for r, start in enumerate(starts):
+            a, c, d, e = tops[chains * r : chains * (r + 1)]
+            top = _folded(b, pick, pick(pick(a, c), pick(d, e)))
+            (top,) = loop(b, bulk, n, 1, [top], lambda i, t, s=start: [pick(magnitude(b.add(s, i), ints), t[0])])
+            b.store(b.bitcast(top, element), _typed(b, out, I64(r), element))
 
-    return ir_function(f"fastq_row_top_{kind}", (POINTERS[kind], "int", f"{computed}*"), HOST, emit)
+    kinds = (POINTERS[kind], "int", "int", f"{computed}*")
+    return ir_function(f"fastq_row_top_{kind}_{rows}", kinds, HOST, emit)
 
 
 def row_extremes(kind: str) -> Any:

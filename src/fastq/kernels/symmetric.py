@@ -32,12 +32,13 @@ MAGIC = {"f32": 1.5 * 2.0**23, "f64": 1.5 * 2.0**52}
 SMALLEST = {"f32": 2.0**-126, "f64": 2.0**-1022}  # scale whose reciprocal is finite, and rounded as others are
 
 
-def symmetric_codes(kind: str, target: str = "row") -> Any:
+def symmetric_codes(kind: str, target: str) -> Any:
     """``symmetric_codes(x, n, scale, high, out, place, total, ahead)``: codes of the first n // 64 * 64 floats.
 
     The scale must be at least :data:`SMALLEST`, and `place` a multiple of 64 where codes go into tiles. `target` and
-    the other arguments are those of :func:`fastq.kernels.rounding.row_codes`; what lies `ahead` elements on is fetched
-    into the cache.
+    the other arguments are those of :func:`fastq.kernels.rounding.row_codes`. Where codes go to rows, what lies `ahead`
+    elements on is fetched into the cache. (Into tiles, two threads take turns of rows, and fetching what the other one
+    will need made 64 MiB take 3.7 ms instead of 3.1.)
     """
     computed = COMPUTED[kind]
     size = {"f16": 2, "bf16": 2, "f32": 4, "f64": 8}[kind]
@@ -59,7 +60,7 @@ def symmetric_codes(kind: str, target: str = "row") -> Any:
             return b.select(b.fcmp_ordered(">", p, q), p, q)
 
         def chunk(i, carried):
-            for line in range(0, CHUNK * size, 64):
+            for line in range(0, CHUNK * size if target == "row" else 0, 64):
                 there = b.add(b.mul(b.add(i, ahead), I64(size)), I64(line))
                 b.call(prefetch, [b.gep(start, [there]), I32(0), I32(3), I32(1)])
             values = [loaded(b, kind, x, b.add(i, I64(j)), LANES) for j in range(0, CHUNK, LANES)]
