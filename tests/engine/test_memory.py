@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+import pytest
+
+from fastq.engine import memory
 from fastq.engine.memory import KEPT, Workspace, aligned, workspace
 
 
@@ -55,3 +63,75 @@ def test_aligned_memory_has_its_size():
     assert len(aligned(0)) == 0
     assert len(aligned(100)) == 100
     assert aligned(100).ctypes.data % 64 == 0
+
+
+needs_advice = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is recycled on Linux only")
+LARGE = (memory.RECYCLED // 4 + 1000,)
+
+
+@pytest.fixture
+def spare(monkeypatch):
+    pieces = {}
+    monkeypatch.setattr(memory, "_spare", pieces)
+    return pieces
+
+
+@needs_advice
+def test_memory_of_a_large_result_is_used_again_when_nothing_refers_to_it(spare):
+    first = memory.empty(LARGE, np.dtype(np.float32))
+    place = first.ctypes.data
+    assert place % 64 == 0
+    first[:] = 3
+    view = first[10:20].view(np.int32)
+    del first
+    other = memory.empty(LARGE, np.dtype(np.float32))
+    other[:] = 5
+    assert (view == np.float32(3).view(np.int32)).all()  # a view kept the memory
+    assert not np.shares_memory(view, other)
+    del view
+    gc.collect()
+    assert sum(map(len, spare.values())) == 1
+    assert memory.empty(LARGE, np.dtype(np.float32)).ctypes.data == place
+    assert (other == 5).all()
+
+
+@needs_advice
+def test_spare_memory_has_a_limit(spare, monkeypatch):
+    monkeypatch.setattr(memory, "SPARE", 2 * memory.RECYCLED + 10**5)
+    arrays = [memory.empty((memory.RECYCLED + n,), np.dtype(np.uint8)) for n in (0, 1, 2)]
+    while arrays:
+        arrays.pop()
+        gc.collect()
+        assert sum(size * len(pieces) for size, pieces in spare.items()) <= memory.SPARE
+    monkeypatch.setattr(memory, "SPARE", 0)
+    memory.empty((memory.RECYCLED,), np.dtype(np.uint8))
+    gc.collect()
+    assert not sum(map(len, spare.values()))
+
+
+@needs_advice
+def test_threads_never_get_the_same_memory(spare):
+    def work(number):
+        for _ in range(20):
+            array = memory.empty(LARGE, np.dtype(np.float32))
+            array[:: 1 << 16] = number
+            time.sleep(0.0005)
+            assert (array[:: 1 << 16] == number).all()
+            del array
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(4)))
+
+
+def test_address_is_that_of_ctypes():
+    array = np.arange(100, dtype=np.float32).reshape(10, 10)
+    for a in (
+        array,
+        array[3:, 2:],
+        array.T,
+        np.empty(0),
+        np.broadcast_to(np.float64(1), (3, 3)),
+        array.view(np.matrix),
+    ):
+        assert memory.address_of(a) == a.ctypes.data

@@ -30,12 +30,14 @@ BURST = 16
 class Shape(NamedTuple):
     """A register block: rows x (16 * blocks) accumulators, in `chains` independent sets over alternating steps.
 
-    Small blocks need several chains to hide the latency of the multiplication.
+    Small blocks need several chains to hide the latency of the multiplication. Where `passes` is more than 1, the
+    k-loop runs as often, each time over a part of the columns.
     """
 
     rows: int
     blocks: int
     chains: int
+    passes: int = 1
 
 
 class Isa:
@@ -47,6 +49,7 @@ class Isa:
     left_bytes = 1  # bytes per code in a left tile
     max_code = 255  # highest right code for which `product` is exact
     gemv_shapes: tuple[Shape, ...] = ()  # blocks for few rows, in order of rows
+    gemm_passes = 1  # of the block for many rows
 
     def __init__(self, rows: int, blocks: int, k_block: int = 0) -> None:
         self.rows, self.blocks = rows, blocks  # the register block for many rows
@@ -101,11 +104,11 @@ def _left_offset(isa: Isa, row: int, step: int) -> ir.Constant:
     return I64((row * ROW_BYTES + step * STEP) * isa.left_bytes)
 
 
-def _store(b: ir.IRBuilder, isa: Isa, accs: list[Any], columns: int, out: Any, pitch: int) -> None:
-    """Write accumulators, ordered row by row, to a scratch of `pitch` int32 per row."""
+def _store(b: ir.IRBuilder, isa: Isa, accs: list[Any], columns: int, out: Any, pitch: int, first: int = 0) -> None:
+    """Write accumulators, ordered row by row, to a scratch of `pitch` int32 per row, from column `first` on."""
     per_row = columns // isa.lanes
     for i, acc in enumerate(accs):
-        store_vector(b, acc, b.gep(out, [I64(i // per_row * pitch + i % per_row * isa.lanes)]))
+        store_vector(b, acc, b.gep(out, [I64(i // per_row * pitch + i % per_row * isa.lanes + first)]))
 
 
 def _fold(b: ir.IRBuilder, accs: list[Any], size: int) -> list[Any]:
@@ -135,15 +138,15 @@ def dense(isa: Isa, shapes: tuple[Shape, ...], pitch: int) -> Any:
     ``micro(a, b, block_stride, first_step, last_step, acc, shape)``: `shape` is an index into `shapes`, `pitch` the
     number of int32 per row of the accumulator scratch.
     """
-    name = f"fastq_dense_{isa.tag}_{pitch}_" + "_".join(f"{s.rows}x{s.blocks}x{s.chains}" for s in shapes)
+    name = f"fastq_dense_{isa.tag}_{pitch}_" + "_".join("x".join(map(str, s)) for s in shapes)
 
     def emit(b, a, w, block_stride, first, last, out, index):
-        def one_step(shape, step, later, left_base, accs):
+        def one_step(shape, parts, step, later, left_base, accs):
             """One step: `later` steps after `step`, whose left codes lie at `left_base`."""
             rights = []
             for block in range(shape.blocks):
                 base = b.gep(w, [b.add(b.mul(block_stride, I64(block)), b.shl(step, I64(6)))])
-                for part in range(isa.parts):
+                for part in parts:
                     place = b.gep(base, [I64(later * ROW_BYTES + part * isa.width)])
                     rights.append(isa.right(b, load_vector(b, place, isa.byte_type)))
             results = []
@@ -153,18 +156,18 @@ def dense(isa: Isa, shapes: tuple[Shape, ...], pitch: int) -> Any:
                 results += [isa.product(b, acc, left, right) for acc, right in zip(mine, rights)]
             return results
 
-        def variant(shape):
-            size = shape.rows * shape.blocks * isa.parts
+        def one_pass(shape, parts):
+            size = shape.rows * shape.blocks * len(parts)
 
             def burst(step, accs):
                 accs, base = list(accs), _left_pointer(b, isa, a, step)
                 for later in range(BURST):
                     mine = slice(later % shape.chains * size, (later % shape.chains + 1) * size)
-                    accs[mine] = one_step(shape, step, later, base, accs[mine])
+                    accs[mine] = one_step(shape, parts, step, later, base, accs[mine])
                 return accs
 
             def single(step, accs):
-                return one_step(shape, step, 0, _left_pointer(b, isa, a, step), accs)
+                return one_step(shape, parts, step, 0, _left_pointer(b, isa, a, step), accs)
 
             # A burst must not cross the end of a left tile.
             aligned = b.icmp_signed("==", b.and_(first, I64(BURST - 1)), I64(0))
@@ -172,7 +175,13 @@ def dense(isa: Isa, shapes: tuple[Shape, ...], pitch: int) -> Any:
             rest = b.select(aligned, whole, first)
             zeros = [ir.Constant(isa.acc_type, None)] * (size * shape.chains)
             accs = _fold(b, loop(b, first, rest, BURST, zeros, burst), size)
-            _store(b, isa, loop(b, rest, last, 1, accs, single), shape.blocks * BLOCK, out, pitch)
+            columns = shape.blocks * len(parts) * isa.lanes
+            _store(b, isa, loop(b, rest, last, 1, accs, single), columns, out, pitch, parts[0] * isa.lanes)
+
+        def variant(shape):
+            width = isa.parts // shape.passes
+            for start in range(0, isa.parts, width):
+                one_pass(shape, range(start, start + width))
 
         _choose(b, shapes, index, variant)
 

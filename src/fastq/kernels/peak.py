@@ -25,25 +25,29 @@ def _block(isa: Isa) -> Any:
 
     Left codes are ``[16 steps][rows][4 k]``, used over and over; right ones ``[columns][4 k]``, the same in every step.
     """
+    parts = isa.blocks * isa.parts
 
-    def emit(b, left, right, rounds, sums):
-        rights = [
-            isa.right(b, load_vector(b, b.gep(right, [I64(part * isa.width)]), isa.byte_type))
-            for part in range(isa.blocks * isa.parts)
-        ]
+    def one_pass(b, left, right, rounds, sums, mine):
+        rights = [isa.right(b, load_vector(b, b.gep(right, [I64(p * isa.width)]), isa.byte_type)) for p in mine]
 
         def one_round(i, accs):
             step = b.mul(b.and_(i, I64(STEPS - 1)), I64(isa.rows * STEP * isa.left_bytes))
             results = []
             for row in range(isa.rows):
                 codes = isa.left(b, b.gep(left, [b.add(step, I64(row * STEP * isa.left_bytes))]))
-                mine = accs[row * len(rights) : (row + 1) * len(rights)]
-                results += [isa.product(b, acc, codes, other) for acc, other in zip(mine, rights)]
+                of_row = accs[row * len(rights) : (row + 1) * len(rights)]
+                results += [isa.product(b, acc, codes, other) for acc, other in zip(of_row, rights)]
             return results
 
         zeros = [ir.Constant(isa.acc_type, None)] * (isa.rows * len(rights))
         for i, acc in enumerate(loop(b, I64(0), rounds, 1, zeros, one_round)):
-            store_vector(b, acc, b.gep(sums, [I64(i * isa.lanes)]))
+            place = (i // len(rights) * parts + mine[i % len(rights)]) * isa.lanes
+            store_vector(b, acc, b.gep(sums, [I64(place)]))
+
+    def emit(b, left, right, rounds, sums):
+        width = parts // isa.gemm_passes
+        for start in range(0, parts, width):
+            one_pass(b, left, right, rounds, sums, range(start, start + width))
 
     name = f"fastq_peak_{isa.tag}_{isa.rows}x{isa.blocks}"
     return ir_function(name, ("u8*", "u8*", "int", "i32*"), isa.target, emit)

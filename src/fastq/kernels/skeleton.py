@@ -20,7 +20,7 @@ def gemm(isa: Isa, bits: int, output: Output) -> Any:
     """
     rows, panel = isa.rows, isa.blocks
     pitch = panel * BLOCK
-    micro = dense(isa, tuple(Shape(rows, n + 1, 1) for n in range(panel)), pitch)
+    micro = dense(isa, tuple(Shape(rows, n + 1, 1, isa.gemm_passes) for n in range(panel)), pitch)
     finish = epilogue(isa.target, isa.tag, output, pitch)
     widen = unpack(isa, bits) if bits < 8 else None
     acc_room, sum_room = stack(rows * pitch * 4, "i32*"), stack(rows * pitch * SIZES[output.computed])

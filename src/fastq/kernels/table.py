@@ -34,7 +34,7 @@ UNITS = (
     Unit("amx", "amx", range(2, 9), 1, 32, 2, 0, 8, 3000.0, "amx:Amx"),
     Unit("avx512vnni", "avx512vnni", range(2, 9), 1, 8, 3, 8, 0, 500.0, "avx512vnni:Avx512Vnni"),
     Unit("avxvnni", "avxvnni", range(2, 9), 1, 4, 1, 4, 0, 250.0, "avxvnni:AvxVnni"),
-    Unit("avx2", "avx2", range(8, 9), 2, 4, 1, 4, 0, 100.0, "avx2:Avx2"),
+    Unit("avx2", "avx2", range(8, 9), 2, 8, 1, 4, 0, 100.0, "avx2:Avx2"),
     Unit("avx2narrow", "avx2", range(2, 8), 1, 4, 1, 4, 0, 120.0, "avx2:Avx2Narrow"),
     Unit("portable", "portable", range(2, 9), 1, 4, 1, 4, 0, 20.0, "portable:Portable"),
 )
