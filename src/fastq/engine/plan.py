@@ -12,6 +12,7 @@ from fastq.machine import cpu, threads
 
 # A call shorter than this stays on its thread: waking a parked worker takes about as long.
 WORTH_SHARING = 50e-6  # seconds
+WORTH_SHARING_LEFT = 128 << 10  # bytes; 16 x 4096 float32 takes 21 us on one thread
 BYTES_PER_SECOND = 20e9  # one core reading weights from memory
 LEFT_CHUNK = 512 << 10  # bytes of left tiles that stay in a core's L2 cache beside a panel of the right operand
 BLOCKED_ROWS, BLOCKED_COLUMNS = 512, 256  # of a ticket of the blocked GEMM
@@ -96,3 +97,11 @@ def _plan_blocked(unit: Unit, m: int, n: int, cuts: Segments, bits: int, output:
 def share(nbytes: int, machine: Machine) -> int:
     """Threads for a pass over so many bytes."""
     return machine.threads if nbytes / BYTES_PER_SECOND > WORTH_SHARING else 1
+
+
+def left_threads(nbytes: int, plan: Plan) -> int:
+    """Threads for bringing a left operand of so many bytes into tiles.
+
+    Those of the product, which are woken now rather than then; so it pays off for less than other passes.
+    """
+    return plan.threads if nbytes >= WORTH_SHARING_LEFT else 1

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from fastq.engine.memory import LINE, address_of, empty, workspace
 from fastq.engine.multiply import STREAMED, right_job
 from fastq.engine.plain import FUNCTION_RAISED
-from fastq.engine.plan import Machine, Plan, share
+from fastq.engine.plan import Machine, Plan, left_threads
 from fastq.engine.prepack import Columns, Right
 from fastq.engine.run import fill_cuts, left_kind
 from fastq.kernels import table
@@ -63,7 +63,7 @@ class Ready:
         self._left = bytes(left)
         entry = table.left_floats(kind, unit.left_bytes) if kind else table.left_codes(unit.left_bytes)
         self._left_kernel = kernel(*entry)
-        self._left_threads = share(m * k * dtype.itemsize, machine)
+        self._left_threads = left_threads(m * k * dtype.itemsize, plan)
 
         job = right_job(m, right, columns, cuts, plan)
         job.row_groups, job.row_zero = 1, address_of(self._needed[2])

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from fastq.engine import plain
 from fastq.engine.memory import Workspace, address_of, aligned
-from fastq.engine.plan import Plan, share, this_machine
+from fastq.engine.plan import Plan, left_threads, share, this_machine
 from fastq.engine.prepack import Lines, Right, column_sums
 from fastq.kernels import table
 from fastq.kernels.jobs import CHOOSE, FIND, WRITE, LeftJob, QuantizeJob, RightJob, SearchJob
@@ -210,7 +210,7 @@ def left_from_floats(work: Workspace, x: npt.NDArray[Any], bits: int, cuts: Segm
     job.row_sum = work.take(4 * m * cuts.segments)
     fill_cuts(job, cuts)
     entry = table.left_floats(kind, plan.unit.left_bytes)
-    start(entry, job, share(x.size * size, this_machine()))
+    start(entry, job, left_threads(x.size * size, plan))
     if job.status:
         return None
     return Left(m, job.tiles, job.scale, 1, work.zeros(4 * m), False, job.row_sum, 0, None)
@@ -234,7 +234,7 @@ def left_from_codes(work: Workspace, codes: npt.NDArray[Any], a: Lines, cuts: Se
     job.tiles = _left_tiles(work, m, cuts, plan.unit.left_bytes)
     job.row_sum = work.take(4 * m * cuts.segments)
     fill_cuts(job, cuts)
-    start(table.left_codes(plan.unit.left_bytes), job, share(m * k, this_machine()))
+    start(table.left_codes(plan.unit.left_bytes), job, left_threads(m * k, plan))
     shifted = np.ascontiguousarray(zero - flip, np.int32)
     return Left(
         m,

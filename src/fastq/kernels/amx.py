@@ -240,6 +240,8 @@ def gemm(isa: Amx, bits: int, output: Output) -> Any:
         chunks = (job.m + job.row_chunk - 1) // job.row_chunk
         scratch = at(job.scratch, arrive(job, 1) * job.scratch_bytes)
         accs = as_i32(scratch)
+        # Where no other rows meet the right tiles, they are read in one go. (Low-bit ones have room for a block only.)
+        block_k = k_block if job.row_chunk > ROWS or bits < 8 else max(tiles, 1)
         # A low-bit block of K is unpacked behind the accumulators.
         dense = at(scratch, job.row_chunk * job.block_chunk * BLOCK * 4)
         ticket = take(job, 1)
@@ -252,8 +254,8 @@ def gemm(isa: Amx, bits: int, output: Output) -> Any:
             done, done_row, done_block, done_rows = accs, 0, 0, 0
             following = ticket
             next_row, next_block, next_k = first_row, first_block, 0
-            for k in range(0, tiles, k_block):
-                depth = min(k_block, tiles - k)
+            for k in range(0, tiles, block_k):
+                depth = min(block_k, tiles - k)
                 final = k + depth == tiles
                 next_k = k + depth
                 if final:
