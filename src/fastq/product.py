@@ -35,7 +35,7 @@ from fastq.rules import (
     output_type,
     result_shape,
 )
-from fastq.scheme import SCHEMES, CodeRange, code_range
+from fastq.scheme import SCHEMES, code_range
 
 Array = npt.NDArray[Any]
 Index = tuple[int, ...]
@@ -197,7 +197,7 @@ def requantized(task: Task, scheme: str, given: Given | None) -> Quantized:
     with _named_errors(task):
         for number, left_at, right_at in task.each():
             mine = found if axis is None else Parameters(*(p[number] for p in found))
-            status |= _one(codes[number], task, left_at, right_at, (mine, limits, SCHEMES.index(scheme)))
+            status |= _one(codes[number], task, left_at, right_at, multiply.Grid(mine, limits, SCHEMES.index(scheme)))
     if status:
         raise NotFiniteError("a @ b must be finite, because NaN and infinity have no code; it overflows its float type")
     shape = (1,) * len(task.shape) if axis is None else (*task.shape[:-1], 1)
@@ -291,9 +291,9 @@ def _one(
     task: Task,
     left_at: Index,
     right_at: Index,
-    codes: tuple[Parameters, CodeRange, int] | None = None,
+    grid: multiply.Grid | None = None,
 ) -> int:
-    """One matrix of a product; into codes, given parameters, their range and the number of their scheme."""
+    """One matrix of a product; into codes on a grid, if one is given."""
     left, bias = task.left, task.bias
     if task.output.computed == "int32":
         longest = longest_segment(left.lines(left_at, "left").reach, task.right.lines(right_at, "right").reach)
@@ -308,8 +308,8 @@ def _one(
                 raise NotFiniteError("the left operand holds NaN or infinity")
         else:
             rows = run.left_from_codes(work, left.matrix(left_at), a, cuts, plan, columns.scale.dtype)
-        if codes is not None:
-            return multiply.matmul_requantized(work, rows, packed, columns, cuts, out, *codes, bias, plan)
+        if grid is not None:
+            return multiply.matmul_requantized(work, rows, packed, columns, cuts, out, grid, bias, plan)
         multiply.matmul(work, rows, packed, columns, cuts, out, bias, plan)
     return 0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,14 @@ def matmul(
     _multiply(_matmul_job(work, left, right, columns, cuts, bias, plan), out, plan)
 
 
+class Grid(NamedTuple):
+    """What a product is requantized to."""
+
+    found: Parameters
+    limits: tuple[int, int]  # lowest and highest code
+    scheme: int  # its number in fastq.scheme.SCHEMES
+
+
 def matmul_requantized(
     work: Workspace,
     left: Left,
@@ -47,17 +55,15 @@ def matmul_requantized(
     columns: Columns,
     cuts: Segments,
     codes: npt.NDArray[Any],
-    found: Parameters,
-    limits: tuple[int, int],
-    scheme: int,
+    grid: Grid,
     bias: npt.NDArray[Any] | None,
     plan: Plan,
 ) -> int:
     """The same, requantized by row; a band of rows at a time exists as floats. Returns the kernels' status.
 
-    Parameters are chosen from the data where `found` has as many as there are rows and of those a scale of 0; otherwise
-    they are given.
+    Parameters are chosen from the data where there are as many as rows and their scale is 0; otherwise they are given.
     """
+    found, limits, scheme = grid
     m, n = codes.shape
     band = min(m, max(BAND_ROWS, BAND_BYTES // (n * found.scale.itemsize) // TILE_ROWS * TILE_ROWS))
     floats = work.array((band, n), found.scale.dtype)
