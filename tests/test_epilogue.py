@@ -71,6 +71,32 @@ def test_function_of_ones_own(isa, shape, rng):
         assert (half == fq.matmul(x, q, bias=bias, epilogue=softsign).astype(np.float16)).all()
 
 
+def test_function_of_ones_own_in_float64(isa, rng):
+    x, w, bias = operands(rng, 40, 70, 50, np.float64)
+    y = fq.matmul(x, w, bias=bias)
+    exact = np.where(y > 0, y / (1 + abs(y)), 0.1 * y)
+    assert (abs(fq.matmul(x, w, bias=bias, epilogue=softsign) - exact) <= abs(exact) * 2**-51).all()
+
+
+def test_function_marked_parallel_is_compiled_without():
+    function = numba.njit(parallel=True)(softsign.py_func)
+    x = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)
+    assert (fq.matmul(x, x.T, epilogue=function) == fq.matmul(x, x.T, epilogue=softsign)).all()
+
+
+@pytest.mark.parametrize(("dtype", "n"), [(np.float16, 3008), (np.float32, 1504), (np.float64, 752)])
+def test_large_output_with_an_epilogue_goes_past_the_cache(isa, dtype, n, rng):
+    """The long way, the short way, and parts too small for it: the same bits, also in rows that are no whole lines."""
+    for width in (n, n + 4):
+        x, w, bias = operands(rng, 1500, 20, width, np.float64 if dtype == np.float64 else np.float32)
+        q = fq.quantize(w, 8, axis=0)
+        parts = np.concatenate([fq.matmul(p, q, bias=bias, epilogue="silu", dtype=dtype) for p in np.split(x, 15)])
+        assert parts.dtype == dtype
+        assert parts.nbytes >= multiply.STREAMED
+        for _ in range(2):
+            assert (fq.matmul(x, q, bias=bias, epilogue="silu", dtype=dtype) == parts).all()
+
+
 def test_function_divides_as_numpy_does(isa):
     result = fq.matmul(np.ones((2, 3), np.float32), np.ones((3, 2), np.float32), epilogue=reciprocal)
     assert np.isinf(result).all()

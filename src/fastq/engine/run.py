@@ -1,4 +1,4 @@
-"""Running kernels, which only this module and :mod:`fastq.engine.multiply` do: quantizing, and packing operands.
+"""Running kernels, as only this room does (here, and in multiply.py and ready.py): quantizing, packing operands.
 
 What comes in here has been checked: shapes agree, memory is what the job says. What goes on is filling jobs and handing
 them to threads.

@@ -19,7 +19,8 @@ from fastq.machine.dialect import kernel_function, report
 
 def compiled(function: Any, kind: str) -> Any:
     """The function as Numba's dispatcher, compiled for float32 or float64; raises TypeError where it does not fit."""
-    options = {**function.targetoptions, "error_model": "numpy", "boundscheck": False}
+    # Not in parallel either: kernels run on our own threads, and Numba's layers may end the process.
+    options = {**function.targetoptions, "error_model": "numpy", "boundscheck": False, "parallel": False}
     options.pop("nopython", None)
     dispatcher = numba.njit(**options)(function.py_func)
     wanted = (getattr(types, kind),)
