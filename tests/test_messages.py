@@ -89,6 +89,15 @@ CASES = {
         r"group_size must be a positive integer or None, got 2\.0 of type float"),
     "group of nothing": (lambda: q(axis=0, group_size=0), ValueError,
         r"group_size must be a positive integer or None, got 0"),
+    "group scale of a kind": (lambda: q(axis=0, group_size=16, group_scale="int"), ValueError,
+        r"group_scale must be 'integer', 'float' or None, got 'int'"),
+    "integer scales of small groups": (lambda: q(bits=3, axis=0, group_size=8, group_scale="integer"), ValueError,
+        r"group_scale='integer' needs a group_size that is a multiple of 16, .*; got group_size=8, bits=3, "
+        r"scheme='symmetric'$"),
+    "integer scales of 8 bits": (lambda: q(axis=0, group_size=16, group_scale="integer"), ValueError,
+        r"group_scale='integer' needs .* 2 to 7 bits, .*; got group_size=16, bits=8"),
+    "integer scales of one's own": (lambda: q(bits=3, axis=0, group_size=16, group_scale="integer", scale=1.0),
+        ValueError, r"no scale of your own; got .* and a scale"),
     "group without an axis": (lambda: q(group_size=2), ValueError,
         r"group_size needs an axis along which to cut groups; got group_size=2 with axis=None"),
     # quantize: parameters of one's own

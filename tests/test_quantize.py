@@ -93,7 +93,7 @@ GEOMETRIES = [
 def test_codes_and_parameters_are_the_documented_ones(isa, scheme, shape, axis, group, rng):
     x = (rng.gamma(2, size=shape) - 1).astype(np.float32)
     for bits in BITS:
-        q = fq.quantize(x, bits, axis=axis, group_size=group, scheme=scheme)
+        q = fq.quantize(x, bits, axis=axis, group_size=group, scheme=scheme, group_scale="float")
         for name, value in zip(("scale", "zero_point", "offset"), documented_parameters(x, bits, axis, group, scheme)):
             assert (getattr(q, name) is None) == (value is None)
             assert value is None or np.array_equal(getattr(q, name), value)
@@ -322,7 +322,7 @@ def test_types(isa, dtype, scheme, rng):
     x = (rng.standard_normal((9, 40)) * 40).clip(-128 if dtype != np.uint8 else 0, 127).astype(dtype)
     work = x.astype(np.float64 if wide else np.float32)
     for axis, group in ((None, None), (0, None), (1, 16)):
-        q = fq.quantize(x, 4, axis=axis, group_size=group, scheme=scheme)
+        q = fq.quantize(x, 4, axis=axis, group_size=group, scheme=scheme, group_scale="float")
         scale, zero, _ = documented_parameters(work, 4, axis, group, scheme)
         assert same(q.scale, scale)
         assert zero is None or np.array_equal(q.zero_point, zero)

@@ -11,13 +11,14 @@ import numpy.typing as npt
 
 from fastq import product
 from fastq.array import QArray, Scheme
-from fastq.engine.store import Store
-from fastq.quant import affine, search
+from fastq.engine.store import Scales, Store
+from fastq.quant import affine, groups, search
 from fastq.rules import EIGHT_BIT, check_bits, is_float
 from fastq.scheme import SCHEMES, code_range
 
 Array = npt.NDArray[Any]
 METHODS = ("minmax", "mse")
+MOST_INTEGER_BITS = 6  # with 7 bits two integers are left for scales
 
 
 def quantize(
@@ -27,6 +28,7 @@ def quantize(
     axis: int | None = None,
     group_size: int | None = None,
     scheme: Scheme = "symmetric",
+    group_scale: Literal["integer", "float"] | None = None,
     method: Literal["minmax", "mse"] = "minmax",
     scale: npt.ArrayLike | None = None,
     zero_point: npt.ArrayLike | None = None,
@@ -48,6 +50,11 @@ def quantize(
         per row, 0 one per column of a matrix. None: one scale for the whole array.
     group_size : int, optional
         Cut the axis into groups of this many elements (the last one may be shorter), each with a scale of its own.
+    group_scale : {"integer", "float"}, optional
+        What scales groups have. Integers, up to 2**(8-bits), under one float scale that all groups along the axis share
+        (``q.scale == q.axis_scale * q.group_scale``), let products run at the speed of arrays without groups; float
+        scales of their own make them several times slower. By default integers, where `group_size` is a multiple of 16,
+        bits are at most 6, the scheme is not affine and no scale is given; otherwise floats.
     scheme : {"symmetric", "asymmetric", "affine"}
         ``"symmetric"``: ``scale = max|x| / (2**(bits-1) - 1)``, no zero point. ``"asymmetric"``:
         ``scale = (max - min) / (2**bits - 1)`` over a range widened to hold 0, ``zero_point = rint(-min / scale)``.
@@ -97,16 +104,34 @@ def quantize(
     shape = affine.parameter_shape(array.shape, at, group)
     own_scale, own_zero = _check_parameters(scale, zero_point, shape, bits, scheme, values.dtype)
     given = None if own_scale is None else affine.Given(own_scale, own_zero)
+    integer = _check_group_scale(group_scale, bits, group, scheme, given is not None)
     if method == "mse":
         if given is not None:
             raise ValueError("method='mse' chooses the scale, so scale must be left out; got both")
         affine.check_finite(values, "x")
-        given = affine.Given(*search.search(values, bits, at, group, scheme))
+        given = search.search(values, bits, at, group, scheme)
+    scales = None
+    if integer and at is not None and group is not None and values.size:
+        shared = _shared(values, bits, at, group, scheme, method, given)
+        given = shared.given
+        scales = Scales(group, shared.factors, None if shared.zero is None else shared.zero.astype(np.uint8))
     result = affine.quantize(values, bits, at, group, scheme, given)
-    store = Store(result.codes, code_range(bits, scheme), bits)
+    if scales is not None:
+        result = result._replace(scale=shared.scale, zero=None)
+    store = Store(result.codes, code_range(bits, scheme), bits, scales)
     logical = array.dtype if is_float(array.dtype) else values.dtype
     parameters = (result.scale, result.zero, result.offset)
     return QArray._make(store, False, scheme, at, group, parameters, logical.newbyteorder("="))
+
+
+def _shared(
+    values: Array, bits: int, axis: int, group: int, scheme: str, method: str, own: affine.Given | None
+) -> groups.Shared:
+    """Integer group scales by a method."""
+    if own is not None:
+        return groups.chosen(values, own, bits, axis, group, scheme)
+    plain = affine.quantize(values, bits, axis, group, scheme)
+    return groups.widened(affine.Given(plain.scale, plain.zero), bits, axis)
 
 
 def dequantize(q: QArray, dtype: npt.DTypeLike | None = None, out: Array | None = None) -> Array:
@@ -253,6 +278,20 @@ def _check_group(group_size: Any, axis: int | None) -> int | None:
     if axis is None:
         raise ValueError(f"group_size needs an axis along which to cut groups; got group_size={size} with axis=None")
     return size
+
+
+def _check_group_scale(value: Any, bits: int, group: int | None, scheme: str, given: bool) -> bool:
+    """Whether groups get integer scales."""
+    if value not in (None, "integer", "float"):
+        raise ValueError(f"group_scale must be 'integer', 'float' or None, got {value!r}")
+    possible = groups.possible(bits, group, scheme) and not given
+    if value == "integer" and not possible:
+        raise ValueError(
+            "group_scale='integer' needs a group_size that is a multiple of 16, 2 to 7 bits, scheme 'symmetric' or "
+            f"'asymmetric' and no scale of your own; got group_size={group}, bits={bits}, scheme={scheme!r}"
+            + (" and a scale" if given else "")
+        )
+    return possible and (value == "integer" or (value is None and bits <= MOST_INTEGER_BITS))
 
 
 def _check_parameters(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, Literal, NoReturn
 
@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from fastq import product
 from fastq.engine.prepack import Columns, Lines, Right
-from fastq.engine.store import Store
+from fastq.engine.store import Scales, Store
 from fastq.layout.tiles import Segments, segments
 from fastq.operands import Operand
-from fastq.quant.affine import expand
+from fastq.quant.affine import expand, restore
 from fastq.rules import is_float
 from fastq.scheme import code_range
 
@@ -43,6 +43,9 @@ class QArray(Operand):
         How many neighbours along the axis share it; None: all.
     scale : numpy.ndarray
         Of shape ``np.max(x, axis=axis, keepdims=True).shape``; with groups, one entry per group along the axis.
+    group_scale, axis_scale : numpy.ndarray or None
+        Groups may have small integer scales under one float scale, as fast matrix products want them;
+        ``scale == axis_scale * group_scale`` then, exactly.
     zero_point : numpy.ndarray or None
         int32, of scale's shape, for asymmetric arrays.
     offset : numpy.ndarray or None
@@ -87,12 +90,7 @@ class QArray(Operand):
     ) -> QArray:
         self = object.__new__(cls)
         shape = store.shape[::-1] if flipped else store.shape
-        frozen = []
-        for p in parameters:
-            view = None if p is None else np.asarray(p).view()
-            if view is not None:
-                view.flags.writeable = False
-            frozen.append(view)
+        frozen = [None if p is None else _frozen(np.asarray(p)) for p in parameters]
         values = {
             "_store": store, "_flipped": flipped, "_cache": {}, "_scale": frozen[0], "_zero": frozen[1],
             "_offset": frozen[2], "shape": shape, "dtype": np.dtype(dtype), "bits": store.bits, "scheme": scheme,
@@ -122,13 +120,29 @@ class QArray(Operand):
 
     @property
     def scale(self) -> Array:
-        """The scale, read-only."""
-        return self._scale
+        """The scale, read-only; with integer group scales, their products with :attr:`axis_scale`, which are exact."""
+        return self._scale if (factors := self.group_scale) is None else _frozen(self._scale * factors)
+
+    @property
+    def axis_scale(self) -> Array | None:
+        """With integer group scales, the float scale that all groups share, read-only; None without."""
+        return None if self._store.groups_shape is None else self._scale
+
+    @property
+    def group_scale(self) -> Array | None:
+        """Integer scales of groups (int8), read-only; None where groups have float scales, or there are none."""
+        return None if (scales := self._scales()) is None else _frozen(scales.factors)
 
     @property
     def zero_point(self) -> Array | None:
         """The zero point of an asymmetric array, read-only."""
-        return self._zero
+        if (scales := self._scales()) is None or scales.zeros is None:
+            return self._zero
+        return _frozen(scales.zeros.astype(np.int32))
+
+    def _scales(self) -> Scales | None:
+        scales = self._store.scales()
+        return scales.arranged(np.transpose) if self._flipped and scales is not None else scales
 
     @property
     def offset(self) -> Array | None:
@@ -139,14 +153,12 @@ class QArray(Operand):
     def codes(self) -> Array:
         """The codes, read-only: int8 for symmetric arrays, uint8 for others."""
         codes = self._store.codes()
-        view = (codes.T if self._flipped else codes).view()
-        view.flags.writeable = False
-        return view
+        return _frozen(codes.T if self._flipped else codes)
 
     @property
     def nbytes(self) -> int:
         """Bytes of codes, as they are stored now, and parameters."""
-        parameters = (self.scale, self.zero_point, self.offset)
+        parameters = (self._scale, self._zero, self._offset)
         cached = sum(c.nbytes for c in self._cache.values() if isinstance(c, Columns))
         return int(self._store.nbytes + cached + sum(p.nbytes for p in parameters if p is not None))
 
@@ -154,11 +166,16 @@ class QArray(Operand):
     def T(self) -> QArray:  # noqa: N802
         """The array with its axes in reverse order; codes are shared, not copied."""
         axis = None if self.axis is None else self.ndim - 1 - self.axis
-        parameters = tuple(None if p is None else p.T for p in (self.scale, self.zero_point, self.offset))
+        parameters = tuple(None if p is None else p.T for p in (self._scale, self._zero, self._offset))
         store, flipped = self._store, not self._flipped
         if self.ndim != 2:
-            store, flipped = Store(self.codes.T, store.limits, store.bits), False
+            store, flipped = self._rearranged(np.transpose), False
         return QArray._make(store, flipped, self.scheme, axis, self.group_size, parameters, self.dtype)  # type: ignore[arg-type]
+
+    def _rearranged(self, arrange: Callable[[Array], Array]) -> Store:
+        scales = self._scales()
+        scales = None if scales is None else scales.arranged(arrange)
+        return Store(arrange(self.codes), self._store.limits, self.bits, scales)
 
     def __len__(self) -> int:
         if not self.shape:
@@ -210,30 +227,11 @@ class QArray(Operand):
             if out.shape != self.shape or not out.flags.writeable:
                 state = "" if out.flags.writeable else " (read-only)"
                 raise ValueError(f"out must be writeable and of shape {self.shape}, got shape {out.shape}{state}")
-        work = self.scale.dtype
         target = out if out is not None else np.empty(self.shape, wanted)
-        direct = wanted == work
-        values = target if direct else np.empty(self.shape, work)
-        scale = self._expanded(self.scale)
-        codes = self.codes
-        if self.zero_point is not None:
-            np.subtract(codes, self._expanded(self.zero_point), out=values, dtype=work, casting="unsafe")
-            np.multiply(values, scale, out=values)
-        else:
-            np.multiply(codes, scale, out=values, dtype=work)
-        if self.offset is not None:
-            np.add(values, self._expanded(self.offset), out=values)
-        # Rounding the zero point may move the ends of the range past what the type holds.
-        span = code_range(self.bits, self.scheme).high - min(0, code_range(self.bits, self.scheme).low)
-        largest = float(np.finfo(wanted).max) if wanted.kind == "f" else float(np.finfo(np.float32).max)
-        if self.size and span * float(np.abs(self.scale).max()) > largest:
-            np.clip(values, -largest, largest, out=values)
-        if not direct:
-            target[...] = values.astype(wanted)
+        values = self.scale, self.zero_point, self.offset
+        whole = [None if p is None else expand(p, self.shape, self.axis, self.group_size) for p in values]
+        restore(self.codes, whole, code_range(self.bits, self.scheme), target)
         return target
-
-    def _expanded(self, values: Array) -> Array:
-        return expand(values, self.shape, self.axis, self.group_size)
 
     def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise TypeError(
@@ -259,10 +257,8 @@ class QArray(Operand):
         if self.ndim != 1:
             return self
         place = 0 if side == "left" else 1
-        parameters = (
-            None if p is None else np.expand_dims(p, place) for p in (self.scale, self.zero_point, self.offset)
-        )
-        store = Store(np.expand_dims(self.codes, place), self._store.limits, self.bits)
+        parameters = (None if p is None else np.expand_dims(p, place) for p in (self._scale, self._zero, self._offset))
+        store = self._rearranged(lambda values: np.expand_dims(values, place))
         axis = None if self.axis is None else 1 - place
         return QArray._make(store, False, self.scheme, axis, self.group_size, tuple(parameters), self.dtype)  # type: ignore[arg-type]
 
@@ -294,6 +290,8 @@ class QArray(Operand):
             matrix: Array = p[tuple(0 if n == 1 else i for n, i in zip(p.shape, index))]
             return matrix
 
+        if self._scaled_along(contracted):
+            return Lines(code_range(8, "symmetric"), self.bits, of_matrix(self._scale))
         scale, zero, offset = of_matrix(self.scale), of_matrix(self.zero_point), of_matrix(self.offset)
         return Lines(code_range(self.bits, self.scheme), self.bits, scale, zero, offset, grouped)
 
@@ -301,9 +299,16 @@ class QArray(Operand):
         return f"axis={self.axis}" + (f" and group_size={self.group_size}" if self.group_size is not None else "")
 
     def matrix(self, index: tuple[int, ...]) -> Array:
-        """Codes of one matrix."""
+        """Codes of one matrix as a left operand: times the integer scales of groups along its rows."""
         matrix: Array = self.codes[index]
+        if self._scaled_along(self.ndim - 1) and (scales := self._scales()) is not None:
+            turned = scales.arranged(lambda values: values.swapaxes(-1, -2))
+            matrix = turned.of_matrix(index).multiplied(matrix.T).T
         return matrix
+
+    def _scaled_along(self, axis: int) -> bool:
+        """Whether groups along an axis have integer scales."""
+        return self.axis == axis and self._store.groups_shape is not None
 
     def rows(self) -> tuple[Array, Array] | None:
         """Codes and scales, if it is a matrix of int8 with one scale per row, no zero points, and not packed."""
@@ -314,7 +319,7 @@ class QArray(Operand):
 
     def right(self, index: tuple[int, ...], cuts: Segments) -> Right:
         """One matrix, packed."""
-        return self._store.right(index, self._flipped, cuts)
+        return self._store.right(index, self._flipped, cuts, self._scaled_along(self.ndim - 2))
 
     def columns(
         self, index: tuple[int, ...], packed: Right, cuts: Segments, dtype: np.dtype[Any], affine: bool
@@ -349,7 +354,7 @@ class QArray(Operand):
         return copy.copy(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        parameters = (self.scale, self.zero_point, self.offset)
+        parameters = (self._scale, self._zero, self._offset)
         state = (self._store, self._flipped, self.scheme, self.axis, self.group_size, parameters, self.dtype)
         return QArray._make, state
 
@@ -368,6 +373,13 @@ class QArray(Operand):
         ]  # fmt: skip
         same = all((a is None) == (b is None) and (a is None or np.array_equal(a, b)) for a, b in pairs)  # type: ignore[arg-type]
         return same and np.array_equal(self.codes, other.codes)
+
+
+def _frozen(array: Array) -> Array:
+    """A read-only view."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def _readable_size(nbytes: int) -> str:

@@ -324,7 +324,7 @@ def _pieces(task: Task, left_at: Index, right_at: Index) -> tuple[Lines, Segment
     packed = task.right.right(right_at, cuts)
     computed = np.dtype(task.output.computed)
     columns = task.right.columns(right_at, packed, cuts, computed, a.offset is not None or b.offset is not None)
-    return a, cuts, packed, columns, plan_matmul(task.m, packed.n, cuts, packed.bits, task.output, this_machine())
+    return a, cuts, packed, columns, plan_matmul(task.m, packed.n, cuts, packed.form, task.output, this_machine())
 
 
 def _one_wide(out: Array, a: Array, b: Array, longest: int, bias: Array | None) -> None:

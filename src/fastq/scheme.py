@@ -45,6 +45,11 @@ def code_range(bits: int, scheme: str) -> CodeRange:
     return CodeRange(0, 2**bits - 1)
 
 
+def largest_factor(bits: int) -> int:
+    """The largest integer group scale: times the lowest symmetric code, it is -128."""
+    return int(2 ** (8 - bits))
+
+
 def symmetric_scale(top: Any, high: Any, tiny: Any) -> Any:
     """``max|x| / high``, kept positive, and fit for numbers near the ends of the float type."""
     if top == 0:

@@ -12,7 +12,7 @@ from fastq.engine.plan import Plan
 from fastq.engine.prepack import Lines, column_parameters
 from fastq.kernels import table
 from fastq.kernels.outputs import Output
-from fastq.layout.tiles import BLOCK, segments
+from fastq.layout.tiles import BLOCK, Form, segments
 from fastq.machine import cpu, jit
 from fastq.scheme import CodeRange, code_range
 from tests.cases import EXTREMES, edges, integers, units
@@ -42,15 +42,17 @@ def product(unit, bits, shape, left, right, cuts, zero=0, row_zero=None):
     assert cuts.segments == 1 or not unit.k_block
     # Small chunks, so that small products have several of them.
     if unit.k_block:
-        plan = Plan(unit, shape, bits, Output("int32"), 1, 64, 4, 4 * 64 * 64 + 4 * unit.k_block * 1024)
+        plan = Plan(unit, shape, Form(bits), Output("int32"), 1, 64, 4, 4 * 64 * 64 + 4 * unit.k_block * 1024)
     else:
-        plan = Plan(unit, shape, bits, Output("int32"), 1, 16, 2, unit.blocks * cuts.tiles * 1024)
+        plan = Plan(unit, shape, Form(bits), Output("int32"), 1, 16, 2, unit.blocks * cuts.tiles * 1024)
     out = np.full((m, n), -7, np.int32)
     with workspace() as work:
         a = Lines(code_range(8, "symmetric"), 8, zero=None if row_zero is None else row_zero[:, None])
         rows = run.left_from_codes(work, left, a, cuts, plan, out.dtype)
         multiply.matmul(work, rows, packed, columns, cuts, out, None, plan)
-    assert table.matmul(unit, shape, bits, Output("int32")).name in jit.loaded_names()  # the row ran, and no other
+    assert (
+        table.matmul(unit, shape, Form(bits), Output("int32")).name in jit.loaded_names()
+    )  # the row ran, and no other
     return out
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastq.engine import plain
+from fastq.engine.groups import quarters
 from fastq.engine.memory import Workspace, address_of
 from fastq.engine.plan import Plan
 from fastq.engine.prepack import Columns, Right, column_sums
@@ -88,6 +89,9 @@ def right_job(m: int, right: Right, columns: Columns, cuts: Segments, plan: Plan
     job = MatmulJob(m=m, n=right.n, columns=right.width, row_chunk=plan.row_chunk, block_chunk=plan.block_chunk)
     fill_cuts(job, cuts)
     job.last_k, job.right = cuts.last_k, right.address
+    if right.groups is not None:
+        job.groups, job.group_pitch = right.groups_address, right.groups[0].nbytes
+        job.group_quarters = quarters(right.group_size)
     job.col_groups, job.zero_groups = len(columns.scale), len(columns.zero)
     job.col_scale, job.col_zero, job.col_offset, job.col_term = columns.addresses
     job.uniform, job.affine = columns.uniform, columns.offset is not None
@@ -145,6 +149,6 @@ def _multiply(job: Any, out: npt.NDArray[Any], plan: Plan) -> None:
     job.out, job.out_pitch = address_of(out), out.strides[0] // size
     job.streamed = out.nbytes >= STREAMED and job.out % 64 == 0 and out.strides[0] % 64 == 0 and size <= 4
     assert plan.unit is not None
-    start(table.matmul(plan.unit, plan.shape, plan.bits, plan.output), job, plan.threads)
+    start(table.matmul(plan.unit, plan.shape, plan.form, plan.output), job, plan.threads)
     if job.status & RAISED:
         raise RuntimeError(plain.FUNCTION_RAISED)

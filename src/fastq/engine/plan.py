@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from fastq.kernels.outputs import Output
 from fastq.kernels.table import ISAS, Unit, matmul, unit_for
-from fastq.layout.tiles import BLOCK, DEPTH, TILE_ROWS, Segments, ceil_div, tile_bytes
+from fastq.layout.tiles import BLOCK, DEPTH, TILE_ROWS, Form, Segments, ceil_div, tile_bytes
 from fastq.machine import cpu, threads
 
 # A call shorter than this stays on its thread: waking a parked worker takes about as long.
@@ -36,7 +36,7 @@ class Plan(NamedTuple):
 
     unit: Unit | None  # None: the reference
     shape: str  # "gemm" or "gemv"
-    bits: int
+    form: Form
     output: Output
     threads: int
     row_chunk: int
@@ -46,22 +46,22 @@ class Plan(NamedTuple):
     @property
     def kernel(self) -> str:
         """Name of the kernel, or "reference"."""
-        return "reference" if self.unit is None else matmul(self.unit, self.shape, self.bits, self.output).name
+        return "reference" if self.unit is None else matmul(self.unit, self.shape, self.form, self.output).name
 
 
 @lru_cache(maxsize=1024)
-def plan_matmul(m: int, n: int, cuts: Segments, bits: int, output: Output, machine: Machine) -> Plan:
-    """Plan the product of m rows with n columns, the right codes having `bits` bits."""
+def plan_matmul(m: int, n: int, cuts: Segments, form: Form, output: Output, machine: Machine) -> Plan:
+    """Plan the product of m rows with n columns, the right codes being stored as `form` says."""
     if machine.isa == "reference":
-        return Plan(None, "gemm", bits, output, 1, m, 1, 0)
-    unit, shape = unit_for(machine.isa, bits, m, cuts.segments)
+        return Plan(None, "gemm", form, output, 1, m, 1, 0)
+    unit, shape = unit_for(machine.isa, form.multiplied, m, cuts.segments)
     blocks, tiles = ceil_div(n, BLOCK), cuts.tiles
-    weights = blocks * tiles * tile_bytes(bits)
+    weights = blocks * tiles * tile_bytes(form.bits)
     seconds = max(2 * m * n * cuts.k / (unit.rate * 1e9), weights / BYTES_PER_SECOND)
     workers = machine.threads if seconds > WORTH_SHARING else 1
     row_chunk, block_chunk = m, 1
     if unit.k_block:
-        return _plan_blocked(unit, m, n, cuts, bits, output, workers)
+        return _plan_blocked(unit, m, n, cuts, form, output, workers)
     if shape == "gemv":
         block_chunk = max(1, blocks // (2 * SHARES * workers))
         panel = 1
@@ -72,11 +72,11 @@ def plan_matmul(m: int, n: int, cuts: Segments, bits: int, output: Output, machi
         row_chunk = max(TILE_ROWS, rows // TILE_ROWS * TILE_ROWS)
         while workers > 1 and row_chunk > 4 * TILE_ROWS and panels * ceil_div(m, row_chunk) < SHARES * workers:
             row_chunk = max(TILE_ROWS, row_chunk // 2 // TILE_ROWS * TILE_ROWS)
-    scratch = panel * tiles * tile_bytes(8) if bits < 8 else 0
-    return Plan(unit, shape, bits, output, workers, row_chunk, block_chunk, scratch)
+    scratch = panel * tiles * tile_bytes(8) if form.bits < 8 else 0
+    return Plan(unit, shape, form, output, workers, row_chunk, block_chunk, scratch)
 
 
-def _plan_blocked(unit: Unit, m: int, n: int, cuts: Segments, bits: int, output: Output, workers: int) -> Plan:
+def _plan_blocked(unit: Unit, m: int, n: int, cuts: Segments, form: Form, output: Output, workers: int) -> Plan:
     """A plan for :func:`fastq.kernels.amx.gemm`: per ticket, accumulators and a K block of both operands fit L2."""
     panel = unit.rows
     row_chunk, column_chunk = (
@@ -89,9 +89,9 @@ def _plan_blocked(unit: Unit, m: int, n: int, cuts: Segments, bits: int, output:
             row_chunk = ceil_div(row_chunk // 2, panel) * panel
         else:
             break
-    dense = column_chunk // BLOCK * unit.k_block * tile_bytes(8) if bits < 8 else 0
+    dense = column_chunk // BLOCK * unit.k_block * tile_bytes(8) if form.bits < 8 else 0
     scratch = 4 * row_chunk * column_chunk + dense
-    return Plan(unit, "gemm", bits, output, workers, row_chunk, column_chunk // BLOCK, scratch)
+    return Plan(unit, "gemm", form, output, workers, row_chunk, column_chunk // BLOCK, scratch)
 
 
 def share(nbytes: int, machine: Machine) -> int:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastq.engine.groups import Factors
 from fastq.engine.memory import address_of
-from fastq.layout.tiles import BLOCK, Segments, ceil_div, unpack_codes
+from fastq.layout.tiles import BLOCK, Form, Segments, ceil_div, unpack_codes
 from fastq.scheme import CodeRange
 
 INT32_MAX = 2**31 - 1
@@ -52,29 +53,60 @@ class Right:
     tiles: npt.NDArray[np.uint8]
     cuts: Segments
     n: int
-    bits: int
-    col_sum: npt.NDArray[np.int32] | None  # [segments][columns], of the codes as packed
+    form: Form
+    col_sum: npt.NDArray[np.int32] | None  # [segments][columns], of the codes as multiplied
+    groups: npt.NDArray[np.uint8] | None = None  # factors and shifts, where the form is grouped
+    group_size: int = 0
 
     @property
     def width(self) -> int:
         """Columns, rounded up to whole blocks."""
         return ceil_div(self.n, BLOCK) * BLOCK
 
-    def codes(self) -> npt.NDArray[np.uint8]:
+    @property
+    def nbytes(self) -> int:
+        """Bytes of codes, factors and sums."""
+        return sum(a.nbytes for a in (self.tiles, self.groups, self.col_sum) if a is not None)
+
+    def stored(self) -> npt.NDArray[np.uint8]:
         """The codes as packed, K x N."""
-        return unpack_codes(self.tiles, self.cuts, self.n, self.bits)
+        return unpack_codes(self.tiles, self.cuts, self.n, self.form.bits)
+
+    def factors(self, limits: CodeRange) -> Factors | None:
+        """Integer scales of the groups, if there are some."""
+        if self.groups is None:
+            return None
+        return Factors.unpacked(self.groups, self.group_size, ceil_div(self.cuts.k, self.group_size), self.n, limits)
+
+    def codes(self) -> npt.NDArray[np.uint8]:
+        """The codes as multiplied, K x N."""
+        codes = self.stored()
+        if self.groups is None:
+            return codes
+        flat = self.groups.transpose(2, 1, 0, 3).reshape(2, self.groups.shape[1], -1)[..., : self.n]
+        factor, shift = (np.repeat(part, self.group_size, axis=0)[: self.cuts.k] for part in flat)
+        codes *= factor
+        codes += shift
+        return codes
 
     def fits(self, cuts: Segments) -> bool:
         """Whether the tiles can be read with other segments: no gaps on either side."""
         return cuts.size == self.cuts.size or (cuts.gapless and self.cuts.gapless)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "address"}  # it is this process's
+        return {
+            name: value for name, value in self.__dict__.items() if not name.endswith("address")
+        }  # it is this process's
 
     @cached_property
     def address(self) -> int:
         """Where the tiles lie."""
         return address_of(self.tiles)
+
+    @cached_property
+    def groups_address(self) -> int:
+        """Where factors and shifts lie."""
+        return 0 if self.groups is None else address_of(self.groups)
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class Ready:
         job.plain = columns.uniform and cuts.segments == 1
         job.out_pitch, job.scratch_bytes = right.n, plan.scratch
         self._matmul = bytes(job)
-        self._matmul_kernel = kernel(*table.matmul(unit, plan.shape, plan.bits, plan.output))
+        self._matmul_kernel = kernel(*table.matmul(unit, plan.shape, plan.form, plan.output))
         self._threads = plan.threads
         self._large = m * right.n * self.dtype.itemsize >= STREAMED and right.n * self.dtype.itemsize % LINE == 0
 

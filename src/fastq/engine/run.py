@@ -13,15 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from fastq.engine import plain
+from fastq.engine.groups import Factors
 from fastq.engine.memory import Workspace, address_of, aligned
 from fastq.engine.plan import Plan, left_threads, share, this_machine
 from fastq.engine.prepack import Lines, Right, column_sums
 from fastq.kernels import table
-from fastq.kernels.jobs import CHOOSE, FIND, WRITE, LeftJob, QuantizeJob, RightJob, SearchJob
-from fastq.layout.tiles import DEPTH, TILE_ROWS, Segments, ceil_div, pack_codes, right_bytes
+from fastq.kernels.jobs import CHOOSE, FIND, WRITE, LeftJob, QuantizeJob, RightJob, SearchJob, SharedJob
+from fastq.layout.tiles import DEPTH, TILE_ROWS, Form, Segments, ceil_div, pack_codes, right_bytes, segments
 from fastq.machine import threads
 from fastq.machine.jit import Kernel, kernel
 from fastq.machine.job import Job
+from fastq.scheme import CodeRange
 
 KIND = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64"}
 
@@ -146,6 +148,7 @@ def _quantize_columns(job: Any, runs: Runs, found: Parameters, kind: str, worker
 
 def search(
     x: npt.NDArray[Any],
+    weights: npt.NDArray[Any],
     factor: npt.NDArray[Any],
     low: npt.NDArray[Any],
     high: npt.NDArray[Any],
@@ -153,28 +156,53 @@ def search(
     limits: tuple[int, int],
     scheme: int,
 ) -> None:
-    """Improve the parameters `values` (scale, zero, offset) of each row of x; all arrays contiguous, of one type."""
+    """Improve the parameters `values` (scale, zero, offset) of each row of x; all arrays contiguous, of one type.
+
+    Rows of `weights` are taken in turns.
+    """
     job = SearchJob(x=address_of(x), runs=x.shape[0], n=x.shape[1], scheme=scheme, low=limits[0], high=limits[1])
-    names = ("factor", "minimum", "maximum", "scale", "zero", "offset")
-    for name, array in zip(names, (factor, low, high, *values)):
+    job.weight_runs = len(weights)
+    names = ("weights", "factor", "minimum", "maximum", "scale", "zero", "offset")
+    for name, array in zip(names, (weights, factor, low, high, *values)):
         setattr(job, name, address_of(array))
     start(table.search(KIND[x.dtype]), job, share(64 * x.nbytes, this_machine()))
+
+
+def search_shared(
+    x: npt.NDArray[Any],
+    weights: npt.NDArray[Any],
+    size: int,
+    factor: npt.NDArray[Any],
+    values: tuple[npt.NDArray[Any], ...],
+    limits: tuple[int, int],
+    limit: int,
+    scheme: int,
+) -> None:
+    """Choose integer scales for groups of each row of x; `values` as in :class:`fastq.kernels.jobs.SharedJob`."""
+    job = SharedJob(columns=x.shape[0], k=x.shape[1], size=size, groups=values[1].shape[1], scheme=scheme)
+    job.low, job.high, job.limit = *limits, limit
+    names = ("x", "weights", "factor", "shared", "own", "zeros", "factors", "chosen")
+    for name, array in zip(names, (x, weights, factor, *values)):
+        setattr(job, name, address_of(array))
+    start(table.shared(KIND[x.dtype]), job, share(32 * x.nbytes, this_machine()))
 
 
 # Packing
 
 
-def pack_right(codes: npt.NDArray[Any], low: int, bits: int, cuts: Segments) -> Right:
-    """Pack a matrix of codes (K x N, any strides), relative to the lowest code."""
+def pack_right(codes: npt.NDArray[Any], low: int, bits: int, cuts: Segments, factors: Factors | None = None) -> Right:
+    """Pack a matrix of codes (K x N, any strides), relative to the lowest code; `cuts` without gaps for `factors`."""
+    if factors is not None:
+        return _pack_grouped(codes, CodeRange(low, low + 2**bits - 1), bits, cuts, factors)
     k, n = codes.shape
     machine = this_machine()
     shift = -low
     if machine.isa == "reference":
         unsigned = (codes.astype(np.int16) + shift).astype(np.uint8)
-        right = Right(pack_codes(unsigned, cuts, bits), cuts, n, bits, None)
+        right = Right(pack_codes(unsigned, cuts, bits), cuts, n, Form(bits), None)
         right.col_sum = column_sums(unsigned, cuts, right.width)
         return right
-    right = Right(aligned(right_bytes(cuts, n, bits)), cuts, n, bits, None)
+    right = Right(aligned(right_bytes(cuts, n, bits)), cuts, n, Form(bits), None)
     right.col_sum = np.empty((cuts.segments, right.width), np.int32)
     job = RightJob(codes=address_of(codes), k_pitch=codes.strides[0], n_pitch=codes.strides[1], shift=shift)
     job.k, job.n, job.columns = k, n, right.width
@@ -182,6 +210,24 @@ def pack_right(codes: npt.NDArray[Any], low: int, bits: int, cuts: Segments) -> 
     fill_cuts(job, cuts)
     start(table.right_pack(bits), job, share(4 * k * n, machine))
     return right
+
+
+def _pack_grouped(codes: npt.NDArray[Any], limits: CodeRange, bits: int, cuts: Segments, factors: Factors) -> Right:
+    """The same under integer group scales. Sums are those of the codes as multiplied, and of K as a whole."""
+    k, n = codes.shape
+    low = limits.low
+    if (factors.factors < 0).any():
+        codes, low = factors.mirrored(np.subtract(codes, low, dtype=np.int16).astype(np.uint8), limits), 0
+    # Cut by group, the tiles are the same, and the sums are those of the groups.
+    right = pack_right(codes, low, bits, segments(k, factors.size))
+    packed = factors.packed(limits, cuts)
+    flat = packed.transpose(2, 1, 0, 3).reshape(2, packed.shape[1], right.width)[:, : len(factors.factors)]
+    counts = np.full((len(flat[0]), 1), factors.size, np.int32)
+    counts[-1] = k - (len(counts) - 1) * factors.size
+    assert right.col_sum is not None
+    sums = (flat[0] * right.col_sum + flat[1] * counts).sum(axis=0, dtype=np.int32, keepdims=True)
+    whole = segments(k)
+    return Right(right.tiles, whole, n, Form(bits, grouped=True), sums, packed, factors.size)
 
 
 def fill_cuts(job: Any, cuts: Segments) -> None:

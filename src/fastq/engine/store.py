@@ -1,15 +1,17 @@
-"""The codes of a quantized array, in one form at a time: as an array, or packed for multiplying."""
+"""Codes, and the integer scales of their groups, in one form at a time: as arrays, or packed for multiplying."""
 
 from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from fastq.engine import run
+from fastq.engine.groups import Factors
 from fastq.engine.prepack import Right
 from fastq.layout.tiles import Segments
 from fastq.scheme import CodeRange
@@ -30,12 +32,37 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+class Scales(NamedTuple):
+    """Integer scales of groups (see :mod:`fastq.engine.groups`), in the shape of an array's parameters."""
+
+    size: int
+    factors: npt.NDArray[np.int8]
+    zeros: npt.NDArray[np.uint8] | None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of both."""
+        return self.factors.nbytes + (0 if self.zeros is None else self.zeros.nbytes)
+
+    def arranged(self, arrange: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> Scales:
+        """The same with arrays turned or cut as the codes are."""
+        return Scales(self.size, arrange(self.factors), None if self.zeros is None else arrange(self.zeros))
+
+    def of_matrix(self, index: Index) -> Factors:
+        """Those of one matrix whose groups go down its columns."""
+        return Factors(self.size, self.factors[index], None if self.zeros is None else self.zeros[index])
+
+
 class _Form(NamedTuple):
-    """How codes are held: as an array, or packed by batch index, in the array's orientation or `flipped`."""
+    """How codes are held: as an array, or packed by batch index, in the array's orientation or `flipped`.
+
+    Scales are held as arrays unless the packed operands hold them.
+    """
 
     codes: npt.NDArray[Any] | None
     packed: dict[Index, Right]
     flipped: bool
+    scales: Scales | None
 
 
 class Store:
@@ -45,18 +72,18 @@ class Store:
     then packed anew at each use, because weights are not kept twice.
     """
 
-    def __init__(self, codes: npt.NDArray[Any], limits: CodeRange, bits: int) -> None:
+    def __init__(self, codes: npt.NDArray[Any], limits: CodeRange, bits: int, scales: Scales | None = None) -> None:
         self.limits, self.bits = limits, bits
         self.shape = codes.shape
-        self._form = _Form(codes, {}, False)  # replaced as a whole: other threads see the old one or the new one
+        self.groups_shape = None if scales is None else scales.factors.shape
+        self._form = _Form(codes, {}, False, scales)  # replaced as a whole: other threads see the old or the new one
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the codes take now."""
-        codes, packed, _ = self._form
-        if codes is not None:
-            return codes.nbytes
-        return sum(r.tiles.nbytes + (0 if r.col_sum is None else r.col_sum.nbytes) for r in packed.values())
+        """Bytes that codes and integer scales take now."""
+        codes, packed, _, scales = self._form
+        own = 0 if scales is None else scales.nbytes
+        return own + (codes.nbytes if codes is not None else sum(r.nbytes for r in packed.values()))
 
     @property
     def packed(self) -> bool:
@@ -72,33 +99,68 @@ class Store:
         shape = (*self.shape[:-2], columns, rows) if form.flipped else self.shape
         result = np.empty(shape, np.int8 if self.limits.signed else np.uint8)
         for index, right in form.packed.items():
-            np.add(right.codes(), self.limits.low, out=result[index], dtype=np.int16, casting="unsafe")
+            codes = right.stored()
+            if (factors := right.factors(self.limits)) is not None:
+                codes = factors.mirrored(codes, self.limits)
+            np.add(codes, self.limits.low, out=result[index], dtype=np.int16, casting="unsafe")
         return result.T if form.flipped else result
 
-    def right(self, index: Index, flipped: bool, cuts: Segments) -> Right:
-        """One matrix of the store (transposed if `flipped`), packed so that `cuts` can be read."""
-        found = self._find(index, flipped, cuts)
+    def scales(self) -> Scales | None:
+        """Integer scales of groups as arrays: those that are held, or new ones taken from packed operands."""
+        form = self._form
+        if form.scales is not None or self.groups_shape is None:
+            return form.scales
+        rows, columns = self.groups_shape[-2:]
+        shape = (*self.groups_shape[:-2], columns, rows) if form.flipped else self.groups_shape
+        scales = Scales(0, np.empty(shape, np.int8), None if self.limits.signed else np.empty(shape, np.uint8))
+        for index, right in form.packed.items():
+            found = right.factors(self.limits)
+            assert found is not None
+            scales.factors[index] = found.factors
+            if scales.zeros is not None and found.zeros is not None:
+                scales.zeros[index] = found.zeros
+            scales = scales._replace(size=found.size)
+        return scales.arranged(np.transpose) if form.flipped else scales
+
+    def right(self, index: Index, flipped: bool, cuts: Segments, grouped: bool = False) -> Right:
+        """One matrix of the store (transposed if `flipped`), packed so that `cuts` can be read.
+
+        `grouped`: its integer scales belong to groups along K and are multiplied with the codes.
+        """
+        found = self._find(index, flipped, cuts, grouped)
         if found is not None:
             return found
         with _packing:
-            codes = self._form.codes
-            if codes is not None:
+            codes, _, _, scales = self._form
+            if codes is not None and (cuts.gapless or not grouped):
                 turned = codes.T if flipped else codes
-                packed = {i: self._pack(turned[i], cuts) for i in np.ndindex(turned.shape[:-2])}
-                self._form = _Form(None, packed, flipped)
-        found = self._find(index, flipped, cuts)
+                within = self._turned_scales(flipped) if grouped else None
+                packed = {i: self._pack(turned[i], cuts, within, i) for i in np.ndindex(turned.shape[:-2])}
+                self._form = _Form(None, packed, flipped, None if grouped else scales)
+        found = self._find(index, flipped, cuts, grouped)
         if found is not None:
             return found
         codes = self.codes()
-        return self._pack((codes.T if flipped else codes)[index], cuts)
+        within = self._turned_scales(flipped) if grouped else None
+        return self._pack((codes.T if flipped else codes)[index], cuts, within, index)
 
-    def _find(self, index: Index, flipped: bool, cuts: Segments) -> Right | None:
-        _, packed, turned = self._form
+    def _turned_scales(self, flipped: bool) -> Scales | None:
+        scales = self.scales()
+        return scales.arranged(np.transpose) if flipped and scales is not None else scales
+
+    def _find(self, index: Index, flipped: bool, cuts: Segments, grouped: bool) -> Right | None:
+        _, packed, turned, _ = self._form
         found = packed.get(index)
-        return found if found is not None and turned == flipped and found.fits(cuts) else None
+        if found is None or turned != flipped or found.form.grouped != grouped or not found.fits(cuts):
+            return None
+        return found
 
-    def _pack(self, codes: npt.NDArray[Any], cuts: Segments) -> Right:
-        right = run.pack_right(codes, self.limits.low, self.bits, cuts)
+    def _pack(self, codes: npt.NDArray[Any], cuts: Segments, scales: Scales | None, index: Index) -> Right:
+        if scales is not None and not cuts.gapless:
+            # Groups of another operand leave gaps in the tiles, where the groups of this one would not be found.
+            return run.pack_right(scales.of_matrix(index).multiplied(codes), -128, 8, cuts)
+        factors = None if scales is None else scales.of_matrix(index)
+        right = run.pack_right(codes, self.limits.low, self.bits, cuts, factors)
         if cuts.segments > 1:
             right.col_sum = None  # one int32 per group and column would be half a bit per weight at groups of 64
         return right

@@ -18,9 +18,10 @@ from llvmlite import ir
 
 from fastq.kernels.epilogue import PlainTile, epilogue
 from fastq.kernels.jobs import MatmulJob
-from fastq.kernels.micro import Isa, unpack
+from fastq.kernels.micro import Isa
 from fastq.kernels.outputs import SIZES, Output
-from fastq.layout.tiles import BLOCK, DEPTH, STEPS, TILE_ROWS, tile_bytes
+from fastq.kernels.unpack import unpack
+from fastq.layout.tiles import BLOCK, DEPTH, STEPS, TILE_ROWS, Form, tile_bytes
 from fastq.machine.dialect import (
     I8,
     I16,
@@ -194,7 +195,7 @@ class Amx(Isa):
         return ir_function(f"fastq_amx_blocked_{output.tag}_{right_lines}", kinds, self.target, emit)
 
 
-def gemm(isa: Amx, bits: int, output: Output) -> Any:
+def gemm(isa: Amx, form: Form, output: Output) -> Any:
     """A product with one segment of K, in blocks that fit the caches.
 
     A ticket is `row_chunk` rows by `block_chunk` column blocks. For each block of K and each 32 rows, the left tiles
@@ -223,10 +224,10 @@ def gemm(isa: Amx, bits: int, output: Output) -> Any:
     tiles with all that: 51.
     """
     k_block = isa.k_block
-    packed_tile = tile_bytes(bits)
+    bits, packed_tile = form.bits, tile_bytes(form.bits)
     micro, finish = isa.blocked(output, 2 if bits > 4 else 1), epilogue(isa.target, isa.tag, output, PITCH)
     enter, leave = isa.enter(), isa.leave()
-    widen = unpack(isa, bits) if bits < 8 else None
+    widen = unpack(isa, form) if bits < 8 else None
     sum_room = stack(2 * TILE_ROWS * PITCH * SIZES[output.computed])
     between = output.function is None  # written out between later products
 
@@ -266,8 +267,10 @@ def gemm(isa: Amx, bits: int, output: Output) -> Any:
                         next_row = following // groups * job.row_chunk
                 if bits < 8:
                     for block in range(first_block, last_block):
-                        source = at(job.right, (block * tiles + k) * packed_tile)
-                        widen(at(dense, (block - first_block) * k_block * TILE), source, depth)
+                        target = at(dense, (block - first_block) * k_block * TILE)
+                        source = at(job.right, block * tiles * packed_tile)
+                        factors = at(job.groups, block * job.group_pitch)
+                        widen(target, source, k, k + depth, factors, job.group_quarters)
                 for row in range(first_row, last_row, ROWS):
                     left = at(job.left, (row // TILE_ROWS * tiles + k) * TILE)
                     upper = 2 if last_row - row <= TILE_ROWS else 0

@@ -26,6 +26,9 @@ MatmulJob = job(
     block_chunk=INT,  # column blocks per ticket (GEMV)
     left="u8*",
     right="u8*",
+    groups="u8*",  # factors and shifts of grouped codes, see fastq.layout.tiles
+    group_pitch=INT,  # bytes of them per block of columns
+    group_quarters=INT,  # 16 k each, per group
     scratch="u8*",
     scratch_bytes=INT,  # per thread
     arrivals=INT,  # threads that have begun
@@ -130,6 +133,8 @@ SearchJob = job(
     "SearchJob",
     "Search parameters of `runs` runs of `n` floats each, one after the other in memory; see fastq.kernels.descent.",
     x="u8*",
+    weights="u8*",  # of squared errors, [weight_runs][n]; runs take them in turns
+    weight_runs=INT,
     runs=INT,
     n=INT,
     factor="u8*",  # powers of two; 0 leaves a run as it is
@@ -140,5 +145,29 @@ SearchJob = job(
     offset="u8*",
     low=INT,
     high=INT,
+    scheme=INT,
+)
+
+SharedJob = job(
+    "SharedJob",
+    """Choose integer scales of groups, and the scale they share, for ``x[columns][k]``; see fastq.kernels.descent.
+
+    Parameters by group are ``[columns][groups]``, all of them floats.
+    """,
+    x="u8*",
+    weights="u8*",  # of squared errors, by k
+    columns=INT,
+    k=INT,
+    size=INT,  # k per group
+    groups=INT,
+    factor="u8*",  # powers of two, by column
+    shared="u8*",  # in: the smallest scale that cuts off nothing; out: the one chosen
+    own="u8*",  # each group's own best scale; overwritten
+    zeros="u8*",  # and zero point
+    factors="u8*",  # out: integer scales
+    chosen="u8*",  # out: zero points under them
+    low=INT,
+    high=INT,
+    limit=INT,  # the largest integer scale
     scheme=INT,
 )

@@ -17,6 +17,26 @@ _symmetric = kernel_function(symmetric_scale)
 RUNS = 8  # rows per ticket
 
 
+def _padding(code_bytes: int) -> Any:
+    """``pad(job, out)``: zeros from the end of K to that of the last tile, since scaled right codes are not 0 there."""
+
+    @kernel_function
+    def pad(job, out):
+        last = job.segments - 1
+        place = last * job.segment_steps * STEP + job.k - last * job.segment_k
+        end = (job.steps + STEPS - 1) // STEPS * DEPTH
+        if place < end:  # within one tile
+            start = place // DEPTH * TILE_ROWS * DEPTH
+            for k in range(place % DEPTH, DEPTH):
+                i = k
+                if code_bytes == 2 and (k % STEP == 1 or k % STEP == 2):
+                    i = k // STEP * STEP + STEP - 1 - k % STEP  # the order k0 k2 k1 k3
+                for byte in range(code_bytes):
+                    out[(start + i) * code_bytes + byte] = 0
+
+    return pad
+
+
 def floats(kind: str, wide: bool) -> Any:
     """Quantize rows of floats and write their codes straight into tiles (of int16 if `wide`)."""
     computed = COMPUTED[kind]
@@ -28,6 +48,7 @@ def floats(kind: str, wide: bool) -> Any:
     found_room = stack(8 * RUNS, f"{computed}*")
     tiny, largest, nought = (constant(computed, v) for v in (TINY[computed], LARGEST[computed], 0.0))
     code_bytes = 2 if wide else 1
+    pad = _padding(code_bytes)
 
     @kernel_function
     def left_floats(job):
@@ -63,6 +84,7 @@ def floats(kind: str, wide: bool) -> Any:
                     if done < count:
                         zero, rest = nought(), at(here, first + done)
                         codes(rest, count - done, scale[row], zero, zero, -high, high, out, place + done, total)
+                pad(job, out)
             ticket = take(job, 1)
 
     return left_floats
@@ -72,6 +94,7 @@ def codes(wide: bool) -> Any:
     """Copy rows of codes into tiles; unsigned codes become signed ones by flipping their top bit."""
     copy = copied_codes("wide_tiles" if wide else "tiles")
     code_bytes = 2 if wide else 1
+    pad = _padding(code_bytes)
 
     @kernel_function
     def left_codes(job):
@@ -87,6 +110,7 @@ def codes(wide: bool) -> Any:
                     total = at(job.row_sum, row * job.segments + segment)
                     total[0] = 0
                     copy(at(here, first), count, job.flip, out, segment * job.segment_steps * STEP, total)
+                pad(job, out)
             ticket = take(job, 1)
 
     return left_codes

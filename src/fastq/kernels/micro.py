@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 from llvmlite import ir
 
-from fastq.layout.tiles import BLOCK, ROW_BYTES, STEP, STEPS, TILE_ROWS, places, tile_bytes
-from fastq.machine.dialect import HOST, I8, I16, I32, I64, ir_function, load_vector, loop, splat, store_vector
+from fastq.layout.tiles import ROW_BYTES, STEP, STEPS, TILE_ROWS
+from fastq.machine.dialect import HOST, I8, I32, I64, ir_function, load_vector, loop, splat, store_vector
 
 # Steps per turn of the k-loop. With few, the scalar instructions of addresses and counters take ports away from the
 # multiplications: avx512vnni, 2048**3 on one core, 67 % of the register-resident peak with 1, 73 % with 4,
@@ -92,26 +92,26 @@ class Isa:
         raise NotImplementedError
 
 
-def _left_pointer(b: ir.IRBuilder, isa: Isa, a: Any, step: Any) -> Any:
+def left_pointer(b: ir.IRBuilder, isa: Isa, a: Any, step: Any) -> Any:
     """Address of four k of the first row in the left tiles (16 rows x 64 k, one after the other along K)."""
     tile = b.mul(b.lshr(step, I64(4)), I64(TILE_ROWS * ROW_BYTES * isa.left_bytes))
     inside = b.mul(b.and_(step, I64(STEPS - 1)), I64(STEP * isa.left_bytes))
     return b.gep(a, [b.add(tile, inside)])
 
 
-def _left_offset(isa: Isa, row: int, step: int) -> ir.Constant:
+def left_offset(isa: Isa, row: int, step: int) -> ir.Constant:
     """How far another row, and a later step of the same tile, are from there."""
     return I64((row * ROW_BYTES + step * STEP) * isa.left_bytes)
 
 
-def _store(b: ir.IRBuilder, isa: Isa, accs: list[Any], columns: int, out: Any, pitch: int, first: int = 0) -> None:
+def store(b: ir.IRBuilder, isa: Isa, accs: list[Any], columns: int, out: Any, pitch: int, first: int = 0) -> None:
     """Write accumulators, ordered row by row, to a scratch of `pitch` int32 per row, from column `first` on."""
     per_row = columns // isa.lanes
     for i, acc in enumerate(accs):
         store_vector(b, acc, b.gep(out, [I64(i // per_row * pitch + i % per_row * isa.lanes + first)]))
 
 
-def _fold(b: ir.IRBuilder, accs: list[Any], size: int) -> list[Any]:
+def fold(b: ir.IRBuilder, accs: list[Any], size: int) -> list[Any]:
     """Add up several sets of `size` accumulators."""
     while len(accs) > size:
         half = len(accs) // 2
@@ -119,7 +119,7 @@ def _fold(b: ir.IRBuilder, accs: list[Any], size: int) -> list[Any]:
     return accs
 
 
-def _choose(b: ir.IRBuilder, shapes: tuple[Shape, ...], index: Any, emit: Callable[[Shape], None]) -> None:
+def choose(b: ir.IRBuilder, shapes: tuple[Shape, ...], index: Any, emit: Callable[[Shape], None]) -> None:
     """Emit one variant per shape and a switch between them."""
     end = b.append_basic_block("end")
     switch = b.switch(index, end)
@@ -151,7 +151,7 @@ def dense(isa: Isa, shapes: tuple[Shape, ...], pitch: int) -> Any:
                     rights.append(isa.right(b, load_vector(b, place, isa.byte_type)))
             results = []
             for row in range(shape.rows):
-                left = isa.left(b, b.gep(left_base, [_left_offset(isa, row, later)]))
+                left = isa.left(b, b.gep(left_base, [left_offset(isa, row, later)]))
                 mine = accs[row * len(rights) : (row + 1) * len(rights)]
                 results += [isa.product(b, acc, left, right) for acc, right in zip(mine, rights)]
             return results
@@ -160,107 +160,29 @@ def dense(isa: Isa, shapes: tuple[Shape, ...], pitch: int) -> Any:
             size = shape.rows * shape.blocks * len(parts)
 
             def burst(step, accs):
-                accs, base = list(accs), _left_pointer(b, isa, a, step)
+                accs, base = list(accs), left_pointer(b, isa, a, step)
                 for later in range(BURST):
                     mine = slice(later % shape.chains * size, (later % shape.chains + 1) * size)
                     accs[mine] = one_step(shape, parts, step, later, base, accs[mine])
                 return accs
 
             def single(step, accs):
-                return one_step(shape, parts, step, 0, _left_pointer(b, isa, a, step), accs)
+                return one_step(shape, parts, step, 0, left_pointer(b, isa, a, step), accs)
 
             # A burst must not cross the end of a left tile.
             aligned = b.icmp_signed("==", b.and_(first, I64(BURST - 1)), I64(0))
             whole = b.sub(last, b.and_(b.sub(last, first), I64(BURST - 1)))
             rest = b.select(aligned, whole, first)
             zeros = [ir.Constant(isa.acc_type, None)] * (size * shape.chains)
-            accs = _fold(b, loop(b, first, rest, BURST, zeros, burst), size)
+            accs = fold(b, loop(b, first, rest, BURST, zeros, burst), size)
             columns = shape.blocks * len(parts) * isa.lanes
-            _store(b, isa, loop(b, rest, last, 1, accs, single), columns, out, pitch, parts[0] * isa.lanes)
+            store(b, isa, loop(b, rest, last, 1, accs, single), columns, out, pitch, parts[0] * isa.lanes)
 
         def variant(shape):
             width = isa.parts // shape.passes
             for start in range(0, isa.parts, width):
                 one_pass(shape, range(start, start + width))
 
-        _choose(b, shapes, index, variant)
+        choose(b, shapes, index, variant)
 
     return ir_function(name, ("u8*", "u8*", "int", "int", "int", "i32*", "int"), isa.target, emit)
-
-
-def unpacked_rows(b: ir.IRBuilder, isa: Isa, bits: int, tile: Any, part: int) -> list[Any]:
-    """The 16 rows of a packed tile (one register-wide part of each), as vectors of codes.
-
-    One shift and one AND per plane bring back a row; the planes' bits are shifted right into their place in the code.
-    """
-    words = ir.VectorType(I16, isa.width // 2)
-    loaded: dict[int, Any] = {}
-    rows = []
-    for row in range(STEPS):
-        code = None
-        for place in places(bits, row):
-            vector = loaded.get(place.offset)
-            if vector is None:
-                pointer = b.gep(tile, [I64(place.offset + part * isa.width)])
-                vector = loaded[place.offset] = b.bitcast(load_vector(b, pointer, isa.byte_type), words)
-            shift = place.shift - place.target
-            # Shifting 16-bit lanes lets bits of the neighbour byte in; the mask drops them.
-            if shift > 0:
-                vector = b.lshr(vector, ir.Constant(words, [shift] * words.count))
-            elif shift < 0:
-                vector = b.shl(vector, ir.Constant(words, [-shift] * words.count))
-            mask = (2**place.width - 1) << place.target
-            piece = b.and_(vector, ir.Constant(words, [mask * 0x0101] * words.count))
-            code = piece if code is None else b.or_(code, piece)
-        rows.append(b.bitcast(code, isa.byte_type))
-    return rows
-
-
-def packed(isa: Isa, bits: int, shapes: tuple[Shape, ...], pitch: int) -> Any:
-    """Micro-kernel over whole packed tiles of one column block, unpacked in registers.
-
-    ``micro(a, tiles, first_tile, last_tile, acc, shape)``
-    """
-    name = f"fastq_packed_{isa.tag}_{bits}bit_{pitch}_" + "_".join(f"{s.rows}x{s.chains}" for s in shapes)
-
-    def emit(b, a, tiles, first, last, out, index):
-        def variant(shape):
-            size = shape.rows * isa.parts
-
-            def one_tile(t, accs):
-                accs = list(accs)
-                tile = b.gep(tiles, [b.mul(t, I64(tile_bytes(bits)))])
-                base = _left_pointer(b, isa, a, b.shl(t, I64(4)))
-                for part in range(isa.parts):
-                    for step, codes in enumerate(unpacked_rows(b, isa, bits, tile, part)):
-                        right = isa.right(b, codes)
-                        for row in range(shape.rows):
-                            left = isa.left(b, b.gep(base, [_left_offset(isa, row, step)]))
-                            i = step % shape.chains * size + row * isa.parts + part
-                            accs[i] = isa.product(b, accs[i], left, right)
-                return accs
-
-            zeros = [ir.Constant(isa.acc_type, None)] * (size * shape.chains)
-            _store(b, isa, _fold(b, loop(b, first, last, 1, zeros, one_tile), size), BLOCK, out, pitch)
-
-        _choose(b, shapes, index, variant)
-
-    return ir_function(name, ("u8*", "u8*", "int", "int", "i32*", "int"), isa.target, emit)
-
-
-def unpack(isa: Isa, bits: int) -> Any:
-    """``unpack(dense, packed, tiles)``: turn packed tiles into 8-bit tiles."""
-    name = f"fastq_unpack_{isa.tag}_{bits}bit"
-
-    def emit(b, out, tiles, count):
-        def one_tile(t, _):
-            tile = b.gep(tiles, [b.mul(t, I64(tile_bytes(bits)))])
-            target = b.gep(out, [b.mul(t, I64(STEPS * ROW_BYTES))])
-            for part in range(isa.parts):
-                for step, row in enumerate(unpacked_rows(b, isa, bits, tile, part)):
-                    store_vector(b, row, b.gep(target, [I64(step * ROW_BYTES + part * isa.width)]))
-            return []
-
-        loop(b, I64(0), count, 1, [], one_tile)
-
-    return ir_function(name, ("u8*", "u8*", "int"), isa.target, emit)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastq.kernels.descent import SUMS, make_better, make_search
+from fastq.kernels.descent import SUMS, make_better, make_joint, make_search, make_shared
 from fastq.scheme import CodeRange
 
 Floats = npt.NDArray[Any]
@@ -46,21 +46,40 @@ LANES = 16
 
 
 def trial(
-    x: Floats, n: int, factor: Any, scale: Any, zero: Any, offset: Any, low: Any, high: Any, sums: Floats
+    x: Floats,
+    weights: Floats,
+    n: int,
+    factor: Any,
+    scale: Any,
+    zero: Any,
+    offset: Any,
+    low: Any,
+    high: Any,
+    sums: Floats,
 ) -> None:
     """One pass of the search over a run, adding in the order in which kernels do: 16 lanes, then the rest."""
     value = x[:n] * factor - offset
     code = np.clip(np.rint(value * (value.dtype.type(1) / scale)) + zero, low, high) - zero
     rest = value - scale * code
     bulk = n // LANES * LANES
-    for i, term in enumerate((rest * rest, value * code, code * code, code, value)):
+    weight = weights[:n]
+    weighted = code * weight
+    terms = (rest * rest * weight, value * weighted, code * weighted, weighted, value * weight, weight)
+    for i, term in enumerate(terms):
         # accumulate adds one after the other, where sum would add in pairs
         lanes = np.add.accumulate(term[:bulk].reshape(-1, LANES), axis=0)[-1:].reshape(-1)
         sums[i] = np.add.accumulate(np.concatenate([lanes if bulk else np.zeros(1, x.dtype), term[bulk:]]))[-1]
 
 
 def search_runs(
-    x: Floats, factor: Floats, low: Floats, high: Floats, values: list[Floats], limits: CodeRange, scheme: int
+    x: Floats,
+    weights: Floats,
+    factor: Floats,
+    low: Floats,
+    high: Floats,
+    values: list[Floats],
+    limits: CodeRange,
+    scheme: int,
 ) -> None:
     """The search of :mod:`fastq.kernels.descent` on every row of x; improves `values` (scale, zero, offset)."""
     search = make_search(trial, make_better(trial), np.rint, lambda value, x: x.dtype.type(value))
@@ -72,5 +91,30 @@ def search_runs(
             f = factor[i]
             best[1:] = scale[i] * f, zero[i], offset[i] * f
             bounds = low[i] * f, high[i] * f, kind(limits.low), kind(limits.high)
-            search(x[i], x.shape[1], f, scheme, *bounds, sums, best)
+            search(x[i], weights[i % len(weights)], x.shape[1], f, scheme, *bounds, sums, best)
             scale[i], zero[i], offset[i] = best[1] / f, best[2], best[3] / f
+
+
+def search_shared(
+    x: Floats,
+    weights: Floats,
+    size: int,
+    factor: Floats,
+    values: tuple[Floats, ...],
+    limits: CodeRange,
+    limit: int,
+    scheme: int,
+) -> None:
+    """Integer scales for every row of x; `values` are as in :class:`fastq.kernels.jobs.SharedJob`."""
+    shared, own, zeros, factors, chosen = values
+    assign = make_joint(trial, np.rint, lambda value, x: x.dtype.type(value), lambda x, i: x[i:])
+    shared_scale = make_shared(assign, lambda value, x: x.dtype.type(value))
+    kind = x.dtype.type
+    sums, totals = np.zeros(SUMS, x.dtype), np.zeros(SUMS, x.dtype)
+    bounds = kind(limits.low), kind(limits.high), kind(limit)
+    own *= factor[:, None]
+    with np.errstate(all="ignore"):
+        for i, f in enumerate(factor):
+            column = x[i], weights, x.shape[1], size, f, scheme, *bounds
+            groups = own[i], zeros[i], factors[i], chosen[i]
+            shared[i] = shared_scale(column, shared[i] * f, groups, sums, totals) / f

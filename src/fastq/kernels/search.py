@@ -6,7 +6,19 @@ from typing import Any
 
 from llvmlite import ir
 
-from fastq.kernels.descent import CODE, CODE_CODE, NOISE, SUMS, VALUE, VALUE_CODE, make_better, make_search
+from fastq.kernels.descent import (
+    CODE,
+    CODE_CODE,
+    NOISE,
+    SUMS,
+    VALUE,
+    VALUE_CODE,
+    WEIGHT,
+    make_better,
+    make_joint,
+    make_search,
+    make_shared,
+)
 from fastq.kernels.rounding import LANES
 from fastq.machine.dialect import (
     FLOATS,
@@ -37,7 +49,7 @@ def _trial(kind: str) -> Any:
     element = FLOATS[kind]
     vector = ir.VectorType(element, LANES)
 
-    def emit(b, x, n, factor, scale, zero, offset, low, high, out):
+    def emit(b, x, weights, n, factor, scale, zero, offset, low, high, out):
         inverse = b.fdiv(ir.Constant(element, 1.0), scale)
         scalars = (factor, scale, inverse, zero, offset, low, high)
 
@@ -50,17 +62,20 @@ def _trial(kind: str) -> Any:
             def body(i, sums):
                 place = b.gep(b.bitcast(x, element.as_pointer()), [i])
                 value = b.fsub(b.fmul(load_vector(b, place, value_type), f), o)
+                weight = load_vector(b, b.gep(b.bitcast(weights, element.as_pointer()), [i]), value_type)
                 code = b.fadd(b.call(rint, [b.fmul(value, inv)]), z)
                 code = b.select(b.fcmp_ordered("<", code, lo), lo, code)
                 code = b.select(b.fcmp_ordered(">", code, hi), hi, code)
                 code = b.fsub(code, z)
                 rest = b.fsub(value, b.fmul(s, code))
+                weighted = b.fmul(code, weight)
                 terms = {
-                    NOISE: b.fmul(rest, rest),
-                    VALUE_CODE: b.fmul(value, code),
-                    CODE_CODE: b.fmul(code, code),
-                    CODE: code,
-                    VALUE: value,
+                    NOISE: b.fmul(b.fmul(rest, rest), weight),
+                    VALUE_CODE: b.fmul(value, weighted),
+                    CODE_CODE: b.fmul(code, weighted),
+                    CODE: weighted,
+                    VALUE: b.fmul(value, weight),
+                    WEIGHT: weight,
                 }
                 return [b.fadd(sums[i], terms[i]) for i in range(SUMS)]
 
@@ -78,7 +93,7 @@ def _trial(kind: str) -> Any:
         for i, total in enumerate(totals):
             b.store(total, b.gep(b.bitcast(out, element.as_pointer()), [I64(i)]))
 
-    kinds = (f"{kind}*", "int", kind, kind, kind, kind, kind, kind, f"{kind}*")
+    kinds = (f"{kind}*", f"{kind}*", "int", kind, kind, kind, kind, kind, kind, f"{kind}*")
     return ir_function(f"fastq_trial_{kind}", kinds, HOST, emit)
 
 
@@ -95,6 +110,7 @@ def runs(kind: str) -> Any:
     @kernel_function
     def search_runs(job):
         sums, best = sums_room(), best_room()
+        weights = floats(job.weights)
         x, scale, zero, offset = floats(job.x), floats(job.scale), floats(job.zero), floats(job.offset)
         minimum, maximum, factors = floats(job.minimum), floats(job.maximum), floats(job.factor)
         low, high = type_like(job.low, nought()), type_like(job.high, nought())
@@ -103,11 +119,39 @@ def runs(kind: str) -> Any:
             factor = factors[run]
             if factor > 0:
                 best[1], best[2], best[3] = scale[run] * factor, zero[run], offset[run] * factor
-                here = at(x, run * job.n)
-                search(
-                    here, job.n, factor, job.scheme, minimum[run] * factor, maximum[run] * factor, low, high, sums, best
-                )
+                here, mine = at(x, run * job.n), at(weights, run % job.weight_runs * job.n)
+                least, most = minimum[run] * factor, maximum[run] * factor
+                search(here, mine, job.n, factor, job.scheme, least, most, low, high, sums, best)
                 scale[run], zero[run], offset[run] = best[1] / factor, best[2], best[3] / factor
             run = take(job, 1)
 
     return search_runs
+
+
+def shared(kind: str) -> Any:
+    """Choose the integer scales of each column's groups, and the scale that they share."""
+    floats = cast_to(f"{kind}*")
+    size = 4 if kind == "f32" else 8
+    sums_room, totals_room = stack(SUMS * size, f"{kind}*"), stack(SUMS * size, f"{kind}*")
+    assign = kernel_function(make_joint(_trial(kind), round_even, type_like, at))
+    shared_scale = kernel_function(make_shared(assign, type_like))
+    nought = constant(kind, 0.0)
+
+    @kernel_function
+    def search_shared(job):
+        sums, totals = sums_room(), totals_room()
+        low, high = type_like(job.low, nought()), type_like(job.high, nought())
+        limit = type_like(job.limit, nought())
+        column = take(job, 1)
+        while column < job.columns:
+            here, first = at(floats(job.x), column * job.k), column * job.groups
+            factor, scales = floats(job.factor)[column], floats(job.shared)
+            own, zeros = at(floats(job.own), first), at(floats(job.zeros), first)
+            groups = own, zeros, at(floats(job.factors), first), at(floats(job.chosen), first)
+            for group in range(job.groups):
+                own[group] = own[group] * factor
+            what = here, floats(job.weights), job.k, job.size, factor, job.scheme, low, high, limit
+            scales[column] = shared_scale(what, scales[column] * factor, groups, sums, totals) / factor
+            column = take(job, 1)
+
+    return search_shared

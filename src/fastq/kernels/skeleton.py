@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from fastq.kernels.epilogue import epilogue
-from fastq.kernels.micro import Isa, Shape, dense, packed, unpack
+from fastq.kernels.micro import Isa, Shape, dense
 from fastq.kernels.outputs import SIZES, Output
-from fastq.layout.tiles import BLOCK, DEPTH, STEPS, TILE_ROWS, tile_bytes
+from fastq.kernels.packed import packed
+from fastq.kernels.unpack import unpack
+from fastq.layout.tiles import BLOCK, DEPTH, STEPS, TILE_ROWS, Form, tile_bytes
 from fastq.machine.dialect import arrive, at, kernel_function, stack, take
 
 DENSE_TILE = tile_bytes(8)
 
 
-def gemm(isa: Isa, bits: int, output: Output) -> Any:
+def gemm(isa: Isa, form: Form, output: Output) -> Any:
     """Many rows: a panel of column blocks stays in the L2 cache while the rows of a chunk pass by.
 
     A low-bit panel is unpacked once into this thread's scratch and then used like an 8-bit one.
@@ -22,10 +24,10 @@ def gemm(isa: Isa, bits: int, output: Output) -> Any:
     pitch = panel * BLOCK
     micro = dense(isa, tuple(Shape(rows, n + 1, 1, isa.gemm_passes) for n in range(panel)), pitch)
     finish = epilogue(isa.target, isa.tag, output, pitch)
-    widen = unpack(isa, bits) if bits < 8 else None
+    widen = unpack(isa, form) if form.bits < 8 else None
     acc_room, sum_room = stack(rows * pitch * 4, "i32*"), stack(rows * pitch * SIZES[output.computed])
     left_row, left_tile = DEPTH * isa.left_bytes, TILE_ROWS * DEPTH * isa.left_bytes
-    packed_tile = tile_bytes(bits)
+    bits, packed_tile = form.bits, tile_bytes(form.bits)
 
     @kernel_function
     def gemm_kernel(job):
@@ -42,7 +44,10 @@ def gemm(isa: Isa, bits: int, output: Output) -> Any:
             width = min(panel, blocks - block)
             right = at(job.right, block * tiles * packed_tile)
             if bits < 8:
-                widen(scratch, right, width * tiles)
+                for i in range(width):
+                    groups = at(job.groups, (block + i) * job.group_pitch)
+                    source = at(right, i * tiles * packed_tile)
+                    widen(at(scratch, i * block_stride), source, 0, tiles, groups, job.group_quarters)
                 right = scratch
             begin = (ticket // panels) * job.row_chunk
             for row in range(begin, min(begin + job.row_chunk, job.m), rows):
@@ -57,18 +62,18 @@ def gemm(isa: Isa, bits: int, output: Output) -> Any:
     return gemm_kernel
 
 
-def gemv(isa: Isa, bits: int, output: Output) -> Any:
+def gemv(isa: Isa, form: Form, output: Output) -> Any:
     """Few rows: the weights stream by once and are unpacked in registers."""
     shapes = isa.gemv_shapes
     pitch = BLOCK
     micro = dense(isa, shapes, pitch)
-    micro_packed = packed(isa, bits, shapes, pitch) if bits < 8 else None
-    widen = unpack(isa, bits) if bits < 8 else None
+    micro_packed = packed(isa, form, shapes, pitch) if form.bits < 8 else None
+    widen = unpack(isa, form) if form.bits < 8 else None
     finish = epilogue(isa.target, isa.tag, output, pitch)
     most = max(shape.rows for shape in shapes)
     acc_room, sum_room = stack(most * pitch * 4, "i32*"), stack(most * pitch * SIZES[output.computed])
     two, four, eight = (next((i for i, s in enumerate(shapes) if s.rows >= r), 0) for r in (2, 3, 5))
-    packed_tile = tile_bytes(bits)
+    bits, packed_tile = form.bits, tile_bytes(form.bits)
 
     @kernel_function
     def gemv_kernel(job):
@@ -83,15 +88,17 @@ def gemv(isa: Isa, bits: int, output: Output) -> Any:
         while ticket < chunks:
             for block in range(ticket * job.block_chunk, min((ticket + 1) * job.block_chunk, blocks)):
                 right = at(job.right, block * tiles * packed_tile)
+                groups = at(job.groups, block * job.group_pitch)
                 if bits < 8 and not whole_tiles:
-                    widen(scratch, right, tiles)
+                    widen(scratch, right, 0, tiles, groups, job.group_quarters)
                 for segment in range(job.segments):
                     step = segment * job.segment_steps
                     end = min(step + job.segment_steps, job.steps)
                     if bits == 8:
                         micro(job.left, right, 0, step, end, acc, shape)
                     elif whole_tiles:
-                        micro_packed(job.left, right, step // STEPS, (end + STEPS - 1) // STEPS, acc, shape)
+                        first, last = step // STEPS, (end + STEPS - 1) // STEPS
+                        micro_packed(job.left, right, first, last, acc, shape, groups, job.group_quarters)
                     else:
                         micro(job.left, scratch, 0, step, end, acc, shape)
                     finish(job, acc, sums, 0, job.m, block, 1, segment)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from fastq.kernels import jobs
 from fastq.kernels.outputs import Output
+from fastq.layout.tiles import GROUPED, Form
 from fastq.machine.job import Job
 
 
@@ -79,7 +80,7 @@ class Entry(NamedTuple):
     kept: bool = True  # on disk: not what holds a user's function
 
 
-def matmul(unit: Unit, shape: str, bits: int, output: Output) -> Entry:
+def matmul(unit: Unit, shape: str, form: Form, output: Output) -> Entry:
     """The kernel of a unit; `shape` is ``"gemm"`` or ``"gemv"``."""
 
     def make() -> tuple[Any, type[Job]]:
@@ -88,9 +89,9 @@ def matmul(unit: Unit, shape: str, bits: int, output: Output) -> Entry:
         module, name = unit.where.split(":")
         isa = getattr(import_module(f"fastq.kernels.{module}"), name)(unit.rows, unit.blocks, unit.k_block)
         loops = import_module("fastq.kernels.amx") if shape == "gemm" and unit.k_block else skeleton
-        return getattr(loops, shape)(isa, bits, output), jobs.MatmulJob
+        return getattr(loops, shape)(isa, form, output), jobs.MatmulJob
 
-    return Entry(f"{shape}_{unit.name}_{bits}bit_{output.tag}", make, output.function is None)
+    return Entry(f"{shape}_{unit.name}_{form.tag}_{output.tag}", make, output.function is None)
 
 
 def left_floats(kind: str, left_bytes: int) -> Entry:
@@ -137,6 +138,17 @@ def quantize(which: str, kind: str) -> Entry:
     return Entry(f"quantize_{which}_{kind}", make)
 
 
+def shared(kind: str) -> Entry:
+    """Choose integer scales of groups together with the scale that they share."""
+
+    def make() -> tuple[Any, type[Job]]:
+        from fastq.kernels import search
+
+        return search.shared(kind), jobs.SharedJob
+
+    return Entry(f"search_shared_{kind}", make)
+
+
 def search(kind: str) -> Entry:
     """Search the parameters with the smallest squared error."""
 
@@ -158,14 +170,16 @@ def entries(isa: str, bits: Sequence[int], activations: Sequence[str] = ()) -> I
     for kind in ("f32", "f64"):
         yield from (quantize(which, kind) for which in ("rows", "columns", "choices"))
         yield search(kind)
+        yield shared(kind)
     # One row or many, one segment of K or more: between them they meet every unit.
     many = 1 + max(unit.few for unit in UNITS)
-    cases = [(width, *unit_for(isa, width, m, segments)) for width in bits for m in (1, many) for segments in (1, 2)]
+    forms = [Form(width, grouped) for width in bits for grouped in (False, True) if not grouped or width in GROUPED]
+    cases = [(f, *unit_for(isa, f.multiplied, m, segments)) for f in forms for m in (1, many) for segments in (1, 2)]
     for left_bytes in sorted({unit.left_bytes for _, unit, _ in cases}):
         yield from (left_floats(kind, left_bytes) for kind in ("f32", "f64", "f16", "bf16"))
         yield left_codes(left_bytes)
     yield from map(right_pack, bits)
-    for width, unit, shape in dict.fromkeys(cases):
+    for form, unit, shape in dict.fromkeys(cases):
         # Products of 8-bit arrays alone come in integers.
         outputs = [Output("float32"), Output("float64"), *(Output("float32", name) for name in activations)]
-        yield from (matmul(unit, shape, width, output) for output in outputs + [Output("int32")] * (width == 8))
+        yield from (matmul(unit, shape, form, output) for output in outputs + [Output("int32")] * (form.bits == 8))

@@ -12,6 +12,9 @@ A **b-bit tile** takes ``128 * b`` bytes. The code's bits are split into planes 
 byte of a vector holds p bits of the byte at the same place in 8 / p consecutive rows, so one shift and one AND bring
 back a row, whatever the instruction set.
 
+Where groups of k have integer scales, 32 bytes per group and block of columns stand beside the tiles: sixteen factors
+and sixteen shifts, ``[block][group][2][16]`` (see :class:`Form`).
+
 A **left tile** is 16 rows by 64 k, one row after the other: 1 KiB of int8. Tiles of the same rows follow each other
 along K.
 """
@@ -30,6 +33,9 @@ STEP = 4  # k per row of a right tile
 STEPS = DEPTH // STEP
 ROW_BYTES = STEP * BLOCK
 TILE_ROWS = 16  # rows per left tile
+QUARTER = 16  # k: groups with integer scales are multiples of it
+GROUPED = range(2, 8)  # widths that leave room for such scales
+CENTRE = 128  # the unsigned byte that stands for 0 where codes are grouped
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -40,6 +46,27 @@ def ceil_div(a: int, b: int) -> int:
 def tile_bytes(bits: int) -> int:
     """Bytes of a right tile."""
     return DEPTH * BLOCK * bits // 8
+
+
+class Form(NamedTuple):
+    """What right tiles hold: codes of so many bits, as they are or under integer group scales.
+
+    Grouped codes u are multiplied as the unsigned bytes ``factor * u + shift``, with a factor and a shift per group of
+    k and column: they are the codes minus their zero points, times the group's integer scale, plus :data:`CENTRE`.
+    """
+
+    bits: int
+    grouped: bool = False
+
+    @property
+    def tag(self) -> str:
+        """For names of kernels."""
+        return f"{self.bits}bit" + ("_grouped" if self.grouped else "")
+
+    @property
+    def multiplied(self) -> int:
+        """Width of what is multiplied."""
+        return 8 if self.grouped else self.bits
 
 
 class Place(NamedTuple):

@@ -42,6 +42,30 @@ def expand(values: npt.NDArray[Any], shape: tuple[int, ...], axis: int | None, g
     return np.take(values, np.arange(shape[axis]) // group, axis=axis)
 
 
+def restore(
+    codes: npt.NDArray[Any], parameters: list[npt.NDArray[Any] | None], limits: CodeRange, out: npt.NDArray[Any]
+) -> None:
+    """``out = scale * (codes - zero) + offset``, computed in scale's type; these three broadcast to codes."""
+    scale, zero, offset = parameters
+    assert scale is not None
+    work, wanted = scale.dtype, out.dtype
+    values = out if wanted == work else np.empty(out.shape, work)
+    if zero is not None:
+        np.subtract(codes, zero, out=values, dtype=work, casting="unsafe")
+        np.multiply(values, scale, out=values)
+    else:
+        np.multiply(codes, scale, out=values, dtype=work)
+    if offset is not None:
+        np.add(values, offset, out=values)
+    # Rounding the zero point may move the ends of the range past what the type holds.
+    span = limits.high - min(0, limits.low)
+    largest = float(np.finfo(wanted).max) if wanted.kind == "f" else float(np.finfo(np.float32).max)
+    if out.size and span * float(np.abs(scale).max()) > largest:
+        np.clip(values, -largest, largest, out=values)
+    if values is not out:
+        out[...] = values.astype(wanted)
+
+
 def check_finite(x: npt.NDArray[Any], what: str) -> None:
     """Raise NotFiniteError that counts and locates what is not finite."""
     bad = ~np.isfinite(x)

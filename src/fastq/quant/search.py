@@ -9,16 +9,19 @@ import numpy.typing as npt
 
 from fastq.engine import run
 from fastq.engine.plan import this_machine
-from fastq.quant.affine import choose, extremes, parameter_shape
+from fastq.kernels import reference
+from fastq.quant.affine import Given, choose, extremes, parameter_shape
 from fastq.scheme import SCHEMES, CodeRange, code_range
 
 Array = npt.NDArray[Any]
 
 
 def search(
-    x: Array, bits: int, axis: int | None, group: int | None, scheme: str
-) -> tuple[Array, Array | None, Array | None]:
-    """Scale, zero point and offset that minimise ``sum((x - x_hat)**2)`` over each run that shares them.
+    x: Array, bits: int, axis: int | None, group: int | None, scheme: str, weights: Array | None = None
+) -> Given:
+    """Scale, zero point and offset that minimise ``sum(weight * (x - x_hat)**2)`` over each run that shares them.
+
+    `weights` are one per index along the axis, positive; None: all the same.
 
     The error is a wavy function of the scale with many local minima. The search (:mod:`fastq.kernels.descent`) tries a
     geometric grid, a finer one around its best, and refines by least squares; it is never worse than the extremes.
@@ -34,19 +37,27 @@ def search(
     offsets = np.zeros(shape, x.dtype) if offset is None else offset.astype(x.dtype)
     if x.size:
         found = [np.array(v) for v in (scale, zeros, offsets)]
-        _improve(x, axis, group, scheme, limits, found)
+        _improve(x, axis, group, scheme, limits, found, weights)
         scale, zeros, offsets = found
-    return (
+    return Given(
         scale,
         np.clip(zeros, limits.low, limits.high).astype(np.int32) if scheme == "asymmetric" else None,
         offsets if scheme == "affine" else None,
     )
 
 
-def _improve(x: Array, axis: int | None, group: int | None, scheme: str, limits: CodeRange, found: list[Array]) -> None:
+def _improve(
+    x: Array,
+    axis: int | None,
+    group: int | None,
+    scheme: str,
+    limits: CodeRange,
+    found: list[Array],
+    weights: Array | None,
+) -> None:
     """Run the search over all runs, whole groups first, then the ragged last one; `found` is changed in place."""
     if axis is None:
-        _improve_runs(np.ascontiguousarray(x).reshape(1, -1), scheme, limits, found)
+        _improve_runs(np.ascontiguousarray(x).reshape(1, -1), scheme, limits, found, None)
         return
     lines = np.moveaxis(x, axis, -1)
     moved = [np.moveaxis(v, axis, -1) for v in found]
@@ -58,25 +69,29 @@ def _improve(x: Array, axis: int | None, group: int | None, scheme: str, limits:
             continue
         length = min(size, piece.shape[-1])
         values = [np.ascontiguousarray(m[..., sets]) for m in moved]
-        _improve_runs(np.ascontiguousarray(piece).reshape(-1, length), scheme, limits, values)
+        mine = None if weights is None else np.ascontiguousarray(weights[part], x.dtype).reshape(-1, length)
+        _improve_runs(np.ascontiguousarray(piece).reshape(-1, length), scheme, limits, values, mine)
         for into, value in zip(moved, values):
             into[..., sets] = value
 
 
-def _improve_runs(x: Array, scheme: str, limits: CodeRange, values: list[Array]) -> None:
-    low, high = x.min(axis=1), x.max(axis=1)
-    # Powers of two that bring each run's largest magnitude to about 1; runs of almost nothing stay as they are.
-    top = np.maximum(np.abs(low), np.abs(high))
+def near_one(top: Array) -> Array:
+    """Powers of two that bring magnitudes to about 1; 0 for those of almost nothing."""
     _, exponent = np.frexp(top)
-    usable = top > np.finfo(x.dtype).tiny * 2.0**30
-    factor = np.where(usable, np.ldexp(np.ones_like(top), np.where(usable, -exponent, 0)), 0).astype(x.dtype)
-    number = SCHEMES.index(scheme)
+    usable = top > np.finfo(top.dtype).tiny * 2.0**30
+    factor: Array = np.where(usable, np.ldexp(np.ones_like(top), np.where(usable, -exponent, 0)), 0).astype(top.dtype)
+    return factor
+
+
+def _improve_runs(x: Array, scheme: str, limits: CodeRange, values: list[Array], weights: Array | None) -> None:
+    low, high = x.min(axis=1), x.max(axis=1)
+    factor = near_one(np.maximum(np.abs(low), np.abs(high)))
+    if weights is None:
+        weights = np.ones((1, x.shape[1]), x.dtype)
     if scheme == "asymmetric":
         low, high = np.minimum(low, 0), np.maximum(high, 0)
-    args = (x, factor, low, high, values, limits, number)
+    args = (x, weights, factor, low, high, values, limits, SCHEMES.index(scheme))
     if this_machine().isa == "reference":
-        from fastq.kernels.reference import search_runs
-
-        search_runs(*args)
+        reference.search_runs(*args)
     else:
         run.search(*args)
