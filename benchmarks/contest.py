@@ -52,7 +52,7 @@ class Problem:
     def __init__(self, m: int, k: int, n: int) -> None:
         self.m, self.k, self.n = m, k, n
         self.operations = 2 * m * k * n
-        self._quantized: dict[int, tuple[fq.QArray, float, Any]] = {}
+        self._quantized: dict[tuple[int, int | None], tuple[fq.QArray, float, Any]] = {}
         self._seen: dict[str, Any] = {}
 
     def __str__(self) -> str:
@@ -93,13 +93,14 @@ class Problem:
         """a8_unsigned @ b8."""
         return self.integer_product + 128 * self.b8.sum(axis=0, dtype=np.int32)
 
-    def weights(self, bits: int) -> tuple[fq.QArray, float, Any]:
-        """w in so many bits, by column; the seconds that packing it took; its product with x in float32."""
-        if bits not in self._quantized:
-            q = fq.quantize(self.w, bits=bits, axis=0)
+    def weights(self, bits: int, group: int | None = None) -> tuple[fq.QArray, float, Any]:
+        """w in so many bits, by column or group; the seconds that packing it took; its product with x in float32."""
+        form = bits, group
+        if form not in self._quantized:
+            q = fq.quantize(self.w, bits=bits, axis=0, group_size=group)
             product = np.matmul(self.x, q.dequantize())
-            self._quantized[bits] = q, pack(q), product
-        return self._quantized[bits]
+            self._quantized[form] = q, pack(q), product
+        return self._quantized[form]
 
     def check_same_bits(self, contender: str, answer: Any) -> None:
         """Every instruction set and number of threads must give the bits that the first one gave."""
@@ -141,7 +142,7 @@ def timed(function: Callable[[], Any]) -> tuple[Any, float]:
 
 def pack(q: fq.QArray) -> float:
     """Pack a quantized array; returns the seconds it took, with the kernel in place."""
-    fq.quantize(np.ones((64, 16), np.float32), q.bits, axis=0).prepack()
+    fq.quantize(np.ones((64, 16), np.float32), q.bits, axis=0, group_size=q.group_size).prepack()
     start = time.perf_counter()
     q.prepack()
     return time.perf_counter() - start
@@ -210,14 +211,17 @@ def _right_bytes(contender: Contender) -> float:
     return 4.0 if contender.kind in (FLOAT32, TWO_FLOATS) else contender.bits / 8
 
 
-def _weights(bits: int) -> Contender:
+def weights(bits: int, group: int | None = None) -> Contender:
+    """Floats times weights of so many bits, by column or in groups."""
+
     # Only the rows of x are rounded anew, to 8 bits, which leaves about 40 dB of normally distributed numbers.
     def prepare(p: Problem, threads: int) -> Ready:
-        q, seconds, _ = p.weights(bits)
+        q, seconds, _ = p.weights(bits, group)
         return Ready(lambda: p.x @ q, seconds)
 
-    kind = FLOATS if bits == 8 else LOW_BITS
-    return _ours(f"int{bits} weights", kind, prepare, lambda p, y: close(p.weights(bits)[2], y, 35), bits)
+    name, kind = f"int{bits} weights", FLOATS if bits == 8 else LOW_BITS
+    name += "" if group is None else f", group {group}"
+    return _ours(name, kind, prepare, lambda p, y: close(p.weights(bits, group)[2], y, 35), bits)
 
 
 def _codes(p: Problem, threads: int) -> Ready:
@@ -240,7 +244,7 @@ MATMUL = Contender(
     blas_threads,
     NUMPY,
 )
-WEIGHTS = {bits: _weights(bits) for bits in (8, 4, 3)}
+WEIGHTS = {bits: weights(bits) for bits in (8, 4, 3)}
 INT8_CODES = _ours("int8 codes", CODES, _codes, lambda p, y: equal(p.integer_product.astype(np.float32), y))
 TWO = _ours(
     "two floats",

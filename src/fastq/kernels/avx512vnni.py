@@ -17,3 +17,12 @@ class Avx512Vnni(Isa):
         # The operand type <16 x i32> is the one that LLVM 20 declares; LLVM 22 upgrades it when it parses the text.
         vector = self.acc_type
         return b.call(declare(b, "llvm.x86.avx512.vpdpbusd.512", vector, [vector] * 3), [acc, right, left])
+
+    def scaled(self, b, total, value, factor, small):
+        # ``vpdpwssd`` multiplies pairs of int16: here the lower half of a value, and a factor beside a 0. One
+        # instruction, where a multiplication in 32 bits and an addition are three.
+        if not small:
+            return super().scaled(b, total, value, factor, small)
+        vector = self.acc_type
+        multiply = declare(b, "llvm.x86.avx512.vpdpwssd.512", vector, [vector] * 3)
+        return b.call(multiply, [total, value, factor])

@@ -147,6 +147,7 @@ def make_search(trial: Any, better: Any, rint: Callable[[Any], Any], like: Calla
         steps = high - low
         span = maximum - minimum
         middle = (maximum + minimum) * like(0.5, minimum)
+        mean = best[3] + sums[VALUE] / sums[WEIGHT]
         if scheme == 0:
             span = max(maximum, -minimum) * like(2, minimum)
         if best[0] == 0 or not span > 0:
@@ -174,8 +175,9 @@ def make_search(trial: Any, better: Any, rint: Callable[[Any], Any], like: Calla
                     zero = min(max(rint(-end), low), high)
                     better(x, weights, n, factor, scale, zero, nought, low, high, sums, best)
             else:
-                offset = middle - scale * steps * like(0.5, minimum)
-                better(x, weights, n, factor, scale, nought, offset, low, high, sums, best)
+                reach = scale * steps * like(0.5, minimum)
+                better(x, weights, n, factor, scale, nought, middle - reach, low, high, sums, best)
+                better(x, weights, n, factor, scale, nought, mean - reach, low, high, sums, best)
             ratio = ratio * like(RATIO if i < GRID else RATIO ** (-1.6 / FINE), minimum)
         for _ in range(ROUNDS):
             trial(x, weights, n, factor, best[1], best[2], best[3], low, high, sums)

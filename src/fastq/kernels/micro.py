@@ -91,6 +91,10 @@ class Isa:
         """``acc + sum of the four products of each lane``."""
         raise NotImplementedError
 
+    def scaled(self, b: ir.IRBuilder, total: Any, value: Any, factor: Any, small: bool) -> Any:
+        """``total + value * factor`` in int32 lanes, with factors of 0 to 255; `small`: values fit int16."""
+        return b.add(total, b.mul(value, factor))
+
 
 def left_pointer(b: ir.IRBuilder, isa: Isa, a: Any, step: Any) -> Any:
     """Address of four k of the first row in the left tiles (16 rows x 64 k, one after the other along K)."""

@@ -7,10 +7,10 @@ from typing import Any
 from fastq.kernels.epilogue import epilogue
 from fastq.kernels.micro import Isa, Shape, dense
 from fastq.kernels.outputs import SIZES, Output
-from fastq.kernels.packed import packed
+from fastq.kernels.packed import packed, tile_sums
 from fastq.kernels.unpack import unpack
 from fastq.layout.tiles import BLOCK, DEPTH, STEPS, TILE_ROWS, Form, tile_bytes
-from fastq.machine.dialect import arrive, at, kernel_function, stack, take
+from fastq.machine.dialect import arrive, at, cast_to, kernel_function, stack, take
 
 DENSE_TILE = tile_bytes(8)
 
@@ -69,11 +69,13 @@ def gemv(isa: Isa, form: Form, output: Output) -> Any:
     micro = dense(isa, shapes, pitch)
     micro_packed = packed(isa, form, shapes, pitch) if form.bits < 8 else None
     widen = unpack(isa, form) if form.bits < 8 else None
+    sum_up = tile_sums(isa) if form.grouped else None
+    as_i32 = cast_to("i32*")
     finish = epilogue(isa.target, isa.tag, output, pitch)
     most = max(shape.rows for shape in shapes)
     acc_room, sum_room = stack(most * pitch * 4, "i32*"), stack(most * pitch * SIZES[output.computed])
     two, four, eight = (next((i for i, s in enumerate(shapes) if s.rows >= r), 0) for r in (2, 3, 5))
-    bits, packed_tile = form.bits, tile_bytes(form.bits)
+    bits, grouped, packed_tile = form.bits, form.grouped, tile_bytes(form.bits)
 
     @kernel_function
     def gemv_kernel(job):
@@ -84,6 +86,9 @@ def gemv(isa: Isa, form: Form, output: Output) -> Any:
         shape = 0 if job.m == 1 else two if job.m == 2 else four if job.m <= 4 else eight
         whole_tiles = job.segments == 1 or job.segment_steps % STEPS == 0
         scratch = at(job.scratch, arrive(job, 1) * job.scratch_bytes)
+        left_sums = as_i32(scratch)
+        if grouped and whole_tiles:
+            sum_up(job.left, job.m, tiles, left_sums)
         ticket = take(job, 1)
         while ticket < chunks:
             for block in range(ticket * job.block_chunk, min((ticket + 1) * job.block_chunk, blocks)):
@@ -98,7 +103,7 @@ def gemv(isa: Isa, form: Form, output: Output) -> Any:
                         micro(job.left, right, 0, step, end, acc, shape)
                     elif whole_tiles:
                         first, last = step // STEPS, (end + STEPS - 1) // STEPS
-                        micro_packed(job.left, right, first, last, acc, shape, groups, job.group_quarters)
+                        micro_packed(job.left, right, first, last, acc, shape, groups, job.group_quarters, left_sums)
                     else:
                         micro(job.left, scratch, 0, step, end, acc, shape)
                     finish(job, acc, sums, 0, job.m, block, 1, segment)

@@ -1,0 +1,34 @@
+"""Every width, by column and in groups of 64: what groups cost in time and memory."""
+
+from __future__ import annotations
+
+import pytest
+
+import fastq as fq
+from contest import MATMUL, WEIGHTS, enter, problem, weights
+
+BITS = (2, 3, 4, 5, 6)
+GROUP = 64
+
+
+@pytest.mark.parametrize("m", [1, 1024])
+def bench_widths(contest, quick, m):
+    task = problem(*((m, 256, 256) if quick else (m, 4096, 4096)))
+    ours = [weights(bits, group) for bits in BITS for group in (None, GROUP)]
+    contest(f"{task} by bits and group", *enter(task, (MATMUL, WEIGHTS[8], *ours)))
+
+
+def bench_memory_per_weight(keep, quick):
+    """After use, when the codes are packed: all that the array holds."""
+    task = problem(*((1, 256, 256) if quick else (1, 4096, 4096)))
+
+    def work():
+        found = {}
+        for bits in BITS:
+            for group in (None, GROUP):
+                q = fq.quantize(task.w, bits, axis=0, group_size=group)
+                task.x @ q
+                found[f"bits per weight, {bits} bits" + (f", group {group}" if group else "")] = 8 * q.nbytes / q.size
+        return found
+
+    keep("measures", work)
