@@ -16,7 +16,7 @@ from fastq.machine import cpu, threads
 
 PACKAGE = Path(fq.__file__).parent
 PUBLIC = ("api", "array", "rules", "product", "engine/plain", "kernels/custom",
-          "quant/affine", "quant/search", "quant/metrics", "config",
+          "quant/affine", "quant/search", "quant/metrics", "quant/methods", "config",
           "machine/threads", "machine/cpu")  # fmt: skip
 
 X = np.arange(-3, 3, dtype=np.float32).reshape(2, 3)
@@ -78,7 +78,12 @@ CASES = {
     "bits of truth": (lambda: q(bits=True), TypeError, r"bits must be an integer from 2 to 8, got True of type bool"),
     "scheme": (lambda: q(scheme="symetric"), ValueError,
         r"scheme must be one of 'symmetric', 'asymmetric', 'affine'; got 'symetric'"),
-    "method": (lambda: q(method="max"), ValueError, r"method must be one of 'minmax', 'mse'; got 'max'"),
+    "method": (lambda: q(method="max"), ValueError, r"method must be one of 'minmax', 'mse', 'percentile' or a fastq\.Percentile; got 'max'"),
+    "share of zero": (lambda: fq.Percentile(0), ValueError,
+        r"share must be above 0 and up to 100, as the percent of elements inside the range; got 0"),
+    "share too large": (lambda: fq.Percentile(100.5), ValueError, r"share must be .*up to 100.*; got 100\.5"),
+    "share of text": (lambda: fq.Percentile("99"), TypeError,
+        r"share must be a number of percent, got '99' of type str"),
     "axis too large": (lambda: q(axis=2), ValueError,
         r"axis must be from -2 to 1 for an array of 2 dimensions, got 2"),
     "axis too small": (lambda: q(axis=-3), ValueError, r"axis must be from -2 to 1 .* got -3"),

@@ -51,6 +51,7 @@ def test_public_names():
         "Error",
         "IsaError",
         "NotFiniteError",
+        "Percentile",
         "QArray",
         "dequantize",
         "error",

@@ -4,6 +4,7 @@ from fastq.api import dequantize, matmul, quantize
 from fastq.array import QArray
 from fastq.config import set_num_threads, show_config
 from fastq.errors import IsaError, NotFiniteError
+from fastq.quant.methods import Percentile
 from fastq.quant.metrics import Error, error
 
 __version__ = "0.1.0"
@@ -12,6 +13,7 @@ __all__ = [
     "Error",
     "IsaError",
     "NotFiniteError",
+    "Percentile",
     "QArray",
     "dequantize",
     "error",

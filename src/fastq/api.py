@@ -12,12 +12,12 @@ import numpy.typing as npt
 from fastq import product
 from fastq.array import QArray, Scheme
 from fastq.engine.store import Store
-from fastq.quant import affine, search
+from fastq.quant import affine, percentile, search
+from fastq.quant.methods import Percentile, method_of
 from fastq.rules import EIGHT_BIT, check_bits, is_float
 from fastq.scheme import SCHEMES, code_range
 
 Array = npt.NDArray[Any]
-METHODS = ("minmax", "mse")
 
 
 def quantize(
@@ -27,7 +27,7 @@ def quantize(
     axis: int | None = None,
     group_size: int | None = None,
     scheme: Scheme = "symmetric",
-    method: Literal["minmax", "mse"] = "minmax",
+    method: Literal["minmax", "mse", "percentile"] | Percentile = "minmax",
     scale: npt.ArrayLike | None = None,
     zero_point: npt.ArrayLike | None = None,
 ) -> QArray:
@@ -52,9 +52,10 @@ def quantize(
         ``"symmetric"``: ``scale = max|x| / (2**(bits-1) - 1)``, no zero point. ``"asymmetric"``:
         ``scale = (max - min) / (2**bits - 1)`` over a range widened to hold 0, ``zero_point = rint(-min / scale)``.
         ``"affine"``: the range as it is, ``offset = min``, codes of ``x - offset``.
-    method : {"minmax", "mse"}
-        How the scale is chosen: from the extremes, or so that the squared error is smallest
-        (:func:`fastq.quant.search.search`).
+    method : {"minmax", "mse", "percentile"} or Percentile
+        How the scale is chosen: from the extremes, so that the squared error is smallest
+        (:func:`fastq.quant.search.search`), or so that a share of the elements stays inside the range
+        (:func:`fastq.quant.percentile.parameters`): 99.9 percent, or that of a :class:`fastq.Percentile`.
     scale, zero_point : array_like, optional
         Use these instead (static quantization); they broadcast to the shape the chosen ones would have. A symmetric
         scale may be negative. An asymmetric scale needs a zero point.
@@ -90,18 +91,20 @@ def quantize(
     bits = check_bits(bits)
     if scheme not in SCHEMES:
         raise ValueError(f"scheme must be one of {', '.join(map(repr, SCHEMES))}; got {scheme!r}")
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(map(repr, METHODS))}; got {method!r}")
+    chosen = method_of(method)
     at = _check_axis(axis, array.ndim)
     group = _check_group(group_size, at)
     shape = affine.parameter_shape(array.shape, at, group)
     own_scale, own_zero = _check_parameters(scale, zero_point, shape, bits, scheme, values.dtype)
     given = None if own_scale is None else affine.Given(own_scale, own_zero)
-    if method == "mse":
+    if chosen != "minmax":
         if given is not None:
-            raise ValueError("method='mse' chooses the scale, so scale must be left out; got both")
+            raise ValueError(f"method={method!r} chooses the scale, so scale must be left out; got both")
         affine.check_finite(values, "x")
-        given = affine.Given(*search.search(values, bits, at, group, scheme))
+        if isinstance(chosen, Percentile):
+            given = affine.Given(*percentile.parameters(values, bits, at, group, scheme, chosen))
+        else:
+            given = affine.Given(*search.search(values, bits, at, group, scheme))
     result = affine.quantize(values, bits, at, group, scheme, given)
     store = Store(result.codes, code_range(bits, scheme), bits)
     logical = array.dtype if is_float(array.dtype) else values.dtype
