@@ -19,7 +19,7 @@ FLOORS = [
     {"quant.affine", "quant.search", "quant.methods", "quant.percentile"},
     {"operands"},
     {"product"},
-    {"quant.metrics", "array", "config"},
+    {"quant.metrics", "quant.attribution", "array", "config"},
     {"api"},
     {"__init__"},
     {"cli"},

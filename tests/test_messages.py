@@ -16,7 +16,7 @@ from fastq.machine import cpu, threads
 
 PACKAGE = Path(fq.__file__).parent
 PUBLIC = ("api", "array", "rules", "product", "engine/plain", "kernels/custom",
-          "quant/affine", "quant/search", "quant/metrics", "quant/methods", "config",
+          "quant/affine", "quant/search", "quant/metrics", "quant/methods", "quant/attribution", "config",
           "machine/threads", "machine/cpu")  # fmt: skip
 
 X = np.arange(-3, 3, dtype=np.float32).reshape(2, 3)
@@ -78,7 +78,8 @@ CASES = {
     "bits of truth": (lambda: q(bits=True), TypeError, r"bits must be an integer from 2 to 8, got True of type bool"),
     "scheme": (lambda: q(scheme="symetric"), ValueError,
         r"scheme must be one of 'symmetric', 'asymmetric', 'affine'; got 'symetric'"),
-    "method": (lambda: q(method="max"), ValueError, r"method must be one of 'minmax', 'mse', 'percentile' or a fastq\.Percentile; got 'max'"),
+    "method": (lambda: q(method="max"), ValueError,
+        r"method must be one of 'minmax', 'mse', 'percentile' or a fastq\.Percentile; got 'max'"),
     "share of zero": (lambda: fq.Percentile(0), ValueError,
         r"share must be above 0 and up to 100, as the percent of elements inside the range; got 0"),
     "share too large": (lambda: fq.Percentile(100.5), ValueError, r"share must be .*up to 100.*; got 100\.5"),
@@ -249,6 +250,25 @@ CASES = {
         r"axis must be from -2 to 1 for arrays of 2 dimensions, got 2"),
     "error along one axis twice": (lambda: fq.error(X, q(), axis=(0, -2)), ValueError,
         r"axis must name each axis once, got \(0, -2\)"),
+    "error by group, along no axis": (lambda: fq.error(X, q(), group_size=2), ValueError,
+        r"group_size needs one axis along which to cut groups; got axis=None"),
+    "error by group, along two": (lambda: fq.error(X, q(), axis=(0, 1), group_size=2), ValueError,
+        r"group_size needs one axis along which to cut groups; got axis=\(0, 1\)"),
+    "error by groups of nothing": (lambda: fq.error(X, q(), axis=0, group_size=0), ValueError,
+        r"group_size must be a positive integer or None, got 0"),
+    # error_matmul
+    "error of a product, of no QArray": (lambda: fq.error_matmul(X, X.T, X.T), TypeError,
+        r"q must be a QArray, the quantized weights; got ndarray"),
+    "error of a product, of another w": (lambda: fq.error_matmul(X, X, q(axis=1).T), ValueError,
+        r"w and q must be matrices of the same shape, got \(2, 3\) and \(3, 2\)"),
+    "error of a product, of another x": (lambda: fq.error_matmul(X.T, X.T, q(axis=1).T), ValueError,
+        r"x must have K = 3 columns, as w has rows; got shape \(3, 2\)"),
+    "error of a product, of quantized vectors": (lambda: fq.error_matmul(fq.quantize(X[0]), X.T, q(axis=1).T),
+        ValueError, r"x must be a matrix if it is quantized, got shape \(3,\)"),
+    "error of a product, of text": (lambda: fq.error_matmul(["a", "b", "c"], X.T, q(axis=1).T), TypeError,
+        r"x must be of real numbers, got dtype <U1"),
+    "error of a product, with NaN": (lambda: fq.error_matmul(BAD, X.T, q(axis=1).T), fq.NotFiniteError,
+        r"x must be finite.*first at index \(1, 0\)"),
     # settings
     "no threads": (lambda: fq.set_num_threads(0), ValueError, r"threads must be a positive integer or None, got 0"),
     "threads of a float": (lambda: fq.set_num_threads(2.0), ValueError, r"threads must be a positive .* got 2\.0"),

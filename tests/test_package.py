@@ -50,11 +50,13 @@ def test_public_names():
     assert fq.__all__ == [
         "Error",
         "IsaError",
+        "MatmulError",
         "NotFiniteError",
         "Percentile",
         "QArray",
         "dequantize",
         "error",
+        "error_matmul",
         "matmul",
         "quantize",
         "set_num_threads",

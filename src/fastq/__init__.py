@@ -4,6 +4,7 @@ from fastq.api import dequantize, matmul, quantize
 from fastq.array import QArray
 from fastq.config import set_num_threads, show_config
 from fastq.errors import IsaError, NotFiniteError
+from fastq.quant.attribution import MatmulError, error_matmul
 from fastq.quant.methods import Percentile
 from fastq.quant.metrics import Error, error
 
@@ -12,11 +13,13 @@ __version__ = "0.1.0"
 __all__ = [
     "Error",
     "IsaError",
+    "MatmulError",
     "NotFiniteError",
     "Percentile",
     "QArray",
     "dequantize",
     "error",
+    "error_matmul",
     "matmul",
     "quantize",
     "set_num_threads",

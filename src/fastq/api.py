@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -14,7 +13,7 @@ from fastq.array import QArray, Scheme
 from fastq.engine.store import Store
 from fastq.quant import affine, percentile, search
 from fastq.quant.methods import Percentile, method_of
-from fastq.rules import EIGHT_BIT, check_bits, is_float
+from fastq.rules import EIGHT_BIT, check_bits, check_group, integer, is_float
 from fastq.scheme import SCHEMES, code_range
 
 Array = npt.NDArray[Any]
@@ -229,19 +228,10 @@ def _as_floats(array: Array) -> Array:
     )
 
 
-def _integer(value: Any, name: str, rule: str) -> int:
-    try:
-        if isinstance(value, bool | np.bool_):
-            raise TypeError
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be {rule}, got {value!r} of type {type(value).__name__}") from None
-
-
 def _check_axis(axis: Any, ndim: int) -> int | None:
     if axis is None:
         return None
-    number = _integer(axis, "axis", "an integer or None")
+    number = integer(axis, "axis", "an integer or None")
     if not -ndim <= number < ndim:
         raise ValueError(f"axis must be from {-ndim} to {ndim - 1} for an array of {ndim} dimensions, got {number}")
     return number % ndim
@@ -250,9 +240,7 @@ def _check_axis(axis: Any, ndim: int) -> int | None:
 def _check_group(group_size: Any, axis: int | None) -> int | None:
     if group_size is None:
         return None
-    size = _integer(group_size, "group_size", "a positive integer or None")
-    if size < 1:
-        raise ValueError(f"group_size must be a positive integer or None, got {size}")
+    size = check_group(group_size)
     if axis is None:
         raise ValueError(f"group_size needs an axis along which to cut groups; got group_size={size} with axis=None")
     return size

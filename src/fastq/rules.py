@@ -5,6 +5,7 @@ Pure: nothing here touches the machine. Messages are NumPy's own where NumPy has
 
 from __future__ import annotations
 
+import operator
 import sys
 from functools import lru_cache
 from typing import Any
@@ -53,6 +54,24 @@ def check_bits(bits: Any) -> int:
     if not 2 <= bits <= 8:
         raise ValueError(f"bits must be from 2 to 8, got {bits}; codes are stored in that many bits")
     return int(bits)
+
+
+def integer(value: Any, name: str, rule: str) -> int:
+    """A Python integer from any kind of integer but bool; `rule` ends the sentence "name must be ..."."""
+    try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be {rule}, got {value!r} of type {type(value).__name__}") from None
+
+
+def check_group(group_size: Any) -> int:
+    """A size of groups along an axis."""
+    size = integer(group_size, "group_size", "a positive integer or None")
+    if size < 1:
+        raise ValueError(f"group_size must be a positive integer or None, got {size}")
+    return size
 
 
 def result_shape(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[tuple[int, ...], int, int, int, tuple[int, ...]]:

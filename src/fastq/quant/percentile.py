@@ -68,4 +68,5 @@ def _quantiles(runs: Array, ends: tuple[float, ...], factor: Any) -> Array:
         values = np.quantile(block, np.array(ends), axis=1, overwrite_input=True)
         found[1, first : first + step] = values[-1]
         found[0, first : first + step] = -values[0] if len(ends) == 1 else values[0]
-    return found / factor
+    found /= factor
+    return found
