@@ -16,7 +16,7 @@ from fastq.machine import cpu, threads
 
 PACKAGE = Path(fq.__file__).parent
 PUBLIC = ("api", "array", "rules", "product", "engine/plain", "kernels/custom",
-          "quant/affine", "quant/search", "quant/metrics", "quant/methods", "quant/attribution", "config",
+          "quant/affine", "quant/search", "quant/metrics", "quant/methods", "quant/attribution", "config", "calibrator",
           "machine/threads", "machine/cpu")  # fmt: skip
 
 X = np.arange(-3, 3, dtype=np.float32).reshape(2, 3)
@@ -269,6 +269,29 @@ CASES = {
         r"x must be of real numbers, got dtype <U1"),
     "error of a product, with NaN": (lambda: fq.error_matmul(BAD, X.T, q(axis=1).T), fq.NotFiniteError,
         r"x must be finite.*first at index \(1, 0\)"),
+    # Calibrator
+    "calibrated by row": (lambda: fq.Calibrator(axis=-1), ValueError,
+        r"axis must be None \(one scale\) or 0 .*, got -1; a scale per row cannot be known before the rows are"),
+    "calibrated scheme": (lambda: fq.Calibrator(scheme="affine"), ValueError,
+        r"scheme of a static scale must be 'symmetric' or 'asymmetric', got 'affine'"),
+    "calibrated method": (lambda: fq.Calibrator(method="max"), ValueError,
+        r"method must be one of 'minmax', 'mse', 'percentile' or a fastq\.Percentile; got 'max'"),
+    "calibrated by channel": (lambda: fq.Calibrator(axis=0, method="mse"), ValueError,
+        r"axis=0 needs method='minmax', since a histogram is kept of all channels; got 'mse'"),
+    "calibrated bits": (lambda: fq.Calibrator(9), ValueError, r"bits must be from 2 to 8, got 9"),
+    "calibrated on nothing": (lambda: fq.Calibrator().parameters(), ValueError,
+        r"a calibrator must have seen data before it knows a scale; call update\(batch\) first"),
+    "calibrated on another width": (lambda: fq.Calibrator().update(X).update(X.T), ValueError,
+        r"batch must have 3 channels along its last axis, as those before; got shape \(3, 2\)"),
+    "calibrated on a number": (lambda: fq.Calibrator().update(3.0), ValueError,
+        r"batch must have one axis or more, the last of which holds the channels; got one number"),
+    "calibrated on text": (lambda: fq.Calibrator().update(["a"]), TypeError,
+        r"batch must be of real numbers .*, got dtype <U1"),
+    "calibrated on NaN": (lambda: fq.Calibrator().update(BAD), fq.NotFiniteError,
+        r"batch must be finite.*; 1 of 6 .* first at index \(1, 0\) \(nan\)"),
+    "calibrated on codes": (lambda: fq.Calibrator().update(q()), TypeError, r"a QArray is not converted"),
+    "quantized by channel": (lambda: fq.Calibrator(axis=0).update(X).quantize(X[None]), ValueError,
+        r"x must be a matrix for axis=0, because a QArray shares scales along one axis; got shape \(1, 2, 3\)"),
     # settings
     "no threads": (lambda: fq.set_num_threads(0), ValueError, r"threads must be a positive integer or None, got 0"),
     "threads of a float": (lambda: fq.set_num_threads(2.0), ValueError, r"threads must be a positive .* got 2\.0"),

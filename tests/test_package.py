@@ -48,6 +48,7 @@ def product():
 
 def test_public_names():
     assert fq.__all__ == [
+        "Calibrator",
         "Error",
         "IsaError",
         "MatmulError",

@@ -2,6 +2,7 @@
 
 from fastq.api import dequantize, matmul, quantize
 from fastq.array import QArray
+from fastq.calibrator import Calibrator
 from fastq.config import set_num_threads, show_config
 from fastq.errors import IsaError, NotFiniteError
 from fastq.quant.attribution import MatmulError, error_matmul
@@ -11,6 +12,7 @@ from fastq.quant.metrics import Error, error
 __version__ = "0.1.0"
 
 __all__ = [
+    "Calibrator",
     "Error",
     "IsaError",
     "MatmulError",

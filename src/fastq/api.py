@@ -13,7 +13,7 @@ from fastq.array import QArray, Scheme
 from fastq.engine.store import Store
 from fastq.quant import affine, percentile, search
 from fastq.quant.methods import Percentile, method_of
-from fastq.rules import EIGHT_BIT, check_bits, check_group, integer, is_float
+from fastq.rules import EIGHT_BIT, as_floats, check_bits, check_group, integer, is_float
 from fastq.scheme import SCHEMES, code_range
 
 Array = npt.NDArray[Any]
@@ -86,7 +86,7 @@ def quantize(
     if isinstance(x, QArray):
         raise TypeError("x is quantized already; quantize x.dequantize() to change its form")
     array = np.asarray(x)
-    values = _as_floats(array)
+    values = as_floats(array, "x")
     bits = check_bits(bits)
     if scheme not in SCHEMES:
         raise ValueError(f"scheme must be one of {', '.join(map(repr, SCHEMES))}; got {scheme!r}")
@@ -214,18 +214,6 @@ def _requantized(
     result = product.requantized(task, scheme, given)
     store = Store(result.codes, limits, 8)
     return QArray._make(store, False, scheme, axis, None, (result.scale, result.zero, None), task.output.type)
-
-
-def _as_floats(array: Array) -> Array:
-    """The array in the type that it is quantized in: float32, or float64 for what float32 cannot hold."""
-    if is_float(array.dtype) or array.dtype.kind in "iu":
-        wide = array.itemsize == 8 if array.dtype.kind == "f" else array.dtype.kind in "iu" and array.itemsize > 2
-        wanted = np.float64 if wide else np.float32
-        return array.astype(wanted, copy=False)
-    raise TypeError(
-        f"x must be of real numbers (float16, float32, float64, bfloat16 or integers), got dtype {array.dtype}; "
-        "convert it first"
-    )
 
 
 def _check_axis(axis: Any, ndim: int) -> int | None:

@@ -28,6 +28,18 @@ def is_float(dtype: np.dtype[Any]) -> bool:
     return (dtype.kind == "f" and dtype.itemsize <= 8) or dtype.name == "bfloat16"
 
 
+def as_floats(array: Array, name: str) -> Array:
+    """The array in the type that it is quantized in: float32, or float64 for what float32 cannot hold."""
+    if is_float(array.dtype) or array.dtype.kind in "iu":
+        wide = array.itemsize == 8 if array.dtype.kind == "f" else array.dtype.kind in "iu" and array.itemsize > 2
+        wanted = np.float64 if wide else np.float32
+        return array.astype(wanted, copy=False)
+    raise TypeError(
+        f"{name} must be of real numbers (float16, float32, float64, bfloat16 or integers), got dtype {array.dtype}; "
+        "convert it first"
+    )
+
+
 @lru_cache(maxsize=256)
 def output_type(a: np.dtype[Any], b: np.dtype[Any], quantized: tuple[bool, bool]) -> np.dtype[Any] | None:
     """The type of the product of arrays of types a and b, either `quantized` or not; None where NumPy is asked."""

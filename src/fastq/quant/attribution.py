@@ -100,7 +100,7 @@ def error_matmul(x: Any, w: npt.ArrayLike, q: Any) -> MatmulError:
     quantized = isinstance(x, Operand)
     if quantized and len(shape) != 2:
         raise ValueError(f"x must be a matrix if it is quantized, got shape {shape}")
-    rows = _Values(x) if quantized else _numbers(x, "x").reshape(-1, k)
+    rows: Any = _Values(x) if quantized else _numbers(x, "x").reshape(-1, k)
     whole = product.matmul(x, q) if quantized else None  # a QArray is not cut into rows
     weights = _Values(q)
     parts = [Sums(1) for _ in range(4)]
