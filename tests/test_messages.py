@@ -16,8 +16,8 @@ from fastq.machine import cpu, threads
 
 PACKAGE = Path(fq.__file__).parent
 PUBLIC = ("api", "array", "rules", "product", "engine/plain", "kernels/custom",
-          "quant/affine", "quant/search", "quant/metrics", "quant/methods", "quant/attribution", "config", "calibrator",
-          "machine/threads", "machine/cpu")  # fmt: skip
+          "quant/affine", "quant/search", "quant/metrics", "quant/methods", "quant/attribution",
+          "config", "calibrator", "choice", "machine/threads", "machine/cpu")  # fmt: skip
 
 X = np.arange(-3, 3, dtype=np.float32).reshape(2, 3)
 BAD = np.where(X == 0, np.nan, X)
@@ -292,6 +292,36 @@ CASES = {
     "calibrated on codes": (lambda: fq.Calibrator().update(q()), TypeError, r"a QArray is not converted"),
     "quantized by channel": (lambda: fq.Calibrator(axis=0).update(X).quantize(X[None]), ValueError,
         r"x must be a matrix for axis=0, because a QArray shares scales along one axis; got shape \(1, 2, 3\)"),
+    # choose_bits
+    "chosen for nothing": (lambda: fq.choose_bits(X), ValueError,
+        r"choose_bits takes either sqnr \(a quality in dB\) or budget \(bits per weight\); got neither"),
+    "chosen for two things": (lambda: fq.choose_bits(X, sqnr=10, budget=4), ValueError, r"either sqnr .*; got both"),
+    "chosen for text": (lambda: fq.choose_bits(X, sqnr="10"), ValueError, r"sqnr must be a finite number, got '10'"),
+    "chosen for no number": (lambda: fq.choose_bits(X, budget=np.nan), ValueError,
+        r"budget must be a finite number, got nan"),
+    "chosen from a number": (lambda: fq.choose_bits(X, sqnr=10, bits=4), TypeError,
+        r"bits must be several values to choose from, such as \[3, 4\]; got 4"),
+    "chosen from no sizes": (lambda: fq.choose_bits(X, sqnr=10, group_sizes=[]), ValueError,
+        r"group_sizes must hold one value or more to choose from, got none"),
+    "chosen from too few bits": (lambda: fq.choose_bits(X, sqnr=10, bits=[1]), ValueError, r"bits must be from 2 to 8"),
+    "chosen for no weights": (lambda: fq.choose_bits({}, sqnr=10), ValueError,
+        r"w must hold one matrix or more, got an empty mapping"),
+    "chosen for a vector": (lambda: fq.choose_bits({"up": X[0]}, sqnr=10), ValueError,
+        r"up must be a matrix that is not empty, got shape \(3,\)"),
+    "chosen for NaN": (lambda: fq.choose_bits({"up": BAD}, sqnr=10), fq.NotFiniteError,
+        r"up must be finite.*first at index \(1, 0\)"),
+    "chosen beyond reach": (lambda: fq.choose_bits(np.sqrt(X.T + 3), sqnr=200, bits=[2, 3]), ValueError,
+        r"sqnr must be within reach of what may be chosen, but for w the best is [\d.]+ dB, with 3 bits, whole "
+        r"columns; got sqnr=200"),
+    "chosen below the smallest": (lambda: fq.choose_bits(np.ones((64, 2)), budget=2), ValueError,
+        r"budget must allow the smallest forms that may be chosen, which take 2\.500 bits per weight with their "
+        r"scales; got budget=2"),
+    "chosen with another calibration": (lambda: fq.choose_bits(X, sqnr=10, calibration=X), ValueError,
+        r"calibration of w must have K = 2 columns, as w has rows; got \(2, 3\)"),
+    "chosen with a calibration missing": (lambda: fq.choose_bits({"up": X}, sqnr=10, calibration={"down": X}),
+        ValueError, r"calibration of several weights must be a mapping with the same names; got nothing for 'up'"),
+    "chosen with one calibration for all": (lambda: fq.choose_bits({"up": X}, sqnr=10, calibration=X),
+        ValueError, r"calibration of several weights must be a mapping with the same names; got ndarray"),
     # settings
     "no threads": (lambda: fq.set_num_threads(0), ValueError, r"threads must be a positive integer or None, got 0"),
     "threads of a float": (lambda: fq.set_num_threads(2.0), ValueError, r"threads must be a positive .* got 2\.0"),

@@ -49,12 +49,14 @@ def product():
 def test_public_names():
     assert fq.__all__ == [
         "Calibrator",
+        "Choice",
         "Error",
         "IsaError",
         "MatmulError",
         "NotFiniteError",
         "Percentile",
         "QArray",
+        "choose_bits",
         "dequantize",
         "error",
         "error_matmul",

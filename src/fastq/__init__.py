@@ -3,6 +3,7 @@
 from fastq.api import dequantize, matmul, quantize
 from fastq.array import QArray
 from fastq.calibrator import Calibrator
+from fastq.choice import Choice, choose_bits
 from fastq.config import set_num_threads, show_config
 from fastq.errors import IsaError, NotFiniteError
 from fastq.quant.attribution import MatmulError, error_matmul
@@ -13,12 +14,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Calibrator",
+    "Choice",
     "Error",
     "IsaError",
     "MatmulError",
     "NotFiniteError",
     "Percentile",
     "QArray",
+    "choose_bits",
     "dequantize",
     "error",
     "error_matmul",
