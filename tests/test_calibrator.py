@@ -101,6 +101,14 @@ def test_least_error_cuts_outliers(small, rng):
     assert found[1] > found[0] + 6
 
 
+def test_the_ends_move_apart(small, rng):
+    """An outlier on one side only: cutting both sides alike would cost most of the gain."""
+    data = np.append(rng.standard_normal(5000), 40.0)[:, None]
+    found = fq.error(data, calibrated(data, bits=4, scheme="asymmetric", method="mse").quantize(data)).sqnr_db
+    best = fq.error(data, fq.quantize(data, 4, scheme="asymmetric", method="mse")).sqnr_db
+    assert found > best - 0.1
+
+
 def test_a_negative_scale(small):
     """Codes reach one step further down than up: numbers that do the opposite are served better upside down."""
     data = np.repeat([2.0, 1, 0, -1], 25)[:, None]
