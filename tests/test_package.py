@@ -48,12 +48,18 @@ def product():
 
 def test_public_names():
     assert fq.__all__ == [
+        "Calibrator",
+        "Choice",
         "Error",
         "IsaError",
+        "MatmulError",
         "NotFiniteError",
+        "Percentile",
         "QArray",
+        "choose_bits",
         "dequantize",
         "error",
+        "error_matmul",
         "matmul",
         "quantize",
         "set_num_threads",

@@ -2,19 +2,29 @@
 
 from fastq.api import dequantize, matmul, quantize
 from fastq.array import QArray
+from fastq.calibrator import Calibrator
+from fastq.choice import Choice, choose_bits
 from fastq.config import set_num_threads, show_config
 from fastq.errors import IsaError, NotFiniteError
+from fastq.quant.attribution import MatmulError, error_matmul
+from fastq.quant.methods import Percentile
 from fastq.quant.metrics import Error, error
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Calibrator",
+    "Choice",
     "Error",
     "IsaError",
+    "MatmulError",
     "NotFiniteError",
+    "Percentile",
     "QArray",
+    "choose_bits",
     "dequantize",
     "error",
+    "error_matmul",
     "matmul",
     "quantize",
     "set_num_threads",

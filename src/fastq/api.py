@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -10,15 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from fastq import product
+from fastq.arguments import check_axis, check_group_scale, check_grouping, check_parameters
 from fastq.array import QArray, Scheme
 from fastq.engine.store import Scales, Store
-from fastq.quant import affine, groups, search
-from fastq.rules import EIGHT_BIT, check_bits, is_float
+from fastq.quant import affine
+from fastq.quant.by_method import Wanted, by_method
+from fastq.quant.methods import Percentile, method_of
+from fastq.rules import EIGHT_BIT, as_floats, check_bits, is_float
 from fastq.scheme import SCHEMES, code_range
 
 Array = npt.NDArray[Any]
-METHODS = ("minmax", "mse")
-MOST_INTEGER_BITS = 6  # with 7 bits two integers are left for scales
 
 
 def quantize(
@@ -29,7 +29,7 @@ def quantize(
     group_size: int | None = None,
     scheme: Scheme = "symmetric",
     group_scale: Literal["integer", "float"] | None = None,
-    method: Literal["minmax", "mse"] = "minmax",
+    method: Literal["minmax", "mse", "percentile"] | Percentile = "minmax",
     scale: npt.ArrayLike | None = None,
     zero_point: npt.ArrayLike | None = None,
 ) -> QArray:
@@ -59,9 +59,10 @@ def quantize(
         ``"symmetric"``: ``scale = max|x| / (2**(bits-1) - 1)``, no zero point. ``"asymmetric"``:
         ``scale = (max - min) / (2**bits - 1)`` over a range widened to hold 0, ``zero_point = rint(-min / scale)``.
         ``"affine"``: the range as it is, ``offset = min``, codes of ``x - offset``.
-    method : {"minmax", "mse"}
-        How the scale is chosen: from the extremes, or so that the squared error is smallest
-        (:func:`fastq.quant.search.search`).
+    method : {"minmax", "mse", "percentile"} or Percentile
+        How the scale is chosen: from the extremes, so that the squared error is smallest
+        (:func:`fastq.quant.search.search`), or so that a share of the elements stays inside the range
+        (:func:`fastq.quant.percentile.parameters`): 99.9 percent, or that of a :class:`fastq.Percentile`.
     scale, zero_point : array_like, optional
         Use these instead (static quantization); they broadcast to the shape the chosen ones would have. A symmetric
         scale may be negative. An asymmetric scale needs a zero point.
@@ -93,45 +94,33 @@ def quantize(
     if isinstance(x, QArray):
         raise TypeError("x is quantized already; quantize x.dequantize() to change its form")
     array = np.asarray(x)
-    values = _as_floats(array)
+    values = as_floats(array, "x")
     bits = check_bits(bits)
     if scheme not in SCHEMES:
         raise ValueError(f"scheme must be one of {', '.join(map(repr, SCHEMES))}; got {scheme!r}")
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(map(repr, METHODS))}; got {method!r}")
-    at = _check_axis(axis, array.ndim)
-    group = _check_group(group_size, at)
+    chosen = method_of(method)
+    at = check_axis(axis, array.ndim)
+    group = check_grouping(group_size, at)
     shape = affine.parameter_shape(array.shape, at, group)
-    own_scale, own_zero = _check_parameters(scale, zero_point, shape, bits, scheme, values.dtype)
+    own_scale, own_zero = check_parameters(scale, zero_point, shape, bits, scheme, values.dtype)
     given = None if own_scale is None else affine.Given(own_scale, own_zero)
-    integer = _check_group_scale(group_scale, bits, group, scheme, given is not None)
-    if method == "mse":
-        if given is not None:
-            raise ValueError("method='mse' chooses the scale, so scale must be left out; got both")
-        affine.check_finite(values, "x")
-        given = search.search(values, bits, at, group, scheme)
-    scales = None
-    if integer and at is not None and group is not None and values.size:
-        shared = _shared(values, bits, at, group, scheme, method, given)
-        given = shared.given
-        scales = Scales(group, shared.factors, None if shared.zero is None else shared.zero.astype(np.uint8))
-    result = affine.quantize(values, bits, at, group, scheme, given)
-    if scales is not None:
-        result = result._replace(scale=shared.scale, zero=None)
-    store = Store(result.codes, code_range(bits, scheme), bits, scales)
+    if given is not None and chosen != "minmax":
+        raise ValueError(f"method={method!r} chooses the scale, so scale must be left out; got both")
+    integer = check_group_scale(group_scale, bits, group, scheme, given is not None)
+    wanted = Wanted(bits, at, group, scheme, integer)
+    result = affine.quantize(values, bits, at, group, scheme, given) if given else by_method(values, wanted, chosen)
     logical = array.dtype if is_float(array.dtype) else values.dtype
-    parameters = (result.scale, result.zero, result.offset)
-    return QArray._make(store, False, scheme, at, group, parameters, logical.newbyteorder("="))
+    return _array(result, wanted, logical.newbyteorder("="))
 
 
-def _shared(
-    values: Array, bits: int, axis: int, group: int, scheme: str, method: str, own: affine.Given | None
-) -> groups.Shared:
-    """Integer group scales by a method."""
-    if own is not None:
-        return groups.chosen(values, own, bits, axis, group, scheme)
-    plain = affine.quantize(values, bits, axis, group, scheme)
-    return groups.widened(affine.Given(plain.scale, plain.zero), bits, axis)
+def _array(result: affine.Quantized, form: Wanted, dtype: np.dtype[Any]) -> QArray:
+    """What was quantized, as users see it."""
+    scales, zero = None, result.zero
+    if result.factors is not None and form.group is not None:
+        scales, zero = Scales(form.group, result.factors, None if zero is None else zero.astype(np.uint8)), None
+    store = Store(result.codes, code_range(form.bits, form.scheme), form.bits, scales)
+    parameters = (result.scale, zero, result.offset)
+    return QArray._make(store, False, form.scheme, form.axis, form.group, parameters, dtype)
 
 
 def dequantize(q: QArray, dtype: npt.DTypeLike | None = None, out: Array | None = None) -> Array:
@@ -232,111 +221,8 @@ def _requantized(
     one = scale is not None and np.size(scale) == 1 and np.size(0 if zero_point is None else zero_point) == 1
     axis = None if one or not task.shape else len(task.shape) - 1
     shape = affine.parameter_shape(task.shape, axis, None)
-    own_scale, own_zero = _check_parameters(scale, zero_point, shape, 8, scheme, np.dtype(task.output.type))
+    own_scale, own_zero = check_parameters(scale, zero_point, shape, 8, scheme, np.dtype(task.output.type))
     given = None if own_scale is None else affine.Given(own_scale, own_zero)
     result = product.requantized(task, scheme, given)
     store = Store(result.codes, limits, 8)
     return QArray._make(store, False, scheme, axis, None, (result.scale, result.zero, None), task.output.type)
-
-
-def _as_floats(array: Array) -> Array:
-    """The array in the type that it is quantized in: float32, or float64 for what float32 cannot hold."""
-    if is_float(array.dtype) or array.dtype.kind in "iu":
-        wide = array.itemsize == 8 if array.dtype.kind == "f" else array.dtype.kind in "iu" and array.itemsize > 2
-        wanted = np.float64 if wide else np.float32
-        return array.astype(wanted, copy=False)
-    raise TypeError(
-        f"x must be of real numbers (float16, float32, float64, bfloat16 or integers), got dtype {array.dtype}; "
-        "convert it first"
-    )
-
-
-def _integer(value: Any, name: str, rule: str) -> int:
-    try:
-        if isinstance(value, bool | np.bool_):
-            raise TypeError
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be {rule}, got {value!r} of type {type(value).__name__}") from None
-
-
-def _check_axis(axis: Any, ndim: int) -> int | None:
-    if axis is None:
-        return None
-    number = _integer(axis, "axis", "an integer or None")
-    if not -ndim <= number < ndim:
-        raise ValueError(f"axis must be from {-ndim} to {ndim - 1} for an array of {ndim} dimensions, got {number}")
-    return number % ndim
-
-
-def _check_group(group_size: Any, axis: int | None) -> int | None:
-    if group_size is None:
-        return None
-    size = _integer(group_size, "group_size", "a positive integer or None")
-    if size < 1:
-        raise ValueError(f"group_size must be a positive integer or None, got {size}")
-    if axis is None:
-        raise ValueError(f"group_size needs an axis along which to cut groups; got group_size={size} with axis=None")
-    return size
-
-
-def _check_group_scale(value: Any, bits: int, group: int | None, scheme: str, given: bool) -> bool:
-    """Whether groups get integer scales."""
-    if value not in (None, "integer", "float"):
-        raise ValueError(f"group_scale must be 'integer', 'float' or None, got {value!r}")
-    possible = groups.possible(bits, group, scheme) and not given
-    if value == "integer" and not possible:
-        raise ValueError(
-            "group_scale='integer' needs a group_size that is a multiple of 16, 2 to 7 bits, scheme 'symmetric' or "
-            f"'asymmetric' and no scale of your own; got group_size={group}, bits={bits}, scheme={scheme!r}"
-            + (" and a scale" if given else "")
-        )
-    return possible and (value == "integer" or (value is None and bits <= MOST_INTEGER_BITS))
-
-
-def _check_parameters(
-    scale: Any, zero_point: Any, shape: tuple[int, ...], bits: int, scheme: str, dtype: np.dtype[Any]
-) -> tuple[Array | None, Array | None]:
-    """Own scale and zero point, in the shape and types that the kernels take."""
-    if scale is None:
-        if zero_point is not None:
-            raise ValueError("zero_point must come with a scale; got zero_point alone")
-        return None, None
-    if scheme == "affine":
-        raise ValueError(
-            "scheme='affine' takes scale and offset from the data; for a scale of your own use 'asymmetric'"
-        )
-    given = np.asarray(scale)
-    if not (is_float(given.dtype) or given.dtype.kind in "iu"):
-        raise TypeError(f"scale must be of real numbers, got dtype {given.dtype}")
-    with np.errstate(over="ignore"):
-        values = _broadcast(given.astype(dtype), shape, "scale")
-    if not np.isfinite(values).all() or (values == 0).any():
-        bad = values[~np.isfinite(values) | (values == 0)].flat[0]
-        raise ValueError(f"scale must be finite and not 0 in {dtype}, because x is divided by it; got {bad}")
-    if scheme == "asymmetric" and (values < 0).any():
-        raise ValueError(f"scale must be positive for scheme='asymmetric', got {values[values < 0].flat[0]}")
-    if scheme == "symmetric":
-        if zero_point is not None and np.any(np.asarray(zero_point) != 0):
-            raise ValueError("zero_point must be left out (or 0) for scheme='symmetric'; use 'asymmetric' for others")
-        return values, None
-    if zero_point is None:
-        raise ValueError("scheme='asymmetric' with a scale of your own needs its zero_point too; got scale alone")
-    zeros = np.asarray(zero_point)
-    if zeros.dtype.kind not in "iu":
-        raise TypeError(f"zero_point must be of integers, got dtype {zeros.dtype}")
-    high = code_range(bits, scheme).high
-    if zeros.size and not (int(zeros.min()) >= 0 and int(zeros.max()) <= high):
-        worst = int(zeros.min()) if int(zeros.min()) < 0 else int(zeros.max())
-        raise ValueError(f"zero_point must be a code, from 0 to {high} for {bits} bits, so that 0 has one; got {worst}")
-    return values, _broadcast(zeros.astype(np.int32), shape, "zero_point")
-
-
-def _broadcast(values: Array, shape: tuple[int, ...], name: str) -> Array:
-    try:
-        return np.broadcast_to(values, shape)
-    except ValueError:
-        raise ValueError(
-            f"{name} must broadcast to shape {shape}, one entry per run of elements that share it; "
-            f"got shape {values.shape}"
-        ) from None

@@ -5,6 +5,7 @@ Pure: nothing here touches the machine. Messages are NumPy's own where NumPy has
 
 from __future__ import annotations
 
+import operator
 import sys
 from functools import lru_cache
 from typing import Any
@@ -25,6 +26,18 @@ EIGHT_BIT: dict[np.dtype[Any], CodeRange] = {
 def is_float(dtype: np.dtype[Any]) -> bool:
     """Whether it is a float type that fastq takes: float16, float32, float64, or ml_dtypes' bfloat16."""
     return (dtype.kind == "f" and dtype.itemsize <= 8) or dtype.name == "bfloat16"
+
+
+def as_floats(array: Array, name: str) -> Array:
+    """The array in the type that it is quantized in: float32, or float64 for what float32 cannot hold."""
+    if is_float(array.dtype) or array.dtype.kind in "iu":
+        wide = array.itemsize == 8 if array.dtype.kind == "f" else array.dtype.kind in "iu" and array.itemsize > 2
+        wanted = np.float64 if wide else np.float32
+        return array.astype(wanted, copy=False)
+    raise TypeError(
+        f"{name} must be of real numbers (float16, float32, float64, bfloat16 or integers), got dtype {array.dtype}; "
+        "convert it first"
+    )
 
 
 @lru_cache(maxsize=256)
@@ -53,6 +66,24 @@ def check_bits(bits: Any) -> int:
     if not 2 <= bits <= 8:
         raise ValueError(f"bits must be from 2 to 8, got {bits}; codes are stored in that many bits")
     return int(bits)
+
+
+def integer(value: Any, name: str, rule: str) -> int:
+    """A Python integer from any kind of integer but bool; `rule` ends the sentence "name must be ..."."""
+    try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be {rule}, got {value!r} of type {type(value).__name__}") from None
+
+
+def check_group(group_size: Any) -> int:
+    """A size of groups along an axis."""
+    size = integer(group_size, "group_size", "a positive integer or None")
+    if size < 1:
+        raise ValueError(f"group_size must be a positive integer or None, got {size}")
+    return size
 
 
 def result_shape(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[tuple[int, ...], int, int, int, tuple[int, ...]]:

@@ -75,6 +75,32 @@ def test_along_axes(x, y, axis):
             assert math.isclose(getattr(found, name)[index], expected[name], rel_tol=CLOSE)
 
 
+@pytest.mark.parametrize("axis", [0, 1, -1])
+@pytest.mark.parametrize("size", [1, 4, 7, 50, 99])
+def test_by_group(x, y, axis, size):
+    found = fq.error(x, y, axis=axis, group_size=size)
+    for g, start in enumerate(range(0, x.shape[axis], size)):
+        part = [slice(None)] * 3
+        part[axis] = slice(start, start + size)
+        expected = fq.error(x[tuple(part)], y[tuple(part)], axis=axis)
+        for name in NAMES:
+            assert np.allclose(np.take(getattr(found, name), g, axis), getattr(expected, name), rtol=CLOSE, atol=0)
+
+
+@pytest.mark.parametrize("form", [(0, 16), (0, 70), (1, 7), (1, None)])
+def test_by_group_there_is_one_value_for_each_scale(rng, form):
+    w = rng.standard_normal((70, 20)).astype(np.float32)
+    q = fq.quantize(w, 3, axis=form[0], group_size=form[1])
+    found = fq.error(w, q, axis=form[0], group_size=form[1] or w.shape[form[0]])
+    assert found.mse.shape == q.scale.shape
+    for shape in ((0, 3), (3, 0)):
+        empty = np.empty(shape)
+        assert (
+            fq.error(empty, empty, axis=0, group_size=2).mse.shape
+            == fq.quantize(empty, axis=0, group_size=2).scale.shape
+        )
+
+
 def test_along_no_axes(x, y):
     assert np.array_equal(fq.error(x, y, axis=()).max_abs, np.abs(x.astype(np.float64) - y))
 

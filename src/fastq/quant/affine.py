@@ -25,6 +25,7 @@ class Quantized(NamedTuple):
     scale: npt.NDArray[Any]
     zero: npt.NDArray[np.int32] | None
     offset: npt.NDArray[Any] | None
+    factors: npt.NDArray[np.int8] | None = None  # integer scales of groups, which `scale` is shared by
 
 
 def parameter_shape(shape: tuple[int, ...], axis: int | None, group: int | None) -> tuple[int, ...]:
@@ -222,7 +223,7 @@ def extremes(x: npt.NDArray[Any], axis: int | None, group: int | None) -> tuple[
     return np.minimum.reduceat(x, starts, axis=axis), np.maximum.reduceat(x, starts, axis=axis)
 
 
-def choose(low: npt.NDArray[Any], high: npt.NDArray[Any], bits: int, scheme: str) -> tuple[Any, Any, Any]:
+def choose(low: npt.NDArray[Any], high: npt.NDArray[Any], bits: int, scheme: str) -> Given:
     """Scale, zero point and offset from extremes, by the scalar functions that the kernels compile."""
     limits = code_range(bits, scheme)
     kind = low.dtype.type
@@ -231,7 +232,7 @@ def choose(low: npt.NDArray[Any], high: npt.NDArray[Any], bits: int, scheme: str
         tops = np.maximum(-low, high)
         with np.errstate(over="ignore", under="ignore"):
             scale = [symmetric_scale(top, kind(limits.high), tiny) for top in tops.flat]
-        return np.array(scale, low.dtype).reshape(low.shape), None, None
+        return Given(np.array(scale, low.dtype).reshape(low.shape))
     if scheme == "asymmetric":
         low, high = np.minimum(low, 0), np.maximum(high, 0)
     steps = kind(limits.high)
@@ -241,5 +242,5 @@ def choose(low: npt.NDArray[Any], high: npt.NDArray[Any], bits: int, scheme: str
         scale = [span_scale(a, b, steps, tiny) for a, b in zip(low.flat, high.flat)]
     scales = np.array(scale, low.dtype).reshape(low.shape)
     if scheme == "affine":
-        return scales, None, low
-    return scales, np.clip(np.rint(-low / scales), 0, limits.high).astype(np.int32), None
+        return Given(scales, None, low)
+    return Given(scales, np.clip(np.rint(-low / scales), 0, limits.high).astype(np.int32))

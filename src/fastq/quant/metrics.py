@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fastq.operands import Operand
-from fastq.rules import is_float
+from fastq.rules import check_group, is_float
 
+Array = npt.NDArray[Any]
 Value = Any  # a float, or an array of floats by axis
 _BLOCK = 1 << 20  # elements compared at a time, so that no float64 copy of a large array is made
 
@@ -46,7 +48,42 @@ class Error:
         return ", ".join(f"{name} {show(getattr(self, name))}" for name in names)
 
 
-def error(x: npt.ArrayLike, y: Any, axis: int | tuple[int, ...] | None = None) -> Error:
+class Sums:
+    """What all measures follow from, one entry per row, added up in blocks."""
+
+    def __init__(self, rows: int) -> None:
+        self.count = 0
+        self.noise, self.signal, self.other, self.inner, self.largest = (np.zeros(rows) for _ in range(5))
+
+    def add(self, exact: Array, other: Array, difference: Array) -> None:
+        """Add columns of x, of y and of their difference, which the caller may know better than x - y."""
+        self.count += exact.shape[1]
+        self.signal += np.einsum("ij,ij->i", exact, exact)
+        self.other += np.einsum("ij,ij->i", other, other)
+        self.inner += np.einsum("ij,ij->i", exact, other)
+        self.noise += np.einsum("ij,ij->i", difference, difference)
+        np.maximum(self.largest, np.abs(difference).max(axis=1, initial=0), out=self.largest)
+
+    def measures(self, exponent: int = 0) -> tuple[Array, ...]:
+        """The fields of an Error, of numbers that were multiplied by ``2**-exponent``."""
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            sqnr = np.where(self.noise == 0, np.inf, 10 * np.log10(self.signal / self.noise))
+            norms = np.sqrt(self.signal) * np.sqrt(self.other)
+            cosine = np.where(norms > 0, self.inner / norms, np.where(self.signal == self.other, 1.0, 0.0))
+            mean = self.noise / max(1, self.count)
+            return (
+                np.ldexp(mean, 2 * exponent),
+                np.ldexp(np.sqrt(mean), exponent),
+                np.ldexp(np.sqrt(self.noise), exponent),
+                np.ldexp(self.largest, exponent),
+                sqnr,
+                np.clip(cosine, -1, 1),
+            )
+
+
+def error(
+    x: npt.ArrayLike, y: Any, axis: int | tuple[int, ...] | None = None, *, group_size: int | None = None
+) -> Error:
     """Measure how far an approximation is from an array.
 
     Parameters
@@ -57,6 +94,9 @@ def error(x: npt.ArrayLike, y: Any, axis: int | tuple[int, ...] | None = None) -
         The approximation, of the same shape.
     axis : int or tuple of ints, optional
         The axis or axes to sum over, as in ``np.sum``: 0 gives one value per column of a matrix. None: all.
+    group_size : int, optional
+        Cut the axis, which is then one integer, into groups of this many elements (the last one may be shorter) and
+        measure each: one value per scale of ``fq.quantize(x, axis=axis, group_size=group_size)``, in the same shape.
 
     Returns
     -------
@@ -66,9 +106,9 @@ def error(x: npt.ArrayLike, y: Any, axis: int | tuple[int, ...] | None = None) -
     Raises
     ------
     TypeError
-        If x or y is not of real numbers.
+        If x or y is not of real numbers, or `axis` or `group_size` not of integers.
     ValueError
-        If the shapes differ, or the axis does not exist.
+        If the shapes differ, the axis does not exist, or groups come without one axis.
 
     Examples
     --------
@@ -85,35 +125,39 @@ def error(x: npt.ArrayLike, y: Any, axis: int | tuple[int, ...] | None = None) -
     if exact.shape != other.shape:
         raise ValueError(f"x and y must have the same shape, got {exact.shape} and {other.shape}")
     axes = _axes(axis, exact.ndim)
+    if group_size is not None:
+        return _by_group(exact, other, axis, check_group(group_size))
     kept = tuple(n for i, n in enumerate(exact.shape) if i not in axes)
-    exact, other = (_summed_last(v, axes, kept) for v in (exact, other))
-    noise, signal, other_power, inner, largest = (np.zeros(exact.shape[0]) for _ in range(5))
+    values = _measured(*(_summed_last(v, axes, kept) for v in (exact, other)))
+    return Error(*(float(v[0]) if axis is None else v.reshape(kept) for v in values))
+
+
+def _measured(exact: Array, other: Array) -> tuple[Array, ...]:
+    """The measures of each row of two matrices."""
     # A power of two brings the numbers near 1, so that squares neither overflow nor vanish.
     top = max((float(np.abs(v.astype(np.float64)).max(initial=0)) for v in (exact, other)), default=0.0)
     exponent = int(np.frexp(top)[1]) if np.isfinite(top) else 0
+    sums = Sums(exact.shape[0])
     step = max(1, _BLOCK // max(1, exact.shape[0]))
     for start in range(0, exact.shape[1], step):
         a, b = (np.ldexp(v[:, start : start + step].astype(np.float64), -exponent) for v in (exact, other))
-        signal += np.einsum("ij,ij->i", a, a)
-        other_power += np.einsum("ij,ij->i", b, b)
-        inner += np.einsum("ij,ij->i", a, b)
-        a -= b
-        noise += np.einsum("ij,ij->i", a, a)
-        np.maximum(largest, np.abs(a).max(axis=1, initial=0), out=largest)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        sqnr = np.where(noise == 0, np.inf, 10 * np.log10(signal / noise))
-        norms = np.sqrt(signal) * np.sqrt(other_power)
-        cosine = np.where(norms > 0, inner / norms, np.where(signal == other_power, 1.0, 0.0))
-        mean = noise / max(1, exact.shape[1])
-        values = (
-            np.ldexp(mean, 2 * exponent),
-            np.ldexp(np.sqrt(mean), exponent),
-            np.ldexp(np.sqrt(noise), exponent),
-            np.ldexp(largest, exponent),
-            sqnr,
-            np.clip(cosine, -1, 1),
-        )
-    return Error(*(float(v[0]) if axis is None else v.reshape(kept) for v in values))
+        sums.add(a, b, a - b)
+    return sums.measures(exponent)
+
+
+def _by_group(exact: Array, other: Array, axis: Any, size: int) -> Error:
+    """The measures of each group: those of whole groups, then those of the ragged last one."""
+    if axis is None or isinstance(axis, tuple):
+        raise ValueError(f"group_size needs one axis along which to cut groups; got axis={axis!r}")
+    lines = [np.moveaxis(v, axis, -1) for v in (exact, other)]
+    lead, n = lines[0].shape[:-1], lines[0].shape[-1]
+    whole, rest = divmod(n, size)
+    parts = []
+    for part, groups in ((slice(0, whole * size), whole), (slice(whole * size, None), int(rest > 0 or n == 0))):
+        if groups:
+            runs = (v[..., part].reshape(prod(lead) * groups, min(size, n - part.start)) for v in lines)
+            parts.append([v.reshape(*lead, groups) for v in _measured(*runs)])
+    return Error(*(np.moveaxis(np.concatenate(v, axis=-1), -1, axis) for v in zip(*parts)))
 
 
 def _quantized(value: Any) -> bool:

@@ -1,0 +1,97 @@
+"""Checks of what :func:`fastq.quantize` is asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastq.quant import groups
+from fastq.rules import check_group, integer, is_float
+from fastq.scheme import code_range
+
+Array = npt.NDArray[Any]
+MOST_INTEGER_BITS = 6  # with 7 bits two integers are left for scales
+
+
+def check_axis(axis: Any, ndim: int) -> int | None:
+    """An axis counted from 0, or None."""
+    if axis is None:
+        return None
+    number = integer(axis, "axis", "an integer or None")
+    if not -ndim <= number < ndim:
+        raise ValueError(f"axis must be from {-ndim} to {ndim - 1} for an array of {ndim} dimensions, got {number}")
+    return number % ndim
+
+
+def check_grouping(group_size: Any, axis: int | None) -> int | None:
+    """A group size that has an axis to be cut, or None."""
+    if group_size is None:
+        return None
+    size = check_group(group_size)
+    if axis is None:
+        raise ValueError(f"group_size needs an axis along which to cut groups; got group_size={size} with axis=None")
+    return size
+
+
+def check_group_scale(value: Any, bits: int, group: int | None, scheme: str, given: bool) -> bool:
+    """Whether groups get integer scales."""
+    if value not in (None, "integer", "float"):
+        raise ValueError(f"group_scale must be 'integer', 'float' or None, got {value!r}")
+    possible = groups.possible(bits, group, scheme) and not given
+    if value == "integer" and not possible:
+        raise ValueError(
+            "group_scale='integer' needs a group_size that is a multiple of 16, 2 to 7 bits, scheme 'symmetric' or "
+            f"'asymmetric' and no scale of your own; got group_size={group}, bits={bits}, scheme={scheme!r}"
+            + (" and a scale" if given else "")
+        )
+    return possible and (value == "integer" or (value is None and bits <= MOST_INTEGER_BITS))
+
+
+def check_parameters(
+    scale: Any, zero_point: Any, shape: tuple[int, ...], bits: int, scheme: str, dtype: np.dtype[Any]
+) -> tuple[Array | None, Array | None]:
+    """Own scale and zero point, in the shape and types that the kernels take."""
+    if scale is None:
+        if zero_point is not None:
+            raise ValueError("zero_point must come with a scale; got zero_point alone")
+        return None, None
+    if scheme == "affine":
+        raise ValueError(
+            "scheme='affine' takes scale and offset from the data; for a scale of your own use 'asymmetric'"
+        )
+    given = np.asarray(scale)
+    if not (is_float(given.dtype) or given.dtype.kind in "iu"):
+        raise TypeError(f"scale must be of real numbers, got dtype {given.dtype}")
+    with np.errstate(over="ignore"):
+        values = _broadcast(given.astype(dtype), shape, "scale")
+    if not np.isfinite(values).all() or (values == 0).any():
+        bad = values[~np.isfinite(values) | (values == 0)].flat[0]
+        raise ValueError(f"scale must be finite and not 0 in {dtype}, because x is divided by it; got {bad}")
+    if scheme == "asymmetric" and (values < 0).any():
+        raise ValueError(f"scale must be positive for scheme='asymmetric', got {values[values < 0].flat[0]}")
+    if scheme == "symmetric":
+        if zero_point is not None and np.any(np.asarray(zero_point) != 0):
+            raise ValueError("zero_point must be left out (or 0) for scheme='symmetric'; use 'asymmetric' for others")
+        return values, None
+    if zero_point is None:
+        raise ValueError("scheme='asymmetric' with a scale of your own needs its zero_point too; got scale alone")
+    zeros = np.asarray(zero_point)
+    if zeros.dtype.kind not in "iu":
+        raise TypeError(f"zero_point must be of integers, got dtype {zeros.dtype}")
+    high = code_range(bits, scheme).high
+    if zeros.size and not (int(zeros.min()) >= 0 and int(zeros.max()) <= high):
+        worst = int(zeros.min()) if int(zeros.min()) < 0 else int(zeros.max())
+        raise ValueError(f"zero_point must be a code, from 0 to {high} for {bits} bits, so that 0 has one; got {worst}")
+    return values, _broadcast(zeros.astype(np.int32), shape, "zero_point")
+
+
+def _broadcast(values: Array, shape: tuple[int, ...], name: str) -> Array:
+    try:
+        return np.broadcast_to(values, shape)
+    except ValueError:
+        raise ValueError(
+            f"{name} must broadcast to shape {shape}, one entry per run of elements that share it; "
+            f"got shape {values.shape}"
+        ) from None

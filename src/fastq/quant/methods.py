@@ -1,0 +1,63 @@
+"""Ways to choose a scale that have a setting of their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+METHODS = ("minmax", "mse", "percentile")
+
+
+@dataclass(frozen=True)
+class Percentile:
+    """A scale under which a share of the elements stays inside the range, and the outermost ones are cut off.
+
+    Parameters
+    ----------
+    share : float
+        Percent of the elements of a run that stay inside, above 0 and up to 100. 100 is ``method="minmax"``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `share` is not a number, or out of range.
+
+    Examples
+    --------
+    >>> import numpy as np, fastq as fq
+    >>> x = np.append(np.linspace(-1, 1, 999), 1000.0)
+    >>> float(fq.quantize(x, method=fq.Percentile(99.8)).scale[0]) < 1 / 127
+    True
+    """
+
+    share: float = 99.9
+
+    def __post_init__(self) -> None:
+        try:
+            if isinstance(self.share, bool | str):
+                raise TypeError
+            share = float(self.share)
+        except TypeError:
+            kind = type(self.share).__name__
+            raise TypeError(f"share must be a number of percent, got {self.share!r} of type {kind}") from None
+        if not 0 < share <= 100:
+            raise ValueError(
+                f"share must be above 0 and up to 100, as the percent of elements inside the range; got {self.share}"
+            )
+        object.__setattr__(self, "share", share)
+
+    def ends(self, scheme: str) -> tuple[float, ...]:
+        """Where the range ends, as quantiles: of |x| for symmetric arrays, of x at both ends for others."""
+        if scheme == "symmetric":
+            return (self.share / 100,)
+        cut = (100 - self.share) / 200
+        return cut, 1 - cut
+
+
+def method_of(method: Any) -> str | Percentile:
+    """``"minmax"``, ``"mse"`` or a percentile, from what a user may write."""
+    if isinstance(method, Percentile):
+        return method
+    if not isinstance(method, str) or method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(map(repr, METHODS))} or a fastq.Percentile; got {method!r}")
+    return Percentile() if method == "percentile" else method
