@@ -19,7 +19,7 @@ FLOORS = [
     {"quant.affine", "quant.search"},
     {"operands"},
     {"product"},
-    {"quant.metrics", "array", "config"},
+    {"quant.balance", "quant.metrics", "array", "config"},
     {"api"},
     {"__init__"},
     {"cli"},

@@ -52,6 +52,7 @@ def test_public_names():
         "IsaError",
         "NotFiniteError",
         "QArray",
+        "balance",
         "dequantize",
         "error",
         "matmul",

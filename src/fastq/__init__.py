@@ -4,6 +4,7 @@ from fastq.api import dequantize, matmul, quantize
 from fastq.array import QArray
 from fastq.config import set_num_threads, show_config
 from fastq.errors import IsaError, NotFiniteError
+from fastq.quant.balance import balance
 from fastq.quant.metrics import Error, error
 
 __version__ = "0.1.0"
@@ -13,6 +14,7 @@ __all__ = [
     "IsaError",
     "NotFiniteError",
     "QArray",
+    "balance",
     "dequantize",
     "error",
     "matmul",

@@ -30,6 +30,7 @@ def quantize(
     method: Literal["minmax", "mse"] = "minmax",
     scale: npt.ArrayLike | None = None,
     zero_point: npt.ArrayLike | None = None,
+    balance: npt.ArrayLike | None = None,
 ) -> QArray:
     """Quantize an array to 2 to 8 bits per element.
 
@@ -58,6 +59,10 @@ def quantize(
     scale, zero_point : array_like, optional
         Use these instead (static quantization); they broadcast to the shape the chosen ones would have. A symmetric
         scale may be negative. An asymmetric scale needs a zero point.
+    balance : array_like, optional
+        Positive factors d, one per element of the axis, as :func:`fastq.balance` finds them: x / d is what is quantized,
+        and a product along that axis multiplies the other operand by d before that is quantized. The other operand must
+        be an array then, not quantized yet.
 
     Returns
     -------
@@ -97,16 +102,21 @@ def quantize(
     shape = affine.parameter_shape(array.shape, at, group)
     own_scale, own_zero = _check_parameters(scale, zero_point, shape, bits, scheme, values.dtype)
     given = None if own_scale is None else affine.Given(own_scale, own_zero)
+    name, factors = "x", None
+    if balance is not None:
+        name, factors = "x / balance", _check_balance(balance, at, array.shape)
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            values = values / factors
     if method == "mse":
         if given is not None:
             raise ValueError("method='mse' chooses the scale, so scale must be left out; got both")
-        affine.check_finite(values, "x")
+        affine.check_finite(values, name)
         given = affine.Given(*search.search(values, bits, at, group, scheme))
-    result = affine.quantize(values, bits, at, group, scheme, given)
+    result = affine.quantize(values, bits, at, group, scheme, given, name)
     store = Store(result.codes, code_range(bits, scheme), bits)
     logical = array.dtype if is_float(array.dtype) else values.dtype
     parameters = (result.scale, result.zero, result.offset)
-    return QArray._make(store, False, scheme, at, group, parameters, logical.newbyteorder("="))
+    return QArray._make(store, False, scheme, at, group, parameters, logical.newbyteorder("="), factors)
 
 
 def dequantize(q: QArray, dtype: npt.DTypeLike | None = None, out: Array | None = None) -> Array:
@@ -253,6 +263,26 @@ def _check_group(group_size: Any, axis: int | None) -> int | None:
     if axis is None:
         raise ValueError(f"group_size needs an axis along which to cut groups; got group_size={size} with axis=None")
     return size
+
+
+def _check_balance(balance: npt.ArrayLike, axis: int | None, shape: tuple[int, ...]) -> Array:
+    """Factors of x along the axis, in a shape that broadcasts to its shape."""
+    if axis is None:
+        raise ValueError("balance needs the axis along which its factors lie; got balance with axis=None")
+    given = np.asarray(balance)
+    if not (is_float(given.dtype) or given.dtype.kind in "iu"):
+        raise TypeError(f"balance must be of real numbers, got dtype {given.dtype}")
+    own = tuple(n if i == axis else 1 for i, n in enumerate(shape))
+    if given.shape not in ((shape[axis],), own):
+        raise ValueError(
+            f"balance must have one factor per element of axis {axis}, shape ({shape[axis]},); got shape {given.shape}"
+        )
+    with np.errstate(over="ignore", under="ignore"):
+        factors = given.astype(np.float32).reshape(own)
+    usable = np.isfinite(factors) & (factors > 0)
+    if not usable.all():
+        raise ValueError(f"balance must be positive and finite in float32, got {factors[~usable].flat[0]}")
+    return factors
 
 
 def _check_parameters(

@@ -47,6 +47,9 @@ class QArray(Operand):
         int32, of scale's shape, for asymmetric arrays.
     offset : numpy.ndarray or None
         Of scale's shape, for affine arrays.
+    balance : numpy.ndarray or None
+        Factors d by channel, float32, in a shape that broadcasts to the array's: it stands for d times what the codes
+        give. A product takes them to the other operand (:func:`fastq.balance`).
 
     Notes
     -----
@@ -57,7 +60,7 @@ class QArray(Operand):
     :attr:`codes` is unpacked anew at each access, and :attr:`nbytes` tells the packed size.
     """
 
-    __slots__ = ("_cache", "_flipped", "_offset", "_scale", "_store", "_zero", "axis", "bits", "dtype",
+    __slots__ = ("_balance", "_cache", "_flipped", "_offset", "_scale", "_store", "_zero", "axis", "bits", "dtype",
                  "group_size", "ready", "scheme", "shape")  # fmt: skip
 
     axis: int | None
@@ -70,6 +73,7 @@ class QArray(Operand):
     _scale: Array
     _zero: Array | None
     _offset: Array | None
+    _balance: Array | None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise TypeError("a QArray is made by fastq.quantize(x, bits=...)")
@@ -84,18 +88,19 @@ class QArray(Operand):
         group_size: int | None,
         parameters: tuple[Array, Array | None, Array | None],
         dtype: npt.DTypeLike,
+        balance: Array | None = None,
     ) -> QArray:
         self = object.__new__(cls)
         shape = store.shape[::-1] if flipped else store.shape
         frozen = []
-        for p in parameters:
+        for p in (*parameters, balance):
             view = None if p is None else np.asarray(p).view()
             if view is not None:
                 view.flags.writeable = False
             frozen.append(view)
         values = {
             "_store": store, "_flipped": flipped, "_cache": {}, "_scale": frozen[0], "_zero": frozen[1],
-            "_offset": frozen[2], "shape": shape, "dtype": np.dtype(dtype), "bits": store.bits, "scheme": scheme,
+            "_offset": frozen[2], "_balance": frozen[3], "shape": shape, "dtype": np.dtype(dtype), "bits": store.bits, "scheme": scheme,
             "axis": axis, "group_size": group_size, "ready": {},
         }  # fmt: skip
         for name, value in values.items():
@@ -136,6 +141,11 @@ class QArray(Operand):
         return self._offset
 
     @property
+    def balance(self) -> Array | None:
+        """The factors by channel, read-only."""
+        return self._balance
+
+    @property
     def codes(self) -> Array:
         """The codes, read-only: int8 for symmetric arrays, uint8 for others."""
         codes = self._store.codes()
@@ -146,7 +156,7 @@ class QArray(Operand):
     @property
     def nbytes(self) -> int:
         """Bytes of codes, as they are stored now, and parameters."""
-        parameters = (self.scale, self.zero_point, self.offset)
+        parameters = (self.scale, self.zero_point, self.offset, self.balance)
         cached = sum(c.nbytes for c in self._cache.values() if isinstance(c, Columns))
         return int(self._store.nbytes + cached + sum(p.nbytes for p in parameters if p is not None))
 
@@ -154,11 +164,13 @@ class QArray(Operand):
     def T(self) -> QArray:  # noqa: N802
         """The array with its axes in reverse order; codes are shared, not copied."""
         axis = None if self.axis is None else self.ndim - 1 - self.axis
-        parameters = tuple(None if p is None else p.T for p in (self.scale, self.zero_point, self.offset))
+        *parameters, balance = (
+            None if p is None else p.T for p in (self.scale, self.zero_point, self.offset, self.balance)
+        )
         store, flipped = self._store, not self._flipped
         if self.ndim != 2:
             store, flipped = Store(self.codes.T, store.limits, store.bits), False
-        return QArray._make(store, flipped, self.scheme, axis, self.group_size, parameters, self.dtype)  # type: ignore[arg-type]
+        return QArray._make(store, flipped, self.scheme, axis, self.group_size, tuple(parameters), self.dtype, balance)  # type: ignore[arg-type]
 
     def __len__(self) -> int:
         if not self.shape:
@@ -172,7 +184,7 @@ class QArray(Operand):
             sharing = f"axis={self.axis}"
         else:
             sharing = f"axis={self.axis}, group_size={self.group_size}"
-        form = f"{self.bits} bits, {self.scheme}, {sharing}"
+        form = f"{self.bits} bits, {self.scheme}, {sharing}" + (", balanced" if self.balance is not None else "")
         return f"QArray(shape={self.shape}, {form}, dtype={self.dtype}, {_readable_size(self.nbytes)})"
 
     # Back to numbers
@@ -190,7 +202,7 @@ class QArray(Operand):
         Returns
         -------
         numpy.ndarray
-            ``scale * (codes - zero_point)`` or ``scale * codes + offset``, computed in scale's type.
+            ``scale * (codes - zero_point)`` or ``scale * codes + offset``, computed in scale's type; times `balance`.
 
         Raises
         ------
@@ -223,10 +235,14 @@ class QArray(Operand):
             np.multiply(codes, scale, out=values, dtype=work)
         if self.offset is not None:
             np.add(values, self._expanded(self.offset), out=values)
+        factor = 1.0
+        if self.balance is not None and self.size:
+            np.multiply(values, self.balance, out=values)
+            factor = float(self.balance.max())
         # Rounding the zero point may move the ends of the range past what the type holds.
         span = code_range(self.bits, self.scheme).high - min(0, code_range(self.bits, self.scheme).low)
         largest = float(np.finfo(wanted).max) if wanted.kind == "f" else float(np.finfo(np.float32).max)
-        if self.size and span * float(np.abs(self.scale).max()) > largest:
+        if self.size and span * factor * float(np.abs(self.scale).max()) > largest:
             np.clip(values, -largest, largest, out=values)
         if not direct:
             target[...] = values.astype(wanted)
@@ -259,12 +275,18 @@ class QArray(Operand):
         if self.ndim != 1:
             return self
         place = 0 if side == "left" else 1
-        parameters = (
-            None if p is None else np.expand_dims(p, place) for p in (self.scale, self.zero_point, self.offset)
+        *parameters, balance = (
+            None if p is None else np.expand_dims(p, place)
+            for p in (self.scale, self.zero_point, self.offset, self.balance)
         )
         store = Store(np.expand_dims(self.codes, place), self._store.limits, self.bits)
         axis = None if self.axis is None else 1 - place
-        return QArray._make(store, False, self.scheme, axis, self.group_size, tuple(parameters), self.dtype)  # type: ignore[arg-type]
+        return QArray._make(store, False, self.scheme, axis, self.group_size, tuple(parameters), self.dtype, balance)  # type: ignore[arg-type]
+
+    def balance_along(self, side: str) -> Array | None:
+        """See :class:`fastq.operands.Operand`."""
+        summed = self.ndim - 1 if side == "left" else self.ndim - 2
+        return self.balance.reshape(-1) if self.balance is not None and self.axis == summed else None
 
     def lines(self, index: tuple[int, ...], side: str) -> Lines:
         """Parameters of one matrix along the rows (side "left") or columns ("right") of a product."""
@@ -295,6 +317,9 @@ class QArray(Operand):
             return matrix
 
         scale, zero, offset = of_matrix(self.scale), of_matrix(self.zero_point), of_matrix(self.offset)
+        if self.balance is not None and self.axis != contracted:  # it is the scale's then, by line or by matrix
+            factor = self.balance[tuple(0 if n == 1 else i for n, i in zip(self.balance.shape, index))]
+            scale, offset = (None if p is None else p * factor for p in (scale, offset))
         return Lines(code_range(self.bits, self.scheme), self.bits, scale, zero, offset, grouped)
 
     def _sharing(self) -> str:
@@ -308,7 +333,7 @@ class QArray(Operand):
     def rows(self) -> tuple[Array, Array] | None:
         """Codes and scales, if it is a matrix of int8 with one scale per row, no zero points, and not packed."""
         usual = self.scheme == "symmetric" and self.bits == 8 and self.axis == 1 and self.group_size is None
-        if not usual or self._flipped or len(self.shape) != 2 or self._store.packed:
+        if not usual or self._flipped or len(self.shape) != 2 or self._store.packed or self.balance is not None:
             return None
         return self._store.codes(), self._scale
 
@@ -351,7 +376,7 @@ class QArray(Operand):
     def __reduce__(self) -> tuple[Any, ...]:
         parameters = (self.scale, self.zero_point, self.offset)
         state = (self._store, self._flipped, self.scheme, self.axis, self.group_size, parameters, self.dtype)
-        return QArray._make, state
+        return QArray._make, (*state, self.balance)
 
     def equals(self, other: Any) -> bool:
         """Whether the other array has the same codes, parameters, bits and types.
@@ -364,7 +389,8 @@ class QArray(Operand):
         if any(getattr(self, f) != getattr(other, f) for f in facts):
             return False
         pairs: Sequence[tuple[Array | None, Array | None]] = [
-            (self.scale, other.scale), (self.zero_point, other.zero_point), (self.offset, other.offset)
+            (self.scale, other.scale), (self.zero_point, other.zero_point), (self.offset, other.offset),
+            (self.balance, other.balance),
         ]  # fmt: skip
         same = all((a is None) == (b is None) and (a is None or np.array_equal(a, b)) for a, b in pairs)  # type: ignore[arg-type]
         return same and np.array_equal(self.codes, other.codes)

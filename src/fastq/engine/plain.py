@@ -32,11 +32,14 @@ class Rows(NamedTuple):
         return Rows(*(None if p is None else p[first : first + count] for p in self))  # type: ignore[arg-type]
 
 
-def quantized_rows(x: npt.NDArray[Any], high: int) -> Rows | None:
-    """Rows of floats under a symmetric scale each; None if one is not finite."""
+def quantized_rows(x: npt.NDArray[Any], high: int, balance: npt.NDArray[Any] | None = None) -> Rows | None:
+    """Rows of floats (times the balance, if there is one) under a symmetric scale each; None if one is not finite."""
+    x = x.astype(np.result_type(x.dtype, np.float32) if x.dtype.kind == "f" else np.float32, copy=False)
+    if balance is not None:
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            x = x * balance
     if not np.isfinite(x).all():
         return None
-    x = x.astype(np.result_type(x.dtype, np.float32) if x.dtype.kind == "f" else np.float32, copy=False)
     tiny = np.finfo(x.dtype).smallest_subnormal
     tops = np.abs(x).max(axis=1, initial=0)
     scale = np.array([symmetric_scale(top, x.dtype.type(high), tiny) for top in tops], x.dtype).reshape(-1, 1)

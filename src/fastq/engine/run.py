@@ -17,7 +17,7 @@ from fastq.engine.memory import Workspace, address_of, aligned
 from fastq.engine.plan import Plan, left_threads, share, this_machine
 from fastq.engine.prepack import Lines, Right, column_sums
 from fastq.kernels import table
-from fastq.kernels.jobs import CHOOSE, FIND, WRITE, LeftJob, QuantizeJob, RightJob, SearchJob
+from fastq.kernels.jobs import CHOOSE, FIND, LEFT_ROWS, WRITE, LeftJob, QuantizeJob, RightJob, SearchJob
 from fastq.layout.tiles import DEPTH, TILE_ROWS, Segments, ceil_div, pack_codes, right_bytes
 from fastq.machine import threads
 from fastq.machine.jit import Kernel, kernel
@@ -194,12 +194,22 @@ def _left_tiles(work: Workspace, m: int, cuts: Segments, left_bytes: int) -> int
     return work.take(ceil_div(m, TILE_ROWS) * cuts.tiles * TILE_ROWS * DEPTH * left_bytes)
 
 
-def left_from_floats(work: Workspace, x: npt.NDArray[Any], bits: int, cuts: Segments, plan: Plan) -> Left | None:
-    """Quantize the rows of x (M x K, unit stride along K) and bring them into tiles; None if one is not finite."""
+def room_pitch(k: int) -> int:
+    """Numbers from row to row of balanced rows, so that rows do not fall into the same sets of the cache."""
+    return ceil_div(k, 16) * 16 + 16
+
+
+def left_from_floats(
+    work: Workspace, x: npt.NDArray[Any], bits: int, balance: npt.NDArray[Any] | None, cuts: Segments, plan: Plan
+) -> Left | None:
+    """Quantize the rows of x (M x K, unit stride along K) and bring them into tiles; None if one is not finite.
+
+    They are first multiplied by `balance` (K, contiguous, of the type computed in), if there is one.
+    """
     m, k = x.shape
     high = 2 ** (bits - 1) - 1
     if plan.unit is None:
-        found = plain.quantized_rows(x, high)
+        found = plain.quantized_rows(x, high, balance)
         return None if found is None else Left(m, 0, 0, 1, 0, False, 0, 0, found)
     size = x.itemsize
     kind = left_kind(x.dtype)
@@ -209,8 +219,11 @@ def left_from_floats(work: Workspace, x: npt.NDArray[Any], bits: int, cuts: Segm
     job.scale = work.take(m * max(4, size))
     job.row_sum = work.take(4 * m * cuts.segments)
     fill_cuts(job, cuts)
-    entry = table.left_floats(kind, plan.unit.left_bytes)
-    start(entry, job, left_threads(x.size * size, plan))
+    workers = left_threads(x.size * size, plan)
+    if balance is not None:
+        job.balance, job.room_pitch = address_of(balance), room_pitch(k)
+        job.room = work.take(workers * LEFT_ROWS * job.room_pitch * balance.itemsize)
+    start(table.left_floats(kind, plan.unit.left_bytes, balance is not None), job, workers)
     if job.status:
         return None
     return Left(m, job.tiles, job.scale, 1, work.zeros(4 * m), False, job.row_sum, 0, None)

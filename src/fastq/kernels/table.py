@@ -93,15 +93,15 @@ def matmul(unit: Unit, shape: str, bits: int, output: Output) -> Entry:
     return Entry(f"{shape}_{unit.name}_{bits}bit_{output.tag}", make, output.function is None)
 
 
-def left_floats(kind: str, left_bytes: int) -> Entry:
+def left_floats(kind: str, left_bytes: int, balanced: bool = False) -> Entry:
     """Quantize rows of floats (``"f16"``, ``"bf16"``, ``"f32"``, ``"f64"``) into left tiles."""
 
     def make() -> tuple[Any, type[Job]]:
         from fastq.kernels import left
 
-        return left.floats(kind, left_bytes == 2), jobs.LeftJob
+        return left.floats(kind, left_bytes == 2, balanced), jobs.LeftJob
 
-    return Entry(f"left_{kind}_{8 * left_bytes}bit", make)
+    return Entry(f"left_{kind}_{8 * left_bytes}bit" + "_balanced" * balanced, make)
 
 
 def left_codes(left_bytes: int) -> Entry:
@@ -162,7 +162,8 @@ def entries(isa: str, bits: Sequence[int], activations: Sequence[str] = ()) -> I
     many = 1 + max(unit.few for unit in UNITS)
     cases = [(width, *unit_for(isa, width, m, segments)) for width in bits for m in (1, many) for segments in (1, 2)]
     for left_bytes in sorted({unit.left_bytes for _, unit, _ in cases}):
-        yield from (left_floats(kind, left_bytes) for kind in ("f32", "f64", "f16", "bf16"))
+        kinds = ("f32", "f64", "f16", "bf16")
+        yield from (left_floats(kind, left_bytes, balanced) for balanced in (False, True) for kind in kinds)
         yield left_codes(left_bytes)
     yield from map(right_pack, bits)
     for width, unit, shape in dict.fromkeys(cases):
