@@ -60,9 +60,9 @@ def quantize(
         Use these instead (static quantization); they broadcast to the shape the chosen ones would have. A symmetric
         scale may be negative. An asymmetric scale needs a zero point.
     balance : array_like, optional
-        Positive factors d, one per element of the axis, as :func:`fastq.balance` finds them: x / d is what is quantized,
-        and a product along that axis multiplies the other operand by d before that is quantized. The other operand must
-        be an array then, not quantized yet.
+        Positive factors d, one per element of the axis, as :func:`fastq.balance` finds them: x / d is what is
+        quantized, and a product along that axis multiplies the other operand, which must be an array, by d before it
+        is quantized in turn.
 
     Returns
     -------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from math import prod
 from typing import Any, Literal, NoReturn
 
@@ -100,8 +99,8 @@ class QArray(Operand):
             frozen.append(view)
         values = {
             "_store": store, "_flipped": flipped, "_cache": {}, "_scale": frozen[0], "_zero": frozen[1],
-            "_offset": frozen[2], "_balance": frozen[3], "shape": shape, "dtype": np.dtype(dtype), "bits": store.bits, "scheme": scheme,
-            "axis": axis, "group_size": group_size, "ready": {},
+            "_offset": frozen[2], "_balance": frozen[3], "shape": shape, "dtype": np.dtype(dtype), "bits": store.bits,
+            "scheme": scheme, "axis": axis, "group_size": group_size, "ready": {},
         }  # fmt: skip
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -156,17 +155,18 @@ class QArray(Operand):
     @property
     def nbytes(self) -> int:
         """Bytes of codes, as they are stored now, and parameters."""
-        parameters = (self.scale, self.zero_point, self.offset, self.balance)
         cached = sum(c.nbytes for c in self._cache.values() if isinstance(c, Columns))
-        return int(self._store.nbytes + cached + sum(p.nbytes for p in parameters if p is not None))
+        return int(self._store.nbytes + cached + sum(p.nbytes for p in self._parameters if p is not None))
+
+    @property
+    def _parameters(self) -> tuple[Array | None, ...]:
+        return self.scale, self.zero_point, self.offset, self.balance
 
     @property
     def T(self) -> QArray:  # noqa: N802
         """The array with its axes in reverse order; codes are shared, not copied."""
         axis = None if self.axis is None else self.ndim - 1 - self.axis
-        *parameters, balance = (
-            None if p is None else p.T for p in (self.scale, self.zero_point, self.offset, self.balance)
-        )
+        *parameters, balance = (None if p is None else p.T for p in self._parameters)
         store, flipped = self._store, not self._flipped
         if self.ndim != 2:
             store, flipped = Store(self.codes.T, store.limits, store.bits), False
@@ -275,10 +275,7 @@ class QArray(Operand):
         if self.ndim != 1:
             return self
         place = 0 if side == "left" else 1
-        *parameters, balance = (
-            None if p is None else np.expand_dims(p, place)
-            for p in (self.scale, self.zero_point, self.offset, self.balance)
-        )
+        *parameters, balance = (None if p is None else np.expand_dims(p, place) for p in self._parameters)
         store = Store(np.expand_dims(self.codes, place), self._store.limits, self.bits)
         axis = None if self.axis is None else 1 - place
         return QArray._make(store, False, self.scheme, axis, self.group_size, tuple(parameters), self.dtype, balance)  # type: ignore[arg-type]
@@ -388,10 +385,7 @@ class QArray(Operand):
         facts = ("shape", "dtype", "bits", "scheme", "axis", "group_size")
         if any(getattr(self, f) != getattr(other, f) for f in facts):
             return False
-        pairs: Sequence[tuple[Array | None, Array | None]] = [
-            (self.scale, other.scale), (self.zero_point, other.zero_point), (self.offset, other.offset),
-            (self.balance, other.balance),
-        ]  # fmt: skip
+        pairs = zip(self._parameters, other._parameters)
         same = all((a is None) == (b is None) and (a is None or np.array_equal(a, b)) for a, b in pairs)  # type: ignore[arg-type]
         return same and np.array_equal(self.codes, other.codes)
 

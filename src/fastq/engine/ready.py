@@ -66,12 +66,10 @@ class Ready:
             self._places.append(self._size)
             self._size += ceil_div(nbytes, LINE) * LINE
         self._left = bytes(left)
-        entry = (
-            table.left_floats(kind, unit.left_bytes, balance is not None)
-            if kind
-            else table.left_codes(unit.left_bytes)
-        )
-        self._left_kernel = kernel(*entry)
+        if kind:
+            self._left_kernel = kernel(*table.left_floats(kind, unit.left_bytes, balance is not None))
+        else:
+            self._left_kernel = kernel(*table.left_codes(unit.left_bytes))
 
         job = right_job(m, right, columns, cuts, plan)
         job.row_groups, job.row_zero = 1, address_of(self._needed[2])

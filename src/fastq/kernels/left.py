@@ -15,7 +15,6 @@ from fastq.scheme import symmetric_scale
 _symmetric = kernel_function(symmetric_scale)
 
 
-
 def _plain_rows(kind: str) -> Any:
     """``rows(job, first, count, room, found)``: largest magnitudes of some rows, which are then read where they lie."""
     view, find_top, find_tops = cast_to(POINTERS[kind]), row_top(kind), row_top(kind, LEFT_ROWS)

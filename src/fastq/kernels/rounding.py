@@ -136,10 +136,8 @@ def row_top(kind: str, rows: int = 1, balanced: bool = False) -> Any:
             (top,) = loop(b, bulk, n, 1, [top], lambda i, t, r=r: [pick(magnitude(r, i, ints), t[0])])
             b.store(b.bitcast(top, element), _typed(b, out, I64(r), element))
 
-    kinds = (POINTERS[kind], "int", "int", f"{computed}*")
-    if balanced:
-        kinds += (f"{computed}*", f"{computed}*", "int")
-    return ir_function(f"fastq_row_top_{kind}_{rows}" + "_balanced" * balanced, kinds, HOST, emit)
+    kinds = [POINTERS[kind], "int", "int", f"{computed}*"] + [f"{computed}*", f"{computed}*", "int"] * balanced
+    return ir_function(f"fastq_row_top_{kind}_{rows}" + "_balanced" * balanced, tuple(kinds), HOST, emit)
 
 
 def row_extremes(kind: str) -> Any:
