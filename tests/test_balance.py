@@ -1,0 +1,277 @@
+"""Balanced arrays: the factors of channels, and where a product takes them."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from types import SimpleNamespace
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import fastq as fq
+from fastq.kernels.table import ISAS
+from fastq.machine import cpu
+
+SCHEMES = ("symmetric", "asymmetric", "affine")
+K, N = 70, 37
+
+
+@pytest.fixture
+def w(rng):
+    return rng.standard_normal((K, N)).astype(np.float32)
+
+
+@pytest.fixture
+def d(rng):
+    return np.exp(rng.standard_normal(K)).astype(np.float32)
+
+
+def activations(rng, m, k):
+    """Rows of which a few channels are much larger than the others."""
+    x = rng.standard_normal((m, k)).astype(np.float32)
+    x[:, rng.choice(k, 8, replace=False)] *= rng.uniform(20, 100, 8).astype(np.float32)
+    return x
+
+
+# The factors
+
+
+@pytest.mark.parametrize("strength", [0, 0.25, 0.5, 1])
+def test_factors_are_those_of_the_equation(strength, rng):
+    x, w = rng.standard_normal((20, K)), rng.standard_normal((K, N))
+    expected = np.abs(w).max(1) ** (1 - strength) / np.abs(x).max(0) ** strength
+    d = fq.balance(x, w, strength)
+    assert d.dtype == np.float32
+    assert d.shape == (K,)
+    assert np.allclose(d / d[0], expected / expected[0])
+    assert np.isclose(np.log(d).mean(), 0, atol=1e-6)
+
+
+def test_both_ends_of_strength(rng):
+    x, w = activations(rng, 50, K), rng.standard_normal((K, N)).astype(np.float32)
+    even = np.abs(x * fq.balance(x, w, 1)).max(0)
+    assert np.allclose(even, even[0])
+    even = np.abs(w / fq.balance(x, w, 0)[:, None]).max(1)
+    assert np.allclose(even, even[0])
+
+
+def test_statistics_in_every_form(w, rng):
+    x = activations(rng, 50, K)
+    d = fq.balance(x, w)
+    top = np.abs(x).max(0)
+    for stats in (top, -top, x[:, None], x.astype(np.float64), SimpleNamespace(channel_max=top)):
+        assert (fq.balance(stats, w) == d).all()
+    assert (fq.balance(x, np.stack([w, w / 2])) == d).all()
+    assert (fq.balance(x, np.abs(w).max(1)) == d).all()
+    extremes = fq.balance(np.array([-128, 1], np.int8), np.ones((2, 3)))
+    assert np.allclose(extremes[1] / extremes[0], 128**0.5)
+
+
+def test_dead_channels_stay_as_they_are(w, rng):
+    x = activations(rng, 50, K)
+    x[:, 3], w[5] = 0, 0
+    d = fq.balance(x, w)
+    alive = ~np.isin(np.arange(K), [3, 5])
+    assert (d[[3, 5]] == 1).all()
+    assert (d[alive] == fq.balance(x[:, alive], w[alive])).all()
+    assert (fq.balance(np.zeros(K), w) == 1).all()
+    assert fq.balance(np.zeros(0), np.zeros((0, 3))).shape == (0,)
+
+
+def test_factors_stay_within_bounds():
+    d = fq.balance(np.array([1e-300, 1.0, 1e300]), np.ones((3, 1)), 1)
+    assert (d == [2.0**20, 1, 2.0**-20]).all()
+
+
+# The array
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("form", [{}, {"group_size": 16}, {"method": "mse"}])
+def test_what_is_quantized_is_the_quotient(isa, form, scheme, w, d):
+    q = fq.quantize(w, 4, axis=0, scheme=scheme, balance=d, **form)
+    plain = fq.quantize(w / d[:, None], 4, axis=0, scheme=scheme, **form)
+    assert (q.codes == plain.codes).all()
+    assert (q.scale == plain.scale).all()
+    assert (q.dequantize() == plain.dequantize() * d[:, None]).all()
+    assert (q.dequantize(np.float64) == (plain.dequantize() * d[:, None])).all()
+
+
+def test_factors_are_an_attribute(w, d):
+    q = fq.quantize(w, 4, axis=0, balance=d)
+    assert q.balance.shape == (K, 1)
+    assert (q.balance[:, 0] == d).all()
+    assert fq.quantize(w, 4, axis=0).balance is None
+    with pytest.raises(ValueError, match="read-only"):
+        q.balance[0] = 1
+    with pytest.raises(AttributeError, match="immutable"):
+        q.balance = None
+    before = q.dequantize()
+    d[:] = 1  # the caller's own
+    assert (q.dequantize() == before).all()
+    assert fq.error(w, fq.quantize(w, 8, axis=0, balance=q.balance)).sqnr_db > 15
+    again = fq.quantize(w, 4, axis=0, balance=q.balance)
+    assert again.equals(q)
+    assert repr(q).startswith("QArray(shape=(70, 37), 4 bits, symmetric, axis=0, balanced, dtype=float32, ")
+    assert q.nbytes == fq.quantize(w, 4, axis=0).nbytes + 4 * K
+
+
+def test_copies_carry_them(w, d):
+    q = fq.quantize(w, 4, axis=0, balance=d)
+    for other in (q.T.T, pickle.loads(pickle.dumps(q)), copy.deepcopy(q), q.copy()):
+        assert other.equals(q)
+        assert (other.balance == q.balance).all()
+    assert q.T.balance.shape == (1, K)
+    assert (q.T.dequantize() == q.dequantize().T).all()
+    plain = fq.quantize(w / d[:, None], 4, axis=0)
+    assert not q.equals(plain)
+    assert not plain.equals(q)
+    assert not q.equals(fq.quantize(w, 4, axis=0, balance=2 * d))
+
+
+def test_numbers_that_overflow_are_brought_back():
+    w = np.array([[3e38], [1.0]], np.float32)
+    with np.errstate(over="ignore"):
+        back = fq.quantize(w, 2, axis=0, scheme="asymmetric", balance=[4, 1]).dequantize()
+    assert np.isfinite(back).all()
+
+
+# Products: those of x * d with the quotient
+
+
+def pair(w, d, *args, axis=0, **kwargs):
+    """A balanced array, and the same without its factors."""
+    shape = [1] * w.ndim
+    shape[axis] = -1
+    q = fq.quantize(w, *args, axis=axis, balance=d, **kwargs)
+    return q, fq.quantize(w / d.reshape(shape), *args, axis=axis, **kwargs)
+
+
+@pytest.mark.parametrize("m", [1, 7, 8, 19, 40])
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64])
+def test_product_is_that_of_scaled_rows(isa, m, dtype, d, rng):
+    w = rng.standard_normal((K, N)).astype(np.float64 if dtype == np.float64 else np.float32)
+    computed = w.dtype
+    bias = rng.standard_normal(N).astype(computed)
+    for form in ({"bits": 8}, {"bits": 3, "group_size": 24}, {"bits": 4, "scheme": "asymmetric", "group_size": 64}):
+        q, plain = pair(w, d.astype(computed), **form)
+        for options in ({}, {"bias": bias, "epilogue": "gelu"}, {"bits": 5}):
+            for _ in range(2):  # the second one is a repeated product
+                x = rng.standard_normal((m, K)).astype(dtype)
+                got, expected = fq.matmul(x, q, **options), fq.matmul(x.astype(computed) * d, plain, **options)
+                assert got.dtype == expected.dtype == computed
+                assert (got == expected).all()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_weights_of_either_orientation(isa, scheme, w, d, rng):
+    x = rng.standard_normal((9, K)).astype(np.float32)
+    q, plain = pair(w, d, 4, scheme=scheme)
+    turned, _ = pair(np.ascontiguousarray(w.T), d, 4, axis=1, scheme=scheme)
+    expected = (x * d) @ plain
+    assert (x @ q == expected).all()
+    assert (x @ turned.T == expected).all()
+
+
+def test_arrays_of_every_form(isa, w, d, rng):
+    q, plain = pair(w, d, 3, group_size=32)
+    x = rng.standard_normal((2, 5, K)).astype(np.float32)
+    expected = (x * d) @ plain
+    assert (x @ q == expected).all()
+    assert (x[0, 0] @ q == expected[0, 0]).all()
+    for strange in (np.asfortranarray(x), x[:, ::-1][:, ::-1], x.astype(">f4")):
+        assert (np.asarray(fq.matmul(strange, q)) == expected).all()
+    out = np.empty_like(expected)
+    assert fq.matmul(x, q, out) is out
+    assert (out == expected).all()
+    v, plain_v = pair(w[:, 0].copy(), d, 5)
+    assert (x @ v == (x * d) @ plain_v).all()
+
+
+def test_integers_become_floats(isa, w, d, rng):
+    q, plain = pair(w, d)
+    for dtype in (np.int8, np.uint8, np.int16, bool):
+        x = rng.integers(0, 100, (9, K)).astype(dtype)
+        for _ in range(2):
+            assert (x @ q == (x.astype(np.float32) * d) @ plain).all()
+
+
+def test_stacks_of_weights(isa, d, rng):
+    w = rng.standard_normal((3, K, N)).astype(np.float32)
+    x = rng.standard_normal((3, 6, K)).astype(np.float32)
+    q, plain = pair(w, d, 4, axis=1)
+    assert q.balance.shape == (1, K, 1)
+    assert (x @ q == (x * d) @ plain).all()
+    assert (x[0] @ q == (x[0] * d) @ plain).all()
+    experts, apart = pair(rng.standard_normal((3, 1, 1)).astype(np.float32), d[:3], 4, axis=0)  # one factor a matrix
+    ones = np.ones((3, 2, 1), np.float32)
+    assert np.allclose(ones @ experts, ones @ experts.dequantize(), rtol=1e-6)
+    assert not np.allclose(ones @ experts, ones @ apart.dequantize(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_on_the_left_the_right_is_scaled(isa, scheme, w, d, rng):
+    y = rng.standard_normal((K, 9)).astype(np.float32)
+    q, plain = pair(w.T.copy(), d, 4, axis=1, scheme=scheme)
+    for _ in range(2):
+        assert (q @ y == plain @ (y * d[:, None])).all()
+    assert (q @ y[:, 0] == plain @ (y[:, 0] * d)).all()
+    whole = rng.integers(-100, 100, (K, 9)).astype(np.int8)
+    assert (q @ whole == plain @ (whole.astype(np.float32) * d[:, None])).all()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_along_the_kept_axis_they_are_scales(isa, scheme, w, d, rng):
+    """A matrix of one column shares its scale along the axis that the product keeps."""
+    y = rng.standard_normal((1, 9)).astype(np.float32)
+    q, _ = pair(w[:, :1].copy(), d, 6, scheme=scheme)
+    exact = q.dequantize() @ fq.quantize(y, axis=0).dequantize()
+    for _ in range(2):
+        assert np.allclose(q @ y, exact, atol=1e-4)
+    x = fq.quantize(rng.standard_normal((5, 1)).astype(np.float32), axis=-1)
+    assert np.allclose(x @ q.T, x.dequantize() @ q.T.dequantize(), atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+def test_quantized_output(isa, dtype, w, d, rng):
+    x = rng.standard_normal((33, K)).astype(np.float32)
+    q, plain = pair(w, d, 5)
+    assert fq.matmul(x, q, dtype=dtype).equals(fq.matmul(x * d, plain, dtype=dtype))
+
+
+def test_threads_have_rooms_of_their_own(many_cores, d, rng):
+    k = 3000
+    d = np.exp(rng.standard_normal(k)).astype(np.float32)
+    x, w = rng.standard_normal((700, k)).astype(np.float32), rng.standard_normal((k, 16)).astype(np.float32)
+    q, plain = pair(w, d)
+    with fq.set_num_threads(1):
+        expected = (x * d) @ plain
+    with fq.set_num_threads(8):
+        for _ in range(10):
+            assert (x @ q == expected).all()
+
+
+def test_rows_that_overflow(isa, w, d):
+    q = fq.quantize(w, axis=0, balance=np.full(K, 4))
+    for _ in range(2):
+        with pytest.raises(fq.NotFiniteError, match="a times the balance of b must be finite"):
+            np.full((9, K), 3e38, np.float32) @ q
+        with pytest.raises(fq.NotFiniteError, match=r"a must be finite, .* at index \(0, 0\)"):
+            np.full((9, K), np.inf, np.float32) @ q
+
+
+# What it is for
+
+
+@pytest.mark.skipif(cpu.available(ISAS) == ["reference"], reason="a thousand channels take a while in plain NumPy")
+def test_products_gain_where_few_channels_are_large(rng):
+    x, w = activations(rng, 128, 1024), rng.standard_normal((1024, 64)).astype(np.float32)
+    exact = x.astype(np.float64) @ w
+    d = fq.balance(x, w)
+    for form, gain in (({"bits": 8}, 10), ({"bits": 3, "group_size": 64}, 6)):
+        before, after = (
+            fq.error(exact, x @ fq.quantize(w, axis=0, balance=factors, **form)).sqnr_db for factors in (None, d)
+        )
+        assert after > before + gain
