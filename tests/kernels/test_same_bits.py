@@ -52,7 +52,7 @@ def test_float_times_balanced(m, dtype, rng):
             lambda b=bits, s=scheme, g=group: x @ fq.quantize(w, b, axis=0, scheme=s, group_size=g, balance=balance)
         )
         reference = results.pop("reference")
-        assert reference.all()
+        assert reference.any(axis=1).all()
         for isa, result in results.items():
             assert (result == reference).all(), (isa, bits)
 
