@@ -152,7 +152,8 @@ def matmul(
     ----------
     a, b : array_like or QArray
         Shapes follow ``np.matmul``: vectors, matrices, and stacks of matrices that broadcast. The scale of a quantized
-        operand must not vary along the summed axis, other than in groups.
+        operand must not vary along the summed axis, other than in groups. An array that meets a balanced one is
+        multiplied by its factors before it is quantized; integers become floats for that.
     out : numpy.ndarray, optional
         Where to write the product. It is untouched when the call fails, unless an `epilogue` of your own raises.
     bits : int
