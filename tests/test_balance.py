@@ -256,7 +256,7 @@ def test_threads_have_rooms_of_their_own(many_cores, d, rng):
 def test_rows_that_overflow(isa, w, d):
     q = fq.quantize(w, axis=0, balance=np.full(K, 4))
     for _ in range(2):
-        with pytest.raises(fq.NotFiniteError, match="a times the balance of b must be finite"):
+        with pytest.raises(fq.NotFiniteError, match="a, balanced as b is, must be finite"):
             np.full((9, K), 3e38, np.float32) @ q
         with pytest.raises(fq.NotFiniteError, match=r"a must be finite, .* at index \(0, 0\)"):
             np.full((9, K), np.inf, np.float32) @ q
@@ -273,5 +273,76 @@ def test_products_gain_where_few_channels_are_large(rng):
     for form, gain in (({"bits": 8}, 10), ({"bits": 3, "group_size": 64}, 6)):
         before, after = (
             fq.error(exact, x @ fq.quantize(w, axis=0, balance=factors, **form)).sqnr_db for factors in (None, d)
+        )
+        assert after > before + gain
+
+
+# Rotations: products are those of rotated rows with the rotated quotient
+
+
+def hadamard(n):
+    h = np.ones((1, 1), np.float32)
+    while len(h) < n:
+        h = np.block([[h, h], [h, -h]])
+    return h
+
+
+def turned(x, block):
+    """Blocks of rows, times the matrix, in float64."""
+    shape = x.shape
+    return (x.reshape(*shape[:-1], -1, block).astype(np.float64) @ hadamard(block)).reshape(shape)
+
+
+@pytest.mark.parametrize(("k", "block"), [(16, 16), (48, 16), (64, 64), (96, 32), (192, 64), (512, 512)])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_rotation_is_that_of_the_matrix(isa, k, block, dtype, rng):
+    """On whole numbers, of which sums are exact."""
+    w = rng.integers(-8, 8, (k, 9)).astype(np.float32)
+    d = 2.0 ** rng.integers(-2, 3, k)
+    q = fq.quantize(w, 5, axis=0, balance=d, rotate=True)
+    assert q.rotation == block
+    plain = fq.quantize((turned((w / d[:, None]).T, block).T / block).astype(np.float32), 5, axis=0)
+    assert (q.codes == plain.codes).all()
+    assert (q.scale == plain.scale).all()
+    for m in (1, 8, 11):
+        x = rng.integers(-8, 8, (m, k)).astype(dtype)
+        rows = turned(x * d, block).astype(np.float64 if dtype == np.float64 else np.float32)
+        for _ in range(2):
+            assert (x @ q == rows @ plain).all()
+    back = turned(plain.dequantize().T, block).T * d[:, None]
+    assert np.allclose(q.dequantize(), back, rtol=1e-5, atol=1e-5)
+    assert fq.error(w, fq.quantize(w, axis=0, rotate=True)).sqnr_db > 30
+
+
+def test_rotated_arrays_are_arrays(isa, rng):
+    w = rng.standard_normal((K - 6, N)).astype(np.float32)
+    q = fq.quantize(w, 8, axis=0, rotate=True)
+    assert (q.balance == 1).all()
+    assert "balanced, rotated by 64, dtype" in repr(q)
+    for other in (q.T.T, pickle.loads(pickle.dumps(q))):
+        assert other.equals(q)
+    assert not q.equals(fq.quantize(w, 8, axis=0))
+    assert (q.T.dequantize() == q.dequantize().T).all()
+    x = rng.standard_normal((5, K - 6)).astype(np.float32)
+    exact = x @ w
+    stored = fq.quantize(np.ascontiguousarray(w.T), 8, axis=1, rotate=True)
+    assert (x @ stored.T == x @ q).all()
+    assert (x[0] @ q == (x @ q)[0]).all()
+    assert fq.error(exact, x @ q).sqnr_db > 35
+    assert fq.error(exact.T, stored @ x.T).sqnr_db > 35
+    assert fq.error(exact[0], stored @ x[0]).sqnr_db > 35
+    vector = fq.quantize(w[:, 0].copy(), 8, axis=0, rotate=True)
+    assert np.isclose(x[0] @ vector, exact[0, 0], atol=0.3)
+
+
+@pytest.mark.skipif(cpu.available(ISAS) == ["reference"], reason="a thousand channels take a while in plain NumPy")
+def test_rotations_gain_more(rng):
+    x, w = activations(rng, 128, 1024), rng.standard_normal((1024, 64)).astype(np.float32)
+    exact = x.astype(np.float64) @ w
+    d = fq.balance(x, w)
+    for form, gain in (({"bits": 8}, 8), ({"bits": 3, "group_size": 64, "method": "mse"}, 8)):
+        before, after = (
+            fq.error(exact, x @ fq.quantize(w, axis=0, balance=d, rotate=rotate, **form)).sqnr_db
+            for rotate in (False, True)
         )
         assert after > before + gain

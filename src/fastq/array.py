@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from math import prod
 from typing import Any, Literal, NoReturn
 
@@ -10,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fastq import product
-from fastq.engine.prepack import Columns, Lines, Right
+from fastq.engine.prepack import Balance, Columns, Lines, Right
 from fastq.engine.store import Store
 from fastq.layout.tiles import Segments, segments
 from fastq.operands import Operand
-from fastq.quant.affine import expand
+from fastq.quant import affine
 from fastq.rules import is_float
 from fastq.scheme import code_range
 
@@ -47,8 +48,9 @@ class QArray(Operand):
     offset : numpy.ndarray or None
         Of scale's shape, for affine arrays.
     balance : numpy.ndarray or None
-        Factors d by channel, float32, in a shape that broadcasts to the array's: it stands for d times what the codes
-        give. A product takes them to the other operand (:func:`fastq.balance`).
+        Factors by channel, of what the codes give (:func:`fastq.balance`); they broadcast to the array's shape.
+    rotation : int
+        Size of the blocks of channels that are rotated; 1: they are not.
 
     Notes
     -----
@@ -60,11 +62,12 @@ class QArray(Operand):
     """
 
     __slots__ = ("_balance", "_cache", "_flipped", "_offset", "_scale", "_store", "_zero", "axis", "bits", "dtype",
-                 "group_size", "ready", "scheme", "shape")  # fmt: skip
+                 "group_size", "ready", "rotation", "scheme", "shape")  # fmt: skip
 
     axis: int | None
     bits: int
     group_size: int | None
+    rotation: int
     scheme: Scheme
     _store: Store
     _flipped: bool
@@ -88,6 +91,7 @@ class QArray(Operand):
         parameters: tuple[Array, Array | None, Array | None],
         dtype: npt.DTypeLike,
         balance: Array | None = None,
+        rotation: int = 1,
     ) -> QArray:
         self = object.__new__(cls)
         shape = store.shape[::-1] if flipped else store.shape
@@ -100,7 +104,7 @@ class QArray(Operand):
         values = {
             "_store": store, "_flipped": flipped, "_cache": {}, "_scale": frozen[0], "_zero": frozen[1],
             "_offset": frozen[2], "_balance": frozen[3], "shape": shape, "dtype": np.dtype(dtype), "bits": store.bits,
-            "scheme": scheme, "axis": axis, "group_size": group_size, "ready": {},
+            "scheme": scheme, "axis": axis, "group_size": group_size, "ready": {}, "rotation": rotation,
         }  # fmt: skip
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -141,7 +145,7 @@ class QArray(Operand):
 
     @property
     def balance(self) -> Array | None:
-        """The factors by channel, read-only."""
+        """The factors of a balanced array, read-only."""
         return self._balance
 
     @property
@@ -166,11 +170,17 @@ class QArray(Operand):
     def T(self) -> QArray:  # noqa: N802
         """The array with its axes in reverse order; codes are shared, not copied."""
         axis = None if self.axis is None else self.ndim - 1 - self.axis
-        *parameters, balance = (None if p is None else p.T for p in self._parameters)
         store, flipped = self._store, not self._flipped
         if self.ndim != 2:
             store, flipped = Store(self.codes.T, store.limits, store.bits), False
-        return QArray._make(store, flipped, self.scheme, axis, self.group_size, tuple(parameters), self.dtype, balance)  # type: ignore[arg-type]
+        return self._turned(store, flipped, axis, np.transpose)
+
+    def _turned(self, store: Store, flipped: bool, axis: int | None, turn: Callable[[Array], Array]) -> QArray:
+        """The array with its axes elsewhere."""
+        scale, zero, offset, balance = (None if p is None else turn(p) for p in self._parameters)
+        parameters: Any = scale, zero, offset
+        rest = self.group_size, parameters, self.dtype, balance, self.rotation
+        return QArray._make(store, flipped, self.scheme, axis, *rest)
 
     def __len__(self) -> int:
         if not self.shape:
@@ -185,6 +195,7 @@ class QArray(Operand):
         else:
             sharing = f"axis={self.axis}, group_size={self.group_size}"
         form = f"{self.bits} bits, {self.scheme}, {sharing}" + (", balanced" if self.balance is not None else "")
+        form += f", rotated by {self.rotation}" if self.rotation > 1 else ""
         return f"QArray(shape={self.shape}, {form}, dtype={self.dtype}, {_readable_size(self.nbytes)})"
 
     # Back to numbers
@@ -226,20 +237,11 @@ class QArray(Operand):
         target = out if out is not None else np.empty(self.shape, wanted)
         direct = wanted == work
         values = target if direct else np.empty(self.shape, work)
-        scale = self._expanded(self.scale)
-        codes = self.codes
-        if self.zero_point is not None:
-            np.subtract(codes, self._expanded(self.zero_point), out=values, dtype=work, casting="unsafe")
-            np.multiply(values, scale, out=values)
-        else:
-            np.multiply(codes, scale, out=values, dtype=work)
-        if self.offset is not None:
-            np.add(values, self._expanded(self.offset), out=values)
-        factor = 1.0
-        if self.balance is not None and self.size:
-            np.multiply(values, self.balance, out=values)
-            factor = float(self.balance.max())
+        cut = self.shape, self.axis, self.group_size
+        whole = [None if p is None else affine.expand(p, *cut) for p in self._parameters[:3]]
+        affine.dequantize(self.codes, whole, values)
         # Rounding the zero point may move the ends of the range past what the type holds.
+        factor = affine.unbalance(values, self.axis, self.balance, self.rotation)
         span = code_range(self.bits, self.scheme).high - min(0, code_range(self.bits, self.scheme).low)
         largest = float(np.finfo(wanted).max) if wanted.kind == "f" else float(np.finfo(np.float32).max)
         if self.size and span * factor * float(np.abs(self.scale).max()) > largest:
@@ -247,9 +249,6 @@ class QArray(Operand):
         if not direct:
             target[...] = values.astype(wanted)
         return target
-
-    def _expanded(self, values: Array) -> Array:
-        return expand(values, self.shape, self.axis, self.group_size)
 
     def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise TypeError(
@@ -275,15 +274,14 @@ class QArray(Operand):
         if self.ndim != 1:
             return self
         place = 0 if side == "left" else 1
-        *parameters, balance = (None if p is None else np.expand_dims(p, place) for p in self._parameters)
         store = Store(np.expand_dims(self.codes, place), self._store.limits, self.bits)
-        axis = None if self.axis is None else 1 - place
-        return QArray._make(store, False, self.scheme, axis, self.group_size, tuple(parameters), self.dtype, balance)  # type: ignore[arg-type]
+        return self._turned(store, False, None if self.axis is None else 1 - place, lambda p: np.expand_dims(p, place))
 
-    def balance_along(self, side: str) -> Array | None:
+    def balance_along(self, side: str) -> Balance | None:
         """See :class:`fastq.operands.Operand`."""
         summed = self.ndim - 1 if side == "left" else self.ndim - 2
-        return self.balance.reshape(-1) if self.balance is not None and self.axis == summed else None
+        here = self.balance is not None and self.axis == summed
+        return Balance(self.balance.reshape(-1), self.rotation) if here else None  # type: ignore[union-attr]
 
     def lines(self, index: tuple[int, ...], side: str) -> Lines:
         """Parameters of one matrix along the rows (side "left") or columns ("right") of a product."""
@@ -297,10 +295,9 @@ class QArray(Operand):
         contracted, kept = (self.ndim - 1, self.ndim - 2) if side == "left" else (self.ndim - 2, self.ndim - 1)
         grouped = self.group_size if self.axis == contracted and self.group_size is not None else None
         if grouped is None and self.scale.shape[contracted] > 1:
-            name = "left" if side == "left" else "right"
             fix = -1 if side == "left" else -2
             raise ValueError(
-                f"the scale of the {name} operand must be constant along the axis that is summed over, or in groups "
+                f"the scale of the {side} operand must be constant along the axis that is summed over, or in groups "
                 f"along it; got shape {self.shape} with {self._sharing()}, whose scale varies there: quantize it with "
                 f"axis={fix} or axis=None, or multiply q.dequantize()"
             )
@@ -315,6 +312,11 @@ class QArray(Operand):
 
         scale, zero, offset = of_matrix(self.scale), of_matrix(self.zero_point), of_matrix(self.offset)
         if self.balance is not None and self.axis != contracted:  # it is the scale's then, by line or by matrix
+            if self.rotation > 1:
+                raise ValueError(
+                    f"a rotated array must be summed over the axis along which it is; got shape {self.shape}, rotated "
+                    f"along axis {self.axis}, as the {side} operand: multiply q.dequantize()"
+                )
             factor = self.balance[tuple(0 if n == 1 else i for n, i in zip(self.balance.shape, index))]
             scale, offset = (None if p is None else p * factor for p in (scale, offset))
         return Lines(code_range(self.bits, self.scheme), self.bits, scale, zero, offset, grouped)
@@ -373,7 +375,7 @@ class QArray(Operand):
     def __reduce__(self) -> tuple[Any, ...]:
         parameters = (self.scale, self.zero_point, self.offset)
         state = (self._store, self._flipped, self.scheme, self.axis, self.group_size, parameters, self.dtype)
-        return QArray._make, (*state, self.balance)
+        return QArray._make, (*state, self.balance, self.rotation)
 
     def equals(self, other: Any) -> bool:
         """Whether the other array has the same codes, parameters, bits and types.
@@ -382,7 +384,7 @@ class QArray(Operand):
         """
         if not isinstance(other, QArray):
             return False
-        facts = ("shape", "dtype", "bits", "scheme", "axis", "group_size")
+        facts = ("shape", "dtype", "bits", "scheme", "axis", "group_size", "rotation")
         if any(getattr(self, f) != getattr(other, f) for f in facts):
             return False
         pairs = zip(self._parameters, other._parameters)

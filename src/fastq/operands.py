@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastq.engine import run
-from fastq.engine.prepack import Columns, Lines, Right, column_parameters
+from fastq.engine.prepack import Balance, Columns, Lines, Right, column_parameters
 from fastq.engine.ready import Ready
 from fastq.layout.tiles import Segments
 from fastq.quant.affine import Quantized, check_finite
@@ -40,8 +40,8 @@ class Operand:
         """Codes of one matrix."""
         raise NotImplementedError
 
-    def balance_along(self, side: str) -> Array | None:
-        """What the other operand is to be multiplied by along the summed axis (K numbers), if it is balanced there."""
+    def balance_along(self, side: str) -> Balance | None:
+        """What the other operand is to be put through along the summed axis, if it is balanced there."""
         return None
 
     def rows(self) -> tuple[Array, Array] | None:
@@ -95,10 +95,10 @@ class Floats(PlainArray):
     """An array of floats, quantized on the fly: symmetric, by row on the left and by column on the right.
 
     On the left, floats go into tiles as they are quantized, so :meth:`matrix` gives them rather than codes; that is
-    where they are multiplied by `balance`, one number per column.
+    where they are balanced.
     """
 
-    def __init__(self, array: Array, bits: int, balance: Array | None = None) -> None:
+    def __init__(self, array: Array, bits: int, balance: Balance | None = None) -> None:
         super().__init__(array)
         self.bits, self.balance = bits, balance
         self._quantized: tuple[Index, Quantized] | None = None
@@ -143,19 +143,23 @@ def operand(x: Any, bits: int, dtype: np.dtype[Any], side: str) -> Operand:
 
 
 def balanced(left: Operand, right: Operand, bits: int, dtype: np.dtype[Any]) -> tuple[Operand, Operand]:
-    """Operands of a product (promoted), each multiplied by the balance of the other along the summed axis.
+    """Operands of a product (promoted), each put through the balance of the other along the summed axis.
 
-    `dtype` is the type that the product is computed in. Only floats can be multiplied, before they are quantized.
+    `dtype` is the type that the product is computed in. Only floats can be balanced, before they are quantized.
     """
     ours, theirs = left.balance_along("left"), right.balance_along("right")
     if theirs is not None:
         array = _array_of(left, "left", "right")
         same = isinstance(left, Floats)
-        left = Floats(array if same else array.astype(dtype), bits, theirs.astype(dtype, copy=False))
+        left = Floats(
+            array if same else array.astype(dtype),
+            bits,
+            theirs._replace(factors=theirs.factors.astype(dtype, copy=False)),
+        )
     if ours is not None:
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            values = _array_of(right, "right", "left").astype(dtype, copy=False) * ours.astype(dtype)[:, None]
-        check_finite(values, "b times the balance of a")
+        values = np.swapaxes(_array_of(right, "right", "left").astype(dtype, copy=False), -1, -2)
+        values = np.swapaxes(ours.on(values), -1, -2)
+        check_finite(values, "b, balanced as a is,")
         right = Floats(values, bits)
     return left, right
 

@@ -310,7 +310,7 @@ def _one(
         if isinstance(left, Floats):
             rows = run.left_from_floats(work, readable(left.matrix(left_at)), left.bits, left.balance, cuts, plan)
             if rows is None:
-                raise NotFiniteError("a times the balance of b must be finite; it overflows its float type")
+                raise NotFiniteError("a, balanced as b is, must be finite; it overflows its float type")
         else:
             rows = run.left_from_codes(work, left.matrix(left_at), a, cuts, plan, columns.scale.dtype)
         if grid is not None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastq.engine.prepack import Columns, Right
+from fastq.engine.prepack import Balance, Columns, Right
 from fastq.kernels import activations, reference
 from fastq.kernels.outputs import Output
 from fastq.layout.tiles import Segments
@@ -32,12 +32,11 @@ class Rows(NamedTuple):
         return Rows(*(None if p is None else p[first : first + count] for p in self))  # type: ignore[arg-type]
 
 
-def quantized_rows(x: npt.NDArray[Any], high: int, balance: npt.NDArray[Any] | None = None) -> Rows | None:
-    """Rows of floats (times the balance, if there is one) under a symmetric scale each; None if one is not finite."""
+def quantized_rows(x: npt.NDArray[Any], high: int, balance: Balance | None = None) -> Rows | None:
+    """Rows of floats (balanced, if they are to be) under a symmetric scale each; None if one is not finite."""
     x = x.astype(np.result_type(x.dtype, np.float32) if x.dtype.kind == "f" else np.float32, copy=False)
     if balance is not None:
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            x = x * balance
+        x = balance.on(x)
     if not np.isfinite(x).all():
         return None
     tiny = np.finfo(x.dtype).smallest_subnormal

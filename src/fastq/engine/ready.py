@@ -18,8 +18,8 @@ from fastq.engine.memory import LINE, address_of, empty, workspace
 from fastq.engine.multiply import STREAMED, right_job
 from fastq.engine.plain import FUNCTION_RAISED
 from fastq.engine.plan import Machine, Plan, left_threads
-from fastq.engine.prepack import Columns, Right
-from fastq.engine.run import fill_cuts, left_kind, room_pitch
+from fastq.engine.prepack import Balance, Columns, Right
+from fastq.engine.run import fill_balance, fill_cuts, left_kind
 from fastq.kernels import table
 from fastq.kernels.jobs import LEFT_ROWS, LeftJob, MatmulJob
 from fastq.layout.tiles import DEPTH, TILE_ROWS, Segments, ceil_div
@@ -30,15 +30,15 @@ from fastq.machine.jit import kernel
 class Ready:
     """A left operand of one shape and kind, times one packed operand.
 
-    The left operand is C-contiguous: floats, which are quantized by row (after a multiplication by `balance`, if there
-    is one), or (`dtype` int8) codes with a scale per row.
+    The left operand is C-contiguous: floats, which are quantized by row (after they are balanced, if there is a
+    `balance`), or (`dtype` int8) codes with a scale per row.
     """
 
     def __init__(
         self,
         shape: tuple[int, ...],
         dtype: np.dtype[Any],
-        balance: npt.NDArray[Any] | None,
+        balance: Balance | None,
         right: Right,
         columns: Columns,
         cuts: Segments,
@@ -59,8 +59,7 @@ class Ready:
         self._left_threads = left_threads(m * k * dtype.itemsize, plan)
         left = LeftJob(m=m, k=k, pitch=k, high=127)
         fill_cuts(left, cuts)
-        if balance is not None:
-            left.balance, left.room_pitch = address_of(balance), room_pitch(k)
+        fill_balance(left, balance, k)
         room = self._left_threads * LEFT_ROWS * left.room_pitch * size
         for nbytes in (tiles, m * size, 4 * m * cuts.segments, right.width * size, plan.scratch * plan.threads, room):
             self._places.append(self._size)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from fastq.engine import plain
 from fastq.engine.memory import Workspace, address_of, aligned
 from fastq.engine.plan import Plan, left_threads, share, this_machine
-from fastq.engine.prepack import Lines, Right, column_sums
+from fastq.engine.prepack import Balance, Lines, Right, column_sums
 from fastq.kernels import table
 from fastq.kernels.jobs import CHOOSE, FIND, LEFT_ROWS, WRITE, LeftJob, QuantizeJob, RightJob, SearchJob
 from fastq.layout.tiles import DEPTH, TILE_ROWS, Segments, ceil_div, pack_codes, right_bytes
@@ -194,17 +194,19 @@ def _left_tiles(work: Workspace, m: int, cuts: Segments, left_bytes: int) -> int
     return work.take(ceil_div(m, TILE_ROWS) * cuts.tiles * TILE_ROWS * DEPTH * left_bytes)
 
 
-def room_pitch(k: int) -> int:
-    """Numbers from row to row of balanced rows, so that rows do not fall into the same sets of the cache."""
-    return ceil_div(k, 16) * 16 + 16
+def fill_balance(job: Any, balance: Balance | None, k: int) -> None:
+    """Tell a job of the left operand, if there is one, how its rows are balanced."""
+    if balance is not None:
+        job.balance, job.block = address_of(balance.factors), balance.block
+        job.room_pitch = ceil_div(k, 16) * 16 + 16  # rows do not fall into the same sets of the cache
 
 
 def left_from_floats(
-    work: Workspace, x: npt.NDArray[Any], bits: int, balance: npt.NDArray[Any] | None, cuts: Segments, plan: Plan
+    work: Workspace, x: npt.NDArray[Any], bits: int, balance: Balance | None, cuts: Segments, plan: Plan
 ) -> Left | None:
     """Quantize the rows of x (M x K, unit stride along K) and bring them into tiles; None if one is not finite.
 
-    They are first multiplied by `balance` (K, contiguous, of the type computed in), if there is one.
+    Factors of the `balance`, if there is one, are contiguous and of the type computed in.
     """
     m, k = x.shape
     high = 2 ** (bits - 1) - 1
@@ -220,9 +222,8 @@ def left_from_floats(
     job.row_sum = work.take(4 * m * cuts.segments)
     fill_cuts(job, cuts)
     workers = left_threads(x.size * size, plan)
-    if balance is not None:
-        job.balance, job.room_pitch = address_of(balance), room_pitch(k)
-        job.room = work.take(workers * LEFT_ROWS * job.room_pitch * balance.itemsize)
+    fill_balance(job, balance, k)
+    job.room = work.take(workers * LEFT_ROWS * job.room_pitch * max(4, size))
     start(table.left_floats(kind, plan.unit.left_bytes, balance is not None), job, workers)
     if job.status:
         return None

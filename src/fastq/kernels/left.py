@@ -6,6 +6,7 @@ from typing import Any
 
 from fastq.kernels.jobs import LEFT_ROWS, NOT_FINITE
 from fastq.kernels.quantize import LARGEST, TINY
+from fastq.kernels.rotation import rotation
 from fastq.kernels.rounding import COMPUTED, POINTERS, copied_codes, row_codes, row_top
 from fastq.kernels.symmetric import CHUNK, SMALLEST, symmetric_codes
 from fastq.layout.tiles import DEPTH, STEP, STEPS, TILE_ROWS
@@ -35,10 +36,12 @@ def _plain_rows(kind: str) -> Any:
 def _balanced_rows(kind: str) -> Any:
     """The same of rows times the balance; the products are then read where they were left, in the thread's room.
 
-    One pass over x for both, because it comes from memory; the room stays in the cache.
+    One pass over x for both, because it comes from memory; the room stays in the cache, where rows are rotated.
     """
-    view, computed_view = cast_to(POINTERS[kind]), cast_to(f"{COMPUTED[kind]}*")
+    computed = COMPUTED[kind]
+    view, computed_view = cast_to(POINTERS[kind]), cast_to(f"{computed}*")
     find_top, find_tops = row_top(kind, 1, True), row_top(kind, LEFT_ROWS, True)
+    rotate, find_rotated_top = rotation(computed), row_top(computed)
 
     @kernel_function
     def rows(job, first, count, room, found):
@@ -48,6 +51,11 @@ def _balanced_rows(kind: str) -> Any:
         else:
             for row in range(count):
                 find_top(at(x, row * job.pitch), job.k, 0, at(found, row), factors, at(room, row * pitch), 0)
+        if job.block > 1:
+            for row in range(count):
+                here = at(room, row * pitch)
+                rotate(here, job.k, job.block)
+                find_rotated_top(here, job.k, 0, at(found, row))
         return room, pitch
 
     return rows

@@ -74,3 +74,18 @@ def search_runs(
             bounds = low[i] * f, high[i] * f, kind(limits.low), kind(limits.high)
             search(x[i], x.shape[1], f, scheme, *bounds, sums, best)
             scale[i], zero[i], offset[i] = best[1] / f, best[2], best[3] / f
+
+
+def rotated(x: Floats, block: int) -> Floats:
+    """Blocks of the last axis times a Hadamard matrix of `block` rows, a power of two, whose elements are 1 and -1.
+
+    It is symmetric, and its own inverse but for a factor of `block`.
+    """
+    half = 1
+    with np.errstate(over="ignore", invalid="ignore"):
+        while half < block:
+            pairs = x.reshape(*x.shape[:-1], -1, 2, half)
+            low, high = pairs[..., 0, :], pairs[..., 1, :]
+            x = np.stack([low + high, low - high], axis=-2).reshape(x.shape)
+            half *= 2
+    return x

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from fastq.kernels import jobs, reference
 from fastq.layout.tiles import ceil_div
 from fastq.scheme import SCHEMES, CodeRange, code_range, span_scale, symmetric_scale
 
+Array = npt.NDArray[Any]
 LONG_RUN = 16384  # a whole array under one scale is cut into runs of this length, for threads to share
 
 
@@ -163,6 +165,41 @@ _SPAN = (
     "max - min of affine data must be finite in its float type; it overflows, so codes would be meaningless: "
     "scale the data down, convert it to float64, or use scheme='symmetric'"
 )
+
+
+def dequantize(codes: Array, parameters: Sequence[Array | None], out: Array) -> None:
+    """``scale * (codes - zero)`` or ``scale * codes + offset``, of parameters that broadcast, in the type of `out`."""
+    scale, zero, offset = parameters
+    if zero is not None:
+        np.subtract(codes, zero, out=out, dtype=out.dtype, casting="unsafe")
+        np.multiply(out, scale, out=out)  # type: ignore[arg-type]
+    else:
+        np.multiply(codes, scale, out=out, dtype=out.dtype)  # type: ignore[arg-type]
+    if offset is not None:
+        np.add(out, offset, out=out)
+
+
+def balanced(x: Array, axis: int | None, factors: Array, block: int) -> Array:
+    """``H x / (factors * block)``, H being the rotation of blocks of channels: the inverse of :func:`unbalance`."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        result: Array = x / (factors * np.float32(block))
+    _rotate(result, axis, block)
+    return result
+
+
+def unbalance(x: Array, axis: int | None, factors: Array | None, block: int) -> float:
+    """Make x ``factors * H x``, in place, if there are factors; returns how much larger its elements may become."""
+    if factors is None or not x.size:
+        return 1.0
+    _rotate(x, axis, block)
+    np.multiply(x, factors, out=x)
+    return block * float(factors.max())
+
+
+def _rotate(x: Array, axis: int | None, block: int) -> None:
+    if axis is not None and block > 1:
+        lines = np.moveaxis(x, axis, -1)
+        lines[...] = reference.rotated(lines, block)
 
 
 def _plain(
