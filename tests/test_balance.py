@@ -244,13 +244,21 @@ def test_quantized_output(isa, dtype, w, d, rng):
 def test_threads_have_rooms_of_their_own(many_cores, d, rng):
     k = 3000
     d = np.exp(rng.standard_normal(k)).astype(np.float32)
-    x, w = rng.standard_normal((700, k)).astype(np.float32), rng.standard_normal((k, 16)).astype(np.float32)
+    x, w = rng.standard_normal((700, k)).astype(np.float32), rng.standard_normal((k, 256)).astype(np.float32)
     q, plain = pair(w, d)
     with fq.set_num_threads(1):
         expected = (x * d) @ plain
     with fq.set_num_threads(8):
         for _ in range(10):
             assert (x @ q == expected).all()
+
+
+def test_the_short_way_sees_a_balanced_left_operand(w, d, rng):
+    x, q = rng.standard_normal((9, K)).astype(np.float32), fq.quantize(w, axis=0)
+    for _ in range(2):
+        fq.quantize(x, axis=1) @ q  # of one kind with what follows, but for the factors
+    with pytest.raises(ValueError, match="because the left one is balanced"):
+        fq.quantize(x, axis=1, balance=d) @ q
 
 
 def test_rows_that_overflow(isa, w, d):
@@ -265,7 +273,7 @@ def test_rows_that_overflow(isa, w, d):
 # What it is for
 
 
-@pytest.mark.skipif(cpu.available(ISAS) == ["reference"], reason="a thousand channels take a while in plain NumPy")
+@pytest.mark.skipif(cpu.chosen(ISAS) == "reference", reason="a thousand channels take a while in plain NumPy")
 def test_products_gain_where_few_channels_are_large(rng):
     x, w = activations(rng, 128, 1024), rng.standard_normal((1024, 64)).astype(np.float32)
     exact = x.astype(np.float64) @ w
@@ -335,7 +343,7 @@ def test_rotated_arrays_are_arrays(isa, rng):
     assert np.isclose(x[0] @ vector, exact[0, 0], atol=0.3)
 
 
-@pytest.mark.skipif(cpu.available(ISAS) == ["reference"], reason="a thousand channels take a while in plain NumPy")
+@pytest.mark.skipif(cpu.chosen(ISAS) == "reference", reason="a thousand channels take a while in plain NumPy")
 def test_rotations_gain_more(rng):
     x, w = activations(rng, 128, 1024), rng.standard_normal((1024, 64)).astype(np.float32)
     exact = x.astype(np.float64) @ w
