@@ -16,6 +16,7 @@ from fastq.machine import cpu
 
 SCHEMES = ("symmetric", "asymmetric", "affine")
 K, N = 70, 37
+large = pytest.mark.skipif(cpu.chosen(ISAS) == "reference", reason="a thousand channels take a while in plain NumPy")
 
 
 @pytest.fixture
@@ -241,6 +242,7 @@ def test_quantized_output(isa, dtype, w, d, rng):
     assert fq.matmul(x, q, dtype=dtype).equals(fq.matmul(x * d, plain, dtype=dtype))
 
 
+@large
 def test_threads_have_rooms_of_their_own(many_cores, d, rng):
     k = 3000
     d = np.exp(rng.standard_normal(k)).astype(np.float32)
@@ -273,7 +275,7 @@ def test_rows_that_overflow(isa, w, d):
 # What it is for
 
 
-@pytest.mark.skipif(cpu.chosen(ISAS) == "reference", reason="a thousand channels take a while in plain NumPy")
+@large
 def test_products_gain_where_few_channels_are_large(rng):
     x, w = activations(rng, 128, 1024), rng.standard_normal((1024, 64)).astype(np.float32)
     exact = x.astype(np.float64) @ w
@@ -343,7 +345,7 @@ def test_rotated_arrays_are_arrays(isa, rng):
     assert np.isclose(x[0] @ vector, exact[0, 0], atol=0.3)
 
 
-@pytest.mark.skipif(cpu.chosen(ISAS) == "reference", reason="a thousand channels take a while in plain NumPy")
+@large
 def test_rotations_gain_more(rng):
     x, w = activations(rng, 128, 1024), rng.standard_normal((1024, 64)).astype(np.float32)
     exact = x.astype(np.float64) @ w
