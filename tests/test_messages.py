@@ -16,8 +16,8 @@ from fastq.machine import cpu, threads
 
 PACKAGE = Path(fq.__file__).parent
 PUBLIC = ("api", "arguments", "array", "rules", "product", "engine/plain", "kernels/custom",
-          "quant/affine", "quant/search", "quant/metrics", "quant/methods", "quant/attribution",
-          "config", "calibrator", "choice", "machine/threads", "machine/cpu")  # fmt: skip
+          "operands", "coded", "quant/affine", "quant/balance", "quant/search", "quant/metrics", "quant/methods",
+          "quant/attribution", "config", "calibrator", "choice", "machine/threads", "machine/cpu")  # fmt: skip
 
 X = np.arange(-3, 3, dtype=np.float32).reshape(2, 3)
 BAD = np.where(X == 0, np.nan, X)
@@ -248,6 +248,45 @@ CASES = {
     "out too narrow": (lambda: fq.matmul(CODES, CODES.T, out=np.empty((2, 2), np.uint8)), TypeError,
         r"out must be able to hold int32 .* got dtype uint8"),
     "ufunc": (lambda: np.add(X, q()), TypeError, r"all returned NotImplemented"),
+    # balance
+    "balance of text": (lambda: fq.balance("ab", X), TypeError, r"x_stats must be of real numbers, got dtype <U2"),
+    "balance for complex": (lambda: fq.balance([1, 2], X + 0j), TypeError,
+        r"w must be of real numbers, got dtype complex64"),
+    "balance of NaN": (lambda: fq.balance([1, np.nan], X), fq.NotFiniteError,
+        r"x_stats must be finite, .*; 1 of 2 .* first at index \(1,\) \(nan\)"),
+    "balance of a number": (lambda: fq.balance(1.0, X), ValueError,
+        r"x_stats must have one entry per channel in its last axis, .*; got shapes \(\) and \(2, 3\)"),
+    "balance of other channels": (lambda: fq.balance(X, X), ValueError,
+        r"x_stats and w must have as many channels, .*; got shapes \(2, 3\) and \(2, 3\), which have 3 and 2"),
+    "balance too strong": (lambda: fq.balance(X, X.T, 1.5), ValueError, r"strength must be from 0 .* to 1 .* got 1\.5"),
+    "balance without an axis": (lambda: q(balance=[1, 1]), ValueError,
+        r"balance needs the axis along which its factors lie; got balance with axis=None"),
+    "balance by text": (lambda: q(axis=0, balance=["1", "2"]), TypeError,
+        r"balance must be of real numbers, got dtype <U1"),
+    "balance of another length": (lambda: q(axis=0, balance=[1, 1, 1]), ValueError,
+        r"balance must have one factor per element of axis 0, shape \(2,\); got shape \(3,\)"),
+    "balance of 0": (lambda: q(axis=0, balance=[1, 0]), ValueError,
+        r"balance must be positive and finite in float32, got 0\.0"),
+    "balance too large": (lambda: q(axis=0, balance=[1, 1e39]), ValueError, r"balance must be positive .* got inf"),
+    "balance overflows": (lambda: fq.quantize(X * (TOP / 4), axis=0, balance=[0.5, 0.25]), fq.NotFiniteError,
+        r"x / balance must be finite, .*"),
+    "balanced times quantized": (lambda: q(axis=1) @ fq.quantize(X.T, axis=0, balance=[1, 1, 1]), ValueError,
+        r"left operand must be an array that is not quantized yet, because the right one is balanced .*; got a QArray "
+        r"of shape \(2, 3\): multiply its dequantize\(\), or leave out balance"),
+    "quantized times balanced": (lambda: q(axis=1, balance=[1, 1, 1]) @ fq.quantize(X.T, axis=0), ValueError,
+        r"right operand must be an array that is not quantized yet, because the left one is balanced"),
+    "balanced, b overflows": (lambda: q(axis=1, balance=[4, 4, 4]) @ (X.T * (TOP / 4)), fq.NotFiniteError,
+        r"b, balanced as a is, must be finite, .* 3 of 6 values are not"),
+    "balanced, a overflows": (lambda: (X * (TOP / 4)) @ fq.quantize(X.T, axis=0, balance=[4, 4, 4]), fq.NotFiniteError,
+        r"a, balanced as b is, must be finite; it overflows its float type"),
+    "rotated by a number": (lambda: q(axis=0, rotate=16), TypeError, r"rotate must be True or False, got 16"),
+    "rotated without an axis": (lambda: q(rotate=True), ValueError,
+        r"rotate needs the axis along which elements are mixed; got rotate=True with axis=None"),
+    "rotated, too few": (lambda: q(axis=0, rotate=True), ValueError,
+        r"rotate needs a multiple of 16 elements, .*; got shape \(2, 3\) with axis=0"),
+    "rotated, not summed": (lambda: fq.quantize(np.ones((16, 1)), axis=0, rotate=True) @ X[:1], ValueError,
+        r"a rotated array must be summed over the axis along which it is; got shape \(16, 1\), rotated along "
+        r"axis 0, as the left operand: multiply q\.dequantize\(\)"),
     # error
     "error of text": (lambda: fq.error("a", "b"), TypeError, r"x must be of real numbers, got dtype <U1"),
     "error of complex": (lambda: fq.error(X, X + 0j), TypeError, r"y must be of real numbers, got dtype complex64"),

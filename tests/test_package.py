@@ -56,6 +56,7 @@ def test_public_names():
         "NotFiniteError",
         "Percentile",
         "QArray",
+        "balance",
         "choose_bits",
         "dequantize",
         "error",

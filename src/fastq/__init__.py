@@ -7,6 +7,7 @@ from fastq.choice import Choice, choose_bits
 from fastq.config import set_num_threads, show_config
 from fastq.errors import IsaError, NotFiniteError
 from fastq.quant.attribution import MatmulError, error_matmul
+from fastq.quant.balance import balance
 from fastq.quant.methods import Percentile
 from fastq.quant.metrics import Error, error
 
@@ -21,6 +22,7 @@ __all__ = [
     "NotFiniteError",
     "Percentile",
     "QArray",
+    "balance",
     "choose_bits",
     "dequantize",
     "error",

@@ -9,7 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from fastq import product
-from fastq.arguments import check_axis, check_group_scale, check_grouping, check_parameters
+from fastq.arguments import (
+    check_axis,
+    check_balance,
+    check_group_scale,
+    check_grouping,
+    check_parameters,
+    check_rotation,
+)
 from fastq.array import QArray, Scheme
 from fastq.engine.store import Scales, Store
 from fastq.quant import affine
@@ -32,6 +39,8 @@ def quantize(
     method: Literal["minmax", "mse", "percentile"] | Percentile = "minmax",
     scale: npt.ArrayLike | None = None,
     zero_point: npt.ArrayLike | None = None,
+    balance: npt.ArrayLike | None = None,
+    rotate: bool = False,
 ) -> QArray:
     """Quantize an array to 2 to 8 bits per element.
 
@@ -66,6 +75,16 @@ def quantize(
     scale, zero_point : array_like, optional
         Use these instead (static quantization); they broadcast to the shape the chosen ones would have. A symmetric
         scale may be negative. An asymmetric scale needs a zero point.
+    balance : array_like, optional
+        Positive factors d, one per element of the axis, as :func:`fastq.balance` finds them: x / d is what is
+        quantized, and a product along that axis multiplies the other operand, which must be an array, by d before it
+        is quantized in turn.
+    rotate : bool
+        After the balance, mix the elements of the axis by a Hadamard matrix H in blocks of the largest power of two, at
+        most 4096, that divides their number (which must be a multiple of 16): H x / block is quantized, and a product
+        takes H to the other operand likewise. What an outlier has is shared out among its block, so rows of both
+        operands come close to Gaussian. With 8 of 1,024 channels 20 to 100 times larger than others, balanced products
+        gain another 11 dB with weights of 8 bits, and with 3 bits, groups of 64 and ``method="mse"``.
 
     Returns
     -------
@@ -81,7 +100,7 @@ def quantize(
     References
     ----------
     The asymmetric scheme is that of ONNX QuantizeLinear, TensorFlow Lite and gemmlowp (Jacob et al., 2017,
-    arXiv:1712.05877).
+    arXiv:1712.05877). Rotations by Hadamard matrices are those of QuaRot (Ashkboos et al., 2024, arXiv:2404.00456).
 
     Examples
     --------
@@ -106,21 +125,31 @@ def quantize(
     given = None if own_scale is None else affine.Given(own_scale, own_zero)
     if given is not None and chosen != "minmax":
         raise ValueError(f"method={method!r} chooses the scale, so scale must be left out; got both")
+    name, factors, block = "x", None, check_rotation(rotate, at, array.shape)
+    if balance is not None or block > 1:
+        name = "x / balance" if block == 1 else "x / balance, rotated,"
+        factors = check_balance(balance, at, array.shape)
+        values = affine.balanced(values, at, factors, block)
     integer = check_group_scale(group_scale, bits, group, scheme, given is not None)
     wanted = Wanted(bits, at, group, scheme, integer)
-    result = affine.quantize(values, bits, at, group, scheme, given) if given else by_method(values, wanted, chosen)
+    if given is not None:
+        result = affine.quantize(values, bits, at, group, scheme, given, name)
+    else:
+        result = by_method(values, wanted, chosen, name=name)
     logical = array.dtype if is_float(array.dtype) else values.dtype
-    return _array(result, wanted, logical.newbyteorder("="))
+    return _array(result, wanted, logical.newbyteorder("="), factors, block)
 
 
-def _array(result: affine.Quantized, form: Wanted, dtype: np.dtype[Any]) -> QArray:
+def _array(
+    result: affine.Quantized, form: Wanted, dtype: np.dtype[Any], balance: Array | None = None, rotation: int = 1
+) -> QArray:
     """What was quantized, as users see it."""
     scales, zero = None, result.zero
     if result.factors is not None and form.group is not None:
         scales, zero = Scales(form.group, result.factors, None if zero is None else zero.astype(np.uint8)), None
     store = Store(result.codes, code_range(form.bits, form.scheme), form.bits, scales)
     parameters = (result.scale, zero, result.offset)
-    return QArray._make(store, False, form.scheme, form.axis, form.group, parameters, dtype)
+    return QArray._make(store, False, form.scheme, form.axis, form.group, parameters, dtype, balance, rotation)
 
 
 def dequantize(q: QArray, dtype: npt.DTypeLike | None = None, out: Array | None = None) -> Array:
@@ -156,7 +185,8 @@ def matmul(
     ----------
     a, b : array_like or QArray
         Shapes follow ``np.matmul``: vectors, matrices, and stacks of matrices that broadcast. The scale of a quantized
-        operand must not vary along the summed axis, other than in groups.
+        operand must not vary along the summed axis, other than in groups. An array that meets a balanced one is
+        multiplied by its factors before it is quantized; integers become floats for that.
     out : numpy.ndarray, optional
         Where to write the product. It is untouched when the call fails, unless an `epilogue` of your own raises.
     bits : int

@@ -12,6 +12,7 @@ from fastq.rules import check_group, integer, is_float
 from fastq.scheme import code_range
 
 Array = npt.NDArray[Any]
+LARGEST_BLOCK = 4096  # channels that are rotated together: a row of so many stays in the fastest cache
 MOST_INTEGER_BITS = 6  # with 7 bits two integers are left for scales
 
 
@@ -47,6 +48,43 @@ def check_group_scale(value: Any, bits: int, group: int | None, scheme: str, giv
             + (" and a scale" if given else "")
         )
     return possible and (value == "integer" or (value is None and bits <= MOST_INTEGER_BITS))
+
+
+def check_balance(balance: npt.ArrayLike | None, axis: int | None, shape: tuple[int, ...]) -> Array:
+    """Factors of x along the axis, in a shape that broadcasts to its shape; None stands for factors of 1."""
+    if axis is None:
+        raise ValueError("balance needs the axis along which its factors lie; got balance with axis=None")
+    given = np.ones(shape[axis]) if balance is None else np.asarray(balance)
+    if not (is_float(given.dtype) or given.dtype.kind in "iu"):
+        raise TypeError(f"balance must be of real numbers, got dtype {given.dtype}")
+    own = tuple(n if i == axis else 1 for i, n in enumerate(shape))
+    if given.shape not in ((shape[axis],), own):
+        raise ValueError(
+            f"balance must have one factor per element of axis {axis}, shape ({shape[axis]},); got shape {given.shape}"
+        )
+    with np.errstate(over="ignore", under="ignore"):
+        factors = given.astype(np.float32).reshape(own)
+    usable = np.isfinite(factors) & (factors > 0)
+    if not usable.all():
+        raise ValueError(f"balance must be positive and finite in float32, got {factors[~usable].flat[0]}")
+    return factors
+
+
+def check_rotation(rotate: Any, axis: int | None, shape: tuple[int, ...]) -> int:
+    """The size of the blocks along the axis that are rotated."""
+    if not isinstance(rotate, bool | np.bool_):
+        raise TypeError(f"rotate must be True or False, got {rotate!r}")
+    if not rotate:
+        return 1
+    if axis is None:
+        raise ValueError("rotate needs the axis along which elements are mixed; got rotate=True with axis=None")
+    block = min(shape[axis] & -shape[axis], LARGEST_BLOCK)
+    if block < 16:
+        raise ValueError(
+            f"rotate needs a multiple of 16 elements, better one of a large power of two, along its axis; got shape "
+            f"{shape} with axis={axis}"
+        )
+    return block
 
 
 def check_parameters(

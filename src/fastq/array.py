@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from math import prod
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from fastq import product
-from fastq.engine.prepack import Columns, Lines, Right
-from fastq.engine.store import Scales, Store
-from fastq.layout.tiles import Segments, segments
-from fastq.operands import Operand
-from fastq.quant.affine import expand, restore
+from fastq.coded import Coded, Scheme
+from fastq.layout.tiles import segments
+from fastq.quant import affine
 from fastq.rules import is_float
 from fastq.scheme import code_range
 
 Array = npt.NDArray[Any]
-Scheme = Literal["symmetric", "asymmetric", "affine"]
+
+__all__ = ["QArray", "Scheme"]
 
 
-class QArray(Operand):
+class QArray(Coded):
     """A quantized array: codes of 2 to 8 bits and the parameters that turn them back into numbers.
 
     ``x = scale * (code - zero_point)``, or for affine arrays ``x = scale * code + offset``. Make one with
@@ -50,6 +47,10 @@ class QArray(Operand):
         int32, of scale's shape, for asymmetric arrays.
     offset : numpy.ndarray or None
         Of scale's shape, for affine arrays.
+    balance : numpy.ndarray or None
+        Factors by channel, of what the codes give (:func:`fastq.balance`); they broadcast to the array's shape.
+    rotation : int
+        Size of the blocks of channels that are rotated; 1: they are not.
 
     Notes
     -----
@@ -60,122 +61,16 @@ class QArray(Operand):
     :attr:`codes` is unpacked anew at each access, and :attr:`nbytes` tells the packed size.
     """
 
-    __slots__ = ("_cache", "_flipped", "_offset", "_scale", "_store", "_zero", "axis", "bits", "dtype",
-                 "group_size", "ready", "scheme", "shape")  # fmt: skip
-
-    axis: int | None
-    bits: int
-    group_size: int | None
-    scheme: Scheme
-    _store: Store
-    _flipped: bool
-    _cache: dict[Any, Any]
-    _scale: Array
-    _zero: Array | None
-    _offset: Array | None
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        raise TypeError("a QArray is made by fastq.quantize(x, bits=...)")
-
-    @classmethod
-    def _make(
-        cls,
-        store: Store,
-        flipped: bool,
-        scheme: str,
-        axis: int | None,
-        group_size: int | None,
-        parameters: tuple[Array, Array | None, Array | None],
-        dtype: npt.DTypeLike,
-    ) -> QArray:
-        self = object.__new__(cls)
-        shape = store.shape[::-1] if flipped else store.shape
-        frozen = [None if p is None else _frozen(np.asarray(p)) for p in parameters]
-        values = {
-            "_store": store, "_flipped": flipped, "_cache": {}, "_scale": frozen[0], "_zero": frozen[1],
-            "_offset": frozen[2], "shape": shape, "dtype": np.dtype(dtype), "bits": store.bits, "scheme": scheme,
-            "axis": axis, "group_size": group_size, "ready": {},
-        }  # fmt: skip
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
-        return self
-
-    def __setattr__(self, name: str, value: Any) -> NoReturn:
-        raise AttributeError(f"a QArray is immutable; cannot set {name!r}")
-
-    def __delattr__(self, name: str) -> NoReturn:
-        raise AttributeError(f"a QArray is immutable; cannot delete {name!r}")
-
-    # What it is
-
-    @property
-    def ndim(self) -> int:
-        """Number of dimensions."""
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return prod(self.shape)
-
-    @property
-    def scale(self) -> Array:
-        """The scale, read-only; with integer group scales, their products with :attr:`axis_scale`, which are exact."""
-        return self._scale if (factors := self.group_scale) is None else _frozen(self._scale * factors)
-
-    @property
-    def axis_scale(self) -> Array | None:
-        """With integer group scales, the float scale that all groups share, read-only; None without."""
-        return None if self._store.groups_shape is None else self._scale
-
-    @property
-    def group_scale(self) -> Array | None:
-        """Integer scales of groups (int8), read-only; None where groups have float scales, or there are none."""
-        return None if (scales := self._scales()) is None else _frozen(scales.factors)
-
-    @property
-    def zero_point(self) -> Array | None:
-        """The zero point of an asymmetric array, read-only."""
-        if (scales := self._scales()) is None or scales.zeros is None:
-            return self._zero
-        return _frozen(scales.zeros.astype(np.int32))
-
-    def _scales(self) -> Scales | None:
-        scales = self._store.scales()
-        return scales.arranged(np.transpose) if self._flipped and scales is not None else scales
-
-    @property
-    def offset(self) -> Array | None:
-        """The offset of an affine array, read-only."""
-        return self._offset
-
-    @property
-    def codes(self) -> Array:
-        """The codes, read-only: int8 for symmetric arrays, uint8 for others."""
-        codes = self._store.codes()
-        return _frozen(codes.T if self._flipped else codes)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of codes, as they are stored now, and parameters."""
-        parameters = (self._scale, self._zero, self._offset)
-        cached = sum(c.nbytes for c in self._cache.values() if isinstance(c, Columns))
-        return int(self._store.nbytes + cached + sum(p.nbytes for p in parameters if p is not None))
+    __slots__ = ()
 
     @property
     def T(self) -> QArray:  # noqa: N802
         """The array with its axes in reverse order; codes are shared, not copied."""
         axis = None if self.axis is None else self.ndim - 1 - self.axis
-        parameters = tuple(None if p is None else p.T for p in (self._scale, self._zero, self._offset))
         store, flipped = self._store, not self._flipped
         if self.ndim != 2:
             store, flipped = self._rearranged(np.transpose), False
-        return QArray._make(store, flipped, self.scheme, axis, self.group_size, parameters, self.dtype)  # type: ignore[arg-type]
-
-    def _rearranged(self, arrange: Callable[[Array], Array]) -> Store:
-        scales = self._scales()
-        scales = None if scales is None else scales.arranged(arrange)
-        return Store(arrange(self.codes), self._store.limits, self.bits, scales)
+        return self._turned(store, flipped, axis, np.transpose)
 
     def __len__(self) -> int:
         if not self.shape:
@@ -189,7 +84,8 @@ class QArray(Operand):
             sharing = f"axis={self.axis}"
         else:
             sharing = f"axis={self.axis}, group_size={self.group_size}"
-        form = f"{self.bits} bits, {self.scheme}, {sharing}"
+        form = f"{self.bits} bits, {self.scheme}, {sharing}" + (", balanced" if self.balance is not None else "")
+        form += f", rotated by {self.rotation}" if self.rotation > 1 else ""
         return f"QArray(shape={self.shape}, {form}, dtype={self.dtype}, {_readable_size(self.nbytes)})"
 
     # Back to numbers
@@ -207,7 +103,7 @@ class QArray(Operand):
         Returns
         -------
         numpy.ndarray
-            ``scale * (codes - zero_point)`` or ``scale * codes + offset``, computed in scale's type.
+            ``scale * (codes - zero_point)`` or ``scale * codes + offset``, computed in scale's type; times `balance`.
 
         Raises
         ------
@@ -229,8 +125,9 @@ class QArray(Operand):
                 raise ValueError(f"out must be writeable and of shape {self.shape}, got shape {out.shape}{state}")
         target = out if out is not None else np.empty(self.shape, wanted)
         values = self.scale, self.zero_point, self.offset
-        whole = [None if p is None else expand(p, self.shape, self.axis, self.group_size) for p in values]
-        restore(self.codes, whole, code_range(self.bits, self.scheme), target)
+        whole = [None if p is None else affine.expand(p, self.shape, self.axis, self.group_size) for p in values]
+        turned = affine.Turned(self.axis, self.balance, self.rotation)
+        affine.restore(self.codes, whole, code_range(self.bits, self.scheme), turned, target)
         return target
 
     def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
@@ -251,86 +148,6 @@ class QArray(Operand):
         if ufunc is np.matmul and method == "__call__" and not kwargs:
             return product.matmul(inputs[0], inputs[1], out)
         return NotImplemented
-
-    def promoted(self, side: str) -> QArray:
-        """A vector as a row (side "left") or a column ("right")."""
-        if self.ndim != 1:
-            return self
-        place = 0 if side == "left" else 1
-        parameters = (None if p is None else np.expand_dims(p, place) for p in (self._scale, self._zero, self._offset))
-        store = self._rearranged(lambda values: np.expand_dims(values, place))
-        axis = None if self.axis is None else 1 - place
-        return QArray._make(store, False, self.scheme, axis, self.group_size, tuple(parameters), self.dtype)  # type: ignore[arg-type]
-
-    def lines(self, index: tuple[int, ...], side: str) -> Lines:
-        """Parameters of one matrix along the rows (side "left") or columns ("right") of a product."""
-        key = (index, side)
-        found = self._cache.get(key)
-        if found is None:
-            found = self._cache[key] = self._lines(index, side)
-        return found
-
-    def _lines(self, index: tuple[int, ...], side: str) -> Lines:
-        contracted, kept = (self.ndim - 1, self.ndim - 2) if side == "left" else (self.ndim - 2, self.ndim - 1)
-        grouped = self.group_size if self.axis == contracted and self.group_size is not None else None
-        if grouped is None and self.scale.shape[contracted] > 1:
-            name = "left" if side == "left" else "right"
-            fix = -1 if side == "left" else -2
-            raise ValueError(
-                f"the scale of the {name} operand must be constant along the axis that is summed over, or in groups "
-                f"along it; got shape {self.shape} with {self._sharing()}, whose scale varies there: quantize it with "
-                f"axis={fix} or axis=None, or multiply q.dequantize()"
-            )
-
-        def of_matrix(p: Array | None) -> Array | None:
-            if p is None:
-                return None
-            if self.axis == kept and self.group_size is not None:
-                p = np.take(p, np.arange(self.shape[kept]) // self.group_size, axis=kept)
-            matrix: Array = p[tuple(0 if n == 1 else i for n, i in zip(p.shape, index))]
-            return matrix
-
-        if self._scaled_along(contracted):
-            return Lines(code_range(8, "symmetric"), self.bits, of_matrix(self._scale))
-        scale, zero, offset = of_matrix(self.scale), of_matrix(self.zero_point), of_matrix(self.offset)
-        return Lines(code_range(self.bits, self.scheme), self.bits, scale, zero, offset, grouped)
-
-    def _sharing(self) -> str:
-        return f"axis={self.axis}" + (f" and group_size={self.group_size}" if self.group_size is not None else "")
-
-    def matrix(self, index: tuple[int, ...]) -> Array:
-        """Codes of one matrix as a left operand: times the integer scales of groups along its rows."""
-        matrix: Array = self.codes[index]
-        if self._scaled_along(self.ndim - 1) and (scales := self._scales()) is not None:
-            turned = scales.arranged(lambda values: values.swapaxes(-1, -2))
-            matrix = turned.of_matrix(index).multiplied(matrix.T).T
-        return matrix
-
-    def _scaled_along(self, axis: int) -> bool:
-        """Whether groups along an axis have integer scales."""
-        return self.axis == axis and self._store.groups_shape is not None
-
-    def rows(self) -> tuple[Array, Array] | None:
-        """Codes and scales, if it is a matrix of int8 with one scale per row, no zero points, and not packed."""
-        usual = self.scheme == "symmetric" and self.bits == 8 and self.axis == 1 and self.group_size is None
-        if not usual or self._flipped or len(self.shape) != 2 or self._store.packed:
-            return None
-        return self._store.codes(), self._scale
-
-    def right(self, index: tuple[int, ...], cuts: Segments) -> Right:
-        """One matrix, packed."""
-        return self._store.right(index, self._flipped, cuts, self._scaled_along(self.ndim - 2))
-
-    def columns(
-        self, index: tuple[int, ...], packed: Right, cuts: Segments, dtype: np.dtype[Any], affine: bool
-    ) -> Columns:
-        """Column parameters of one packed matrix, kept for the next product."""
-        key = (index, cuts, dtype, affine)
-        found = self._cache.get(key)
-        if found is None:
-            found = super().columns(index, packed, cuts, dtype, affine)
-            self._cache[key] = found
-        return found
 
     def prepack(self) -> QArray:
         """Pack the codes now, rather than at the first ``x @ q``; returns the array itself."""
@@ -356,7 +173,7 @@ class QArray(Operand):
     def __reduce__(self) -> tuple[Any, ...]:
         parameters = (self._scale, self._zero, self._offset)
         state = (self._store, self._flipped, self.scheme, self.axis, self.group_size, parameters, self.dtype)
-        return QArray._make, state
+        return QArray._make, (*state, self.balance, self.rotation)
 
     def equals(self, other: Any) -> bool:
         """Whether the other array has the same codes, parameters, bits and types.
@@ -365,21 +182,13 @@ class QArray(Operand):
         """
         if not isinstance(other, QArray):
             return False
-        facts = ("shape", "dtype", "bits", "scheme", "axis", "group_size")
+        facts = ("shape", "dtype", "bits", "scheme", "axis", "group_size", "rotation")
         if any(getattr(self, f) != getattr(other, f) for f in facts):
             return False
-        pairs: Sequence[tuple[Array | None, Array | None]] = [
-            (self.scale, other.scale), (self.zero_point, other.zero_point), (self.offset, other.offset)
-        ]  # fmt: skip
-        same = all((a is None) == (b is None) and (a is None or np.array_equal(a, b)) for a, b in pairs)  # type: ignore[arg-type]
+        names = ("scale", "zero_point", "offset", "group_scale", "balance")
+        pairs = [(getattr(self, name), getattr(other, name)) for name in names]
+        same = all((a is None) == (b is None) and (a is None or np.array_equal(a, b)) for a, b in pairs)
         return same and np.array_equal(self.codes, other.codes)
-
-
-def _frozen(array: Array) -> Array:
-    """A read-only view."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
 
 
 def _readable_size(nbytes: int) -> str:

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fastq.engine import run
-from fastq.engine.prepack import Columns, Lines, Right, column_parameters
+from fastq.engine.prepack import Balance, Columns, Lines, Right, column_parameters
 from fastq.engine.ready import Ready
 from fastq.layout.tiles import Segments
-from fastq.quant.affine import Quantized
+from fastq.quant.affine import Quantized, check_finite
 from fastq.quant.affine import quantize as quantize_array
 from fastq.rules import EIGHT_BIT
 from fastq.scheme import CodeRange, code_range
@@ -39,6 +39,10 @@ class Operand:
     def matrix(self, index: Index) -> Array:
         """Codes of one matrix."""
         raise NotImplementedError
+
+    def balance_along(self, side: str) -> Balance | None:
+        """What the other operand is to be put through along the summed axis, if it is balanced there."""
+        return None
 
     def rows(self) -> tuple[Array, Array] | None:
         """Codes and scales, if it is a matrix of int8 with one scale per row, no zero points, and not packed."""
@@ -90,17 +94,18 @@ class Codes(PlainArray):
 class Floats(PlainArray):
     """An array of floats, quantized on the fly: symmetric, by row on the left and by column on the right.
 
-    On the left, floats go into tiles as they are quantized, so :meth:`matrix` gives them rather than codes.
+    On the left, floats go into tiles as they are quantized, so :meth:`matrix` gives them rather than codes; that is
+    where they are balanced.
     """
 
-    def __init__(self, array: Array, bits: int) -> None:
+    def __init__(self, array: Array, bits: int, balance: Balance | None = None) -> None:
         super().__init__(array)
-        self.bits = bits
+        self.bits, self.balance = bits, balance
         self._quantized: tuple[Index, Quantized] | None = None
 
     def on(self, array: Array) -> Floats:
         """The same operand over another array."""
-        return Floats(array, self.bits)
+        return Floats(array, self.bits, self.balance)
 
     def lines(self, index: Index, side: str) -> Lines:
         """See :class:`Operand`."""
@@ -135,6 +140,38 @@ def operand(x: Any, bits: int, dtype: np.dtype[Any], side: str) -> Operand:
         return Codes(x)
     narrow = side == "left" and x.dtype.itemsize == 2 and dtype == np.float32 and run.left_kind(x.dtype) is not None
     return Floats(x if narrow or x.dtype == dtype else x.astype(dtype), bits)
+
+
+def balanced(left: Operand, right: Operand, bits: int, dtype: np.dtype[Any]) -> tuple[Operand, Operand]:
+    """Operands of a product (promoted), each put through the balance of the other along the summed axis.
+
+    `dtype` is the type that the product is computed in. Only floats can be balanced, before they are quantized.
+    """
+    ours, theirs = left.balance_along("left"), right.balance_along("right")
+    if theirs is not None:
+        array = _array_of(left, "left", "right")
+        same = isinstance(left, Floats)
+        left = Floats(
+            array if same else array.astype(dtype),
+            bits,
+            theirs._replace(factors=theirs.factors.astype(dtype, copy=False)),
+        )
+    if ours is not None:
+        values = np.swapaxes(_array_of(right, "right", "left").astype(dtype, copy=False), -1, -2)
+        values = np.swapaxes(ours.on(values), -1, -2)
+        check_finite(values, "b, balanced as a is,")
+        right = Floats(values, bits)
+    return left, right
+
+
+def _array_of(x: Operand, side: str, other: str) -> Array:
+    if isinstance(x, PlainArray):
+        return x.array
+    raise ValueError(
+        f"the {side} operand must be an array that is not quantized yet, because the {other} one is balanced along the "
+        f"axis that is summed over, by factors that the {side} one takes before it is quantized; got a QArray of "
+        f"shape {x.shape}: multiply its dequantize(), or leave out balance"
+    )
 
 
 def readable(x: Array) -> Array:

@@ -22,7 +22,7 @@ from fastq.engine.run import Parameters
 from fastq.errors import NotFiniteError
 from fastq.kernels.outputs import ACTIVATIONS, Output, with_function
 from fastq.layout.tiles import Segments, segments
-from fastq.operands import Codes, Floats, Operand, PlainArray, operand, readable
+from fastq.operands import Codes, Floats, Operand, PlainArray, balanced, operand, readable
 from fastq.quant.affine import Given, Quantized, check_finite
 from fastq.quant.affine import quantize as quantize_array
 from fastq.rules import (
@@ -104,7 +104,8 @@ def _remember(task: Task, kind: tuple[Any, Any]) -> None:
         return
     if len(b.ready) >= KINDS_READY:
         b.ready.clear()
-    b.ready[key] = Ready(a.shape, a.dtype, packed, columns, cuts, plan, this_machine())
+    balance = left.balance if isinstance(left, Floats) else None
+    b.ready[key] = Ready(a.shape, a.dtype, balance, packed, columns, cuts, plan, this_machine())
 
 
 class Task(NamedTuple):
@@ -231,6 +232,7 @@ def _task(a_in: Any, b_in: Any, bits: Any, bias: Any, epilogue: Any, wanted: np.
     extra = None if bias is None else check_bias(bias, n, computed)
     left = operand(a_in, bits, computed, "left").promoted("left")
     right = operand(b_in, bits, computed, "right").promoted("right")
+    left, right = balanced(left, right, bits, computed)
     if isinstance(left, PlainArray) and len(right.shape) == 2 and len(left.shape) > 2:
         # Every row of every matrix meets the same right operand: one product with many rows.
         m, batch = m * prod(batch), ()
@@ -306,9 +308,9 @@ def _one(
     a, cuts, packed, columns, plan = _pieces(task, left_at, right_at)
     with workspace() as work:
         if isinstance(left, Floats):
-            rows = run.left_from_floats(work, readable(left.matrix(left_at)), left.bits, cuts, plan)
+            rows = run.left_from_floats(work, readable(left.matrix(left_at)), left.bits, left.balance, cuts, plan)
             if rows is None:
-                raise NotFiniteError("the left operand holds NaN or infinity")
+                raise NotFiniteError("a, balanced as b is, must be finite; it overflows its float type")
         else:
             rows = run.left_from_codes(work, left.matrix(left_at), a, cuts, plan, columns.scale.dtype)
         if grid is not None:

@@ -41,6 +41,22 @@ def test_float_times_quantized(bits, m, dtype, rng):
                 assert (result == reference).all(), (isa, scheme, group)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("m", [1, 8, 33])
+def test_float_times_balanced(m, dtype, rng):
+    x, w = rng.standard_normal((m, 150)).astype(dtype), rng.standard_normal((150, 37)).astype(np.float32)
+    x[-1] *= dtype(1e-5 if dtype == np.float16 else 1e-40 if dtype == np.float32 else 1e-310)  # subnormal numbers
+    balance = np.exp(rng.standard_normal(150)).astype(np.float32)
+    for bits, scheme, group in ((8, "symmetric", None), (3, "symmetric", 48), (4, "asymmetric", 64)):
+        results = on_every_isa(
+            lambda b=bits, s=scheme, g=group: x @ fq.quantize(w, b, axis=0, scheme=s, group_size=g, balance=balance)
+        )
+        reference = results.pop("reference")
+        assert reference.any(axis=1).all()
+        for isa, result in results.items():
+            assert (result == reference).all(), (isa, bits)
+
+
 @pytest.mark.parametrize("left", SCHEMES)
 @pytest.mark.parametrize("right", SCHEMES)
 @pytest.mark.parametrize("groups", [(None, None), (64, None), (None, 32), (32, 64), (10, 10), (6, 20)])

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastq.engine.prepack import Columns, Right
+from fastq.engine.prepack import Balance, Columns, Right
 from fastq.kernels import activations, reference
 from fastq.kernels.outputs import Output
 from fastq.layout.tiles import Segments
@@ -32,11 +32,13 @@ class Rows(NamedTuple):
         return Rows(*(None if p is None else p[first : first + count] for p in self))  # type: ignore[arg-type]
 
 
-def quantized_rows(x: npt.NDArray[Any], high: int) -> Rows | None:
-    """Rows of floats under a symmetric scale each; None if one is not finite."""
+def quantized_rows(x: npt.NDArray[Any], high: int, balance: Balance | None = None) -> Rows | None:
+    """Rows of floats (balanced, if they are to be) under a symmetric scale each; None if one is not finite."""
+    x = x.astype(np.result_type(x.dtype, np.float32) if x.dtype.kind == "f" else np.float32, copy=False)
+    if balance is not None:
+        x = balance.on(x)
     if not np.isfinite(x).all():
         return None
-    x = x.astype(np.result_type(x.dtype, np.float32) if x.dtype.kind == "f" else np.float32, copy=False)
     tiny = np.finfo(x.dtype).smallest_subnormal
     tops = np.abs(x).max(axis=1, initial=0)
     scale = np.array([symmetric_scale(top, x.dtype.type(high), tiny) for top in tops], x.dtype).reshape(-1, 1)

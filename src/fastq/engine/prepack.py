@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from fastq.engine.groups import Factors
 from fastq.engine.memory import address_of
+from fastq.kernels import reference
 from fastq.layout.tiles import BLOCK, Form, Segments, ceil_div, unpack_codes
 from fastq.scheme import CodeRange
 
@@ -39,6 +40,18 @@ class Lines:
             return max(-self.limits.low, self.limits.high)
         low, high = int(self.zero.min()), int(self.zero.max())
         return max(self.limits.high - low, high - self.limits.low, 1)
+
+
+class Balance(NamedTuple):
+    """What rows are put through before they are quantized: factors by channel, then a rotation of blocks of them."""
+
+    factors: npt.NDArray[Any]  # [K]
+    block: int  # channels, a power of two; 1: no rotation
+
+    def on(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The rows (..., K) after it, in their type."""
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            return reference.rotated(x * self.factors.astype(x.dtype, copy=False), self.block)
 
 
 def longest_segment(left_reach: int, right_reach: int) -> int:

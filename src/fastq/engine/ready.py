@@ -18,10 +18,10 @@ from fastq.engine.memory import LINE, address_of, empty, workspace
 from fastq.engine.multiply import STREAMED, right_job
 from fastq.engine.plain import FUNCTION_RAISED
 from fastq.engine.plan import Machine, Plan, left_threads
-from fastq.engine.prepack import Columns, Right
-from fastq.engine.run import fill_cuts, left_kind
+from fastq.engine.prepack import Balance, Columns, Right
+from fastq.engine.run import fill_balance, fill_cuts, left_kind
 from fastq.kernels import table
-from fastq.kernels.jobs import LeftJob, MatmulJob
+from fastq.kernels.jobs import LEFT_ROWS, LeftJob, MatmulJob
 from fastq.layout.tiles import DEPTH, TILE_ROWS, Segments, ceil_div
 from fastq.machine import threads
 from fastq.machine.jit import kernel
@@ -30,13 +30,15 @@ from fastq.machine.jit import kernel
 class Ready:
     """A left operand of one shape and kind, times one packed operand.
 
-    The left operand is C-contiguous: floats, which are quantized by row, or (`dtype` int8) codes with a scale per row.
+    The left operand is C-contiguous: floats, which are quantized by row (after they are balanced, if there is a
+    `balance`), or (`dtype` int8) codes with a scale per row.
     """
 
     def __init__(
         self,
         shape: tuple[int, ...],
         dtype: np.dtype[Any],
+        balance: Balance | None,
         right: Right,
         columns: Columns,
         cuts: Segments,
@@ -49,21 +51,24 @@ class Ready:
         m, k = prod(shape[:-1]), shape[-1]
         self.machine, self.shape = machine, (*shape[:-1], right.n)
         self.dtype, self.computed = np.dtype(plan.output.type), np.dtype(plan.output.computed)
-        self._needed = right, columns, np.zeros((m, 1), np.int32)  # their addresses are in the jobs
+        self._needed = right, columns, np.zeros((m, 1), np.int32), balance  # their addresses are in the jobs
         self._places: list[int] = []
         self._size = 0
         size = self.computed.itemsize
         tiles = ceil_div(m, TILE_ROWS) * cuts.tiles * TILE_ROWS * DEPTH * unit.left_bytes
-        for nbytes in (tiles, m * size, 4 * m * cuts.segments, right.width * size, plan.scratch * plan.threads):
-            self._places.append(self._size)
-            self._size += ceil_div(nbytes, LINE) * LINE
-
+        self._left_threads = left_threads(m * k * dtype.itemsize, plan)
         left = LeftJob(m=m, k=k, pitch=k, high=127)
         fill_cuts(left, cuts)
+        fill_balance(left, balance, k)
+        room = self._left_threads * LEFT_ROWS * left.room_pitch * size
+        for nbytes in (tiles, m * size, 4 * m * cuts.segments, right.width * size, plan.scratch * plan.threads, room):
+            self._places.append(self._size)
+            self._size += ceil_div(nbytes, LINE) * LINE
         self._left = bytes(left)
-        entry = table.left_floats(kind, unit.left_bytes) if kind else table.left_codes(unit.left_bytes)
-        self._left_kernel = kernel(*entry)
-        self._left_threads = left_threads(m * k * dtype.itemsize, plan)
+        if kind:
+            self._left_kernel = kernel(*table.left_floats(kind, unit.left_bytes, balance is not None))
+        else:
+            self._left_kernel = kernel(*table.left_codes(unit.left_bytes))
 
         job = right_job(m, right, columns, cuts, plan)
         job.row_groups, job.row_zero = 1, address_of(self._needed[2])
@@ -87,10 +92,10 @@ class Ready:
         left, job = LeftJob.from_buffer_copy(self._left), MatmulJob.from_buffer_copy(self._matmul)
         with workspace() as work:
             base = work.take(self._size)
-            tiles, scales, row_sum, biases, scratch = self._places
+            tiles, scales, row_sum, biases, scratch, room = self._places
             left.x = address_of(x)
             left.tiles = job.left = base + tiles
-            left.scale = base + scales
+            left.scale, left.room = base + scales, base + room
             job.row_scale = left.scale if scale is None else address_of(scale)
             left.row_sum = job.row_sum = base + row_sum
             threads.run(self._left_kernel, left, self._left_threads)

@@ -16,9 +16,9 @@ from fastq.engine import plain
 from fastq.engine.groups import Factors
 from fastq.engine.memory import Workspace, address_of, aligned
 from fastq.engine.plan import Plan, left_threads, share, this_machine
-from fastq.engine.prepack import Lines, Right, column_sums
+from fastq.engine.prepack import Balance, Lines, Right, column_sums
 from fastq.kernels import table
-from fastq.kernels.jobs import CHOOSE, FIND, WRITE, LeftJob, QuantizeJob, RightJob, SearchJob, SharedJob
+from fastq.kernels.jobs import CHOOSE, FIND, LEFT_ROWS, WRITE, LeftJob, QuantizeJob, RightJob, SearchJob, SharedJob
 from fastq.layout.tiles import DEPTH, TILE_ROWS, Form, Segments, ceil_div, pack_codes, right_bytes, segments
 from fastq.machine import threads
 from fastq.machine.jit import Kernel, kernel
@@ -240,12 +240,24 @@ def _left_tiles(work: Workspace, m: int, cuts: Segments, left_bytes: int) -> int
     return work.take(ceil_div(m, TILE_ROWS) * cuts.tiles * TILE_ROWS * DEPTH * left_bytes)
 
 
-def left_from_floats(work: Workspace, x: npt.NDArray[Any], bits: int, cuts: Segments, plan: Plan) -> Left | None:
-    """Quantize the rows of x (M x K, unit stride along K) and bring them into tiles; None if one is not finite."""
+def fill_balance(job: Any, balance: Balance | None, k: int) -> None:
+    """Tell a job of the left operand, if there is one, how its rows are balanced."""
+    if balance is not None:
+        job.balance, job.block = address_of(balance.factors), balance.block
+        job.room_pitch = ceil_div(k, 16) * 16 + 16  # rows do not fall into the same sets of the cache
+
+
+def left_from_floats(
+    work: Workspace, x: npt.NDArray[Any], bits: int, balance: Balance | None, cuts: Segments, plan: Plan
+) -> Left | None:
+    """Quantize the rows of x (M x K, unit stride along K) and bring them into tiles; None if one is not finite.
+
+    Factors of the `balance`, if there is one, are contiguous and of the type computed in.
+    """
     m, k = x.shape
     high = 2 ** (bits - 1) - 1
     if plan.unit is None:
-        found = plain.quantized_rows(x, high)
+        found = plain.quantized_rows(x, high, balance)
         return None if found is None else Left(m, 0, 0, 1, 0, False, 0, 0, found)
     size = x.itemsize
     kind = left_kind(x.dtype)
@@ -255,8 +267,10 @@ def left_from_floats(work: Workspace, x: npt.NDArray[Any], bits: int, cuts: Segm
     job.scale = work.take(m * max(4, size))
     job.row_sum = work.take(4 * m * cuts.segments)
     fill_cuts(job, cuts)
-    entry = table.left_floats(kind, plan.unit.left_bytes)
-    start(entry, job, left_threads(x.size * size, plan))
+    workers = left_threads(x.size * size, plan)
+    fill_balance(job, balance, k)
+    job.room = work.take(workers * LEFT_ROWS * job.room_pitch * max(4, size))
+    start(table.left_floats(kind, plan.unit.left_bytes, balance is not None), job, workers)
     if job.status:
         return None
     return Left(m, job.tiles, job.scale, 1, work.zeros(4 * m), False, job.row_sum, 0, None)

@@ -53,11 +53,15 @@ MatmulJob = job(
     bias="u8*",  # may be null
 )
 
+LEFT_ROWS = 8  # rows of a left operand per ticket
+
 LeftJob = job(
     "LeftJob",
     """Bring the left operand into row tiles; floats are quantized by row on the way (symmetric, max|x| scale).
 
-    Segments as in :class:`MatmulJob`; `status` becomes 1 if some element is not finite.
+    Segments as in :class:`MatmulJob`; `status` becomes 1 if some element is not finite. Balanced floats are first
+    multiplied by ``balance[k]``, and each `block` of them rotated (:mod:`fastq.kernels.rotation`); a ticket's rows of
+    what comes of it lie in its thread's room.
     """,
     m=INT,
     k=INT,
@@ -72,6 +76,11 @@ LeftJob = job(
     high=INT,  # codes go from -high to high
     scale="u8*",
     row_sum="i32*",
+    balance="u8*",  # of the type that x is computed in, as what is in the room
+    block=INT,  # 1: no rotation
+    room="u8*",  # [threads][LEFT_ROWS][room_pitch]
+    room_pitch=INT,
+    arrivals=INT,  # threads that have begun
 )
 
 # Bits of QuantizeJob.work and of its status.

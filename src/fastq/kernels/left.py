@@ -4,17 +4,61 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastq.kernels.jobs import NOT_FINITE
+from fastq.kernels.jobs import LEFT_ROWS, NOT_FINITE
 from fastq.kernels.quantize import LARGEST, TINY
+from fastq.kernels.rotation import rotation
 from fastq.kernels.rounding import COMPUTED, POINTERS, copied_codes, row_codes, row_top
 from fastq.kernels.symmetric import CHUNK, SMALLEST, symmetric_codes
 from fastq.layout.tiles import DEPTH, STEP, STEPS, TILE_ROWS
-from fastq.machine.dialect import at, cast_to, constant, kernel_function, report, stack, take, type_like
+from fastq.machine.dialect import arrive, at, cast_to, constant, kernel_function, report, stack, take, type_like
 from fastq.scheme import symmetric_scale
 
 _symmetric = kernel_function(symmetric_scale)
 
-RUNS = 8  # rows per ticket
+
+def _plain_rows(kind: str) -> Any:
+    """``rows(job, first, count, room, found)``: largest magnitudes of some rows, which are then read where they lie."""
+    view, find_top, find_tops = cast_to(POINTERS[kind]), row_top(kind), row_top(kind, LEFT_ROWS)
+
+    @kernel_function
+    def rows(job, first, count, room, found):
+        x = at(view(job.x), first * job.pitch)
+        if count == LEFT_ROWS:
+            find_tops(x, job.k, job.pitch, found)
+        else:
+            for row in range(count):
+                find_top(at(x, row * job.pitch), job.k, 0, at(found, row))
+        return x, job.pitch
+
+    return rows
+
+
+def _balanced_rows(kind: str) -> Any:
+    """The same of rows times the balance; the products are then read where they were left, in the thread's room.
+
+    One pass over x for both, because it comes from memory; the room stays in the cache, where rows are rotated.
+    """
+    computed = COMPUTED[kind]
+    view, computed_view = cast_to(POINTERS[kind]), cast_to(f"{computed}*")
+    find_top, find_tops = row_top(kind, 1, True), row_top(kind, LEFT_ROWS, True)
+    rotate, find_rotated_top = rotation(computed), row_top(computed)
+
+    @kernel_function
+    def rows(job, first, count, room, found):
+        x, factors, pitch = at(view(job.x), first * job.pitch), computed_view(job.balance), job.room_pitch
+        if count == LEFT_ROWS:
+            find_tops(x, job.k, job.pitch, found, factors, room, pitch)
+        else:
+            for row in range(count):
+                find_top(at(x, row * job.pitch), job.k, 0, at(found, row), factors, at(room, row * pitch), 0)
+        if job.block > 1:
+            for row in range(count):
+                here = at(room, row * pitch)
+                rotate(here, job.k, job.block)
+                find_rotated_top(here, job.k, 0, at(found, row))
+        return room, pitch
+
+    return rows
 
 
 def _padding(code_bytes: int) -> Any:
@@ -37,15 +81,15 @@ def _padding(code_bytes: int) -> Any:
     return pad
 
 
-def floats(kind: str, wide: bool) -> Any:
+def floats(kind: str, wide: bool, balanced: bool = False) -> Any:
     """Quantize rows of floats and write their codes straight into tiles (of int16 if `wide`)."""
     computed = COMPUTED[kind]
-    view, scale_view = cast_to(POINTERS[kind]), cast_to(f"{computed}*")
-    find_top, find_tops = row_top(kind), row_top(kind, RUNS)
+    computed_view = cast_to(f"{computed}*")
+    rows, read = (_balanced_rows(kind), computed) if balanced else (_plain_rows(kind), kind)
     target = "wide_tiles" if wide else "tiles"
-    quick, codes = symmetric_codes(kind, target), row_codes(kind, target)
+    quick, codes = symmetric_codes(read, target), row_codes(read, target)
     smallest = constant(computed, SMALLEST[computed])
-    found_room = stack(8 * RUNS, f"{computed}*")
+    found_room = stack(8 * LEFT_ROWS, f"{computed}*")
     tiny, largest, nought = (constant(computed, v) for v in (TINY[computed], LARGEST[computed], 0.0))
     code_bytes = 2 if wide else 1
     pad = _padding(code_bytes)
@@ -53,20 +97,18 @@ def floats(kind: str, wide: bool) -> Any:
     @kernel_function
     def left_floats(job):
         found = found_room()
-        x, scale = view(job.x), scale_view(job.scale)
+        scale = computed_view(job.scale)
+        room = at(computed_view(job.room), arrive(job, 1) * LEFT_ROWS * job.room_pitch)
         tile_row_bytes = (job.steps + STEPS - 1) // STEPS * TILE_ROWS * DEPTH * code_bytes
         high = type_like(job.high, nought())
         ticket = take(job, 1)
-        while ticket * RUNS < job.m:
-            first_row, last_row = ticket * RUNS, min((ticket + 1) * RUNS, job.m)
-            if last_row - first_row == RUNS:
-                find_tops(at(x, first_row * job.pitch), job.k, job.pitch, found)
-            else:
-                for row in range(first_row, last_row):
-                    find_top(at(x, row * job.pitch), job.k, 0, at(found, row - first_row))
+        while ticket * LEFT_ROWS < job.m:
+            first_row = ticket * LEFT_ROWS
+            last_row = min(first_row + LEFT_ROWS, job.m)
+            source, pitch = rows(job, first_row, last_row - first_row, room, found)
             for row in range(first_row, last_row):
                 top = found[row - first_row]
-                here = at(x, row * job.pitch)
+                here = at(source, (row - first_row) * pitch)
                 if not top <= largest():
                     report(job, NOT_FINITE)
                 scale[row] = _symmetric(top, high, tiny())
@@ -100,8 +142,8 @@ def codes(wide: bool) -> Any:
     def left_codes(job):
         tile_row_bytes = (job.steps + STEPS - 1) // STEPS * TILE_ROWS * DEPTH * code_bytes
         ticket = take(job, 1)
-        while ticket * RUNS < job.m:
-            for row in range(ticket * RUNS, min((ticket + 1) * RUNS, job.m)):
+        while ticket * LEFT_ROWS < job.m:
+            for row in range(ticket * LEFT_ROWS, min((ticket + 1) * LEFT_ROWS, job.m)):
                 here = at(job.x, row * job.pitch)
                 out = at(job.tiles, row // TILE_ROWS * tile_row_bytes + row % TILE_ROWS * DEPTH * code_bytes)
                 for segment in range(job.segments):

@@ -118,3 +118,18 @@ def search_shared(
             column = x[i], weights, x.shape[1], size, f, scheme, *bounds
             groups = own[i], zeros[i], factors[i], chosen[i]
             shared[i] = shared_scale(column, shared[i] * f, groups, sums, totals) / f
+
+
+def rotated(x: Floats, block: int) -> Floats:
+    """Blocks of the last axis times a Hadamard matrix of `block` rows, a power of two, whose elements are 1 and -1.
+
+    It is symmetric, and its own inverse but for a factor of `block`.
+    """
+    half = 1
+    with np.errstate(over="ignore", invalid="ignore"):
+        while half < block:
+            pairs = x.reshape(*x.shape[:-1], -1, 2, half)
+            low, high = pairs[..., 0, :], pairs[..., 1, :]
+            x = np.stack([low + high, low - high], axis=-2).reshape(x.shape)
+            half *= 2
+    return x

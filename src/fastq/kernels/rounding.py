@@ -96,8 +96,11 @@ def _folded(b: ir.IRBuilder, combine: Callable[[Any, Any], Any], x: Any) -> Any:
     return b.extract_element(x, I32(0))
 
 
-def row_top(kind: str, rows: int = 1) -> Any:
+def row_top(kind: str, rows: int = 1, balanced: bool = False) -> Any:
     """``row_top(x, n, pitch, out)``: out[r] = max |x| of n floats of row r; infinite or NaN if one of them is.
+
+    If `balanced`, ``row_top(x, n, pitch, out, factors, room, room_pitch)``: x is first multiplied by one factor per
+    column, in the type that it is computed in, and the products are left in `room`.
 
     Magnitudes are compared as integers, in which order infinity and NaN come last. Several rows at a time, because the
     CPU's prefetching follows a row no farther than to the end of a page: read one by one, 64 MiB of rows came from
@@ -107,31 +110,34 @@ def row_top(kind: str, rows: int = 1) -> Any:
     element, ints = FLOATS[computed], BITS[computed]
     chains = 4
 
-    def emit(b, x, n, pitch, out):
-        def magnitude(i, value_type):
+    def emit(b, x, n, pitch, out, factors=None, room=None, room_pitch=None):
+        def magnitude(r, column, value_type):
             vector = isinstance(value_type, ir.VectorType)
-            bits = b.bitcast(loaded(b, kind, x, i, LANES if vector else 1), value_type)
+            lanes = LANES if vector else 1
+            value = loaded(b, kind, x, b.add(b.mul(pitch, I64(r)), column), lanes)
+            if balanced:
+                value = b.fmul(value, loaded(b, computed, factors, column, lanes))
+                store_vector(b, value, _typed(b, room, b.add(b.mul(room_pitch, I64(r)), column), element))
             mask = MAGNITUDE[computed]
-            return b.and_(bits, ir.Constant(value_type, [mask] * LANES if vector else mask))
+            return b.and_(b.bitcast(value, value_type), ir.Constant(value_type, [mask] * LANES if vector else mask))
 
         vector = ir.VectorType(ints, LANES)
         pick = _larger(b, "u")
-        starts = [b.mul(pitch, I64(r)) for r in range(rows)]
 
         def several(i, tops):
-            places = [b.add(b.add(start, i), I64(c * LANES)) for start in starts for c in range(chains)]
-            return [pick(magnitude(place, vector), top) for place, top in zip(places, tops)]
+            places = [(r, b.add(i, I64(c * LANES))) for r in range(rows) for c in range(chains)]
+            return [pick(magnitude(*place, vector), top) for place, top in zip(places, tops)]
 
         bulk = b.and_(n, I64(-chains * LANES))
         tops = loop(b, I64(0), bulk, chains * LANES, [ir.Constant(vector, None)] * (rows * chains), several)
-        for r, start in enumerate(starts):
+        for r in range(rows):
             a, c, d, e = tops[chains * r : chains * (r + 1)]
             top = _folded(b, pick, pick(pick(a, c), pick(d, e)))
-            (top,) = loop(b, bulk, n, 1, [top], lambda i, t, s=start: [pick(magnitude(b.add(s, i), ints), t[0])])
+            (top,) = loop(b, bulk, n, 1, [top], lambda i, t, r=r: [pick(magnitude(r, i, ints), t[0])])
             b.store(b.bitcast(top, element), _typed(b, out, I64(r), element))
 
-    kinds = (POINTERS[kind], "int", "int", f"{computed}*")
-    return ir_function(f"fastq_row_top_{kind}_{rows}", kinds, HOST, emit)
+    kinds = [POINTERS[kind], "int", "int", f"{computed}*"] + [f"{computed}*", f"{computed}*", "int"] * balanced
+    return ir_function(f"fastq_row_top_{kind}_{rows}" + "_balanced" * balanced, tuple(kinds), HOST, emit)
 
 
 def row_extremes(kind: str) -> Any:

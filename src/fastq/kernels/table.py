@@ -94,15 +94,15 @@ def matmul(unit: Unit, shape: str, form: Form, output: Output) -> Entry:
     return Entry(f"{shape}_{unit.name}_{form.tag}_{output.tag}", make, output.function is None)
 
 
-def left_floats(kind: str, left_bytes: int) -> Entry:
+def left_floats(kind: str, left_bytes: int, balanced: bool = False) -> Entry:
     """Quantize rows of floats (``"f16"``, ``"bf16"``, ``"f32"``, ``"f64"``) into left tiles."""
 
     def make() -> tuple[Any, type[Job]]:
         from fastq.kernels import left
 
-        return left.floats(kind, left_bytes == 2), jobs.LeftJob
+        return left.floats(kind, left_bytes == 2, balanced), jobs.LeftJob
 
-    return Entry(f"left_{kind}_{8 * left_bytes}bit", make)
+    return Entry(f"left_{kind}_{8 * left_bytes}bit" + "_balanced" * balanced, make)
 
 
 def left_codes(left_bytes: int) -> Entry:
@@ -176,7 +176,8 @@ def entries(isa: str, bits: Sequence[int], activations: Sequence[str] = ()) -> I
     forms = [Form(width, grouped) for width in bits for grouped in (False, True) if not grouped or width in GROUPED]
     cases = [(f, *unit_for(isa, f.multiplied, m, segments)) for f in forms for m in (1, many) for segments in (1, 2)]
     for left_bytes in sorted({unit.left_bytes for _, unit, _ in cases}):
-        yield from (left_floats(kind, left_bytes) for kind in ("f32", "f64", "f16", "bf16"))
+        kinds = ("f32", "f64", "f16", "bf16")
+        yield from (left_floats(kind, left_bytes, balanced) for balanced in (False, True) for kind in kinds)
         yield left_codes(left_bytes)
     yield from map(right_pack, bits)
     for form, unit, shape in dict.fromkeys(cases):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from fastq.kernels import jobs, reference
 from fastq.layout.tiles import ceil_div
 from fastq.scheme import SCHEMES, CodeRange, code_range, span_scale, symmetric_scale
 
+Array = npt.NDArray[Any]
 LONG_RUN = 16384  # a whole array under one scale is cut into runs of this length, for threads to share
 
 
@@ -43,10 +45,19 @@ def expand(values: npt.NDArray[Any], shape: tuple[int, ...], axis: int | None, g
     return np.take(values, np.arange(shape[axis]) // group, axis=axis)
 
 
-def restore(
-    codes: npt.NDArray[Any], parameters: list[npt.NDArray[Any] | None], limits: CodeRange, out: npt.NDArray[Any]
-) -> None:
-    """``out = scale * (codes - zero) + offset``, computed in scale's type; these three broadcast to codes."""
+class Turned(NamedTuple):
+    """What channels along an axis have been through: factors, and a rotation in blocks (1: none)."""
+
+    axis: int | None
+    factors: Array | None
+    block: int
+
+
+def restore(codes: Array, parameters: Sequence[Array | None], limits: CodeRange, channels: Turned, out: Array) -> None:
+    """``out = scale * (codes - zero) + offset``, channels turned back, computed in scale's type.
+
+    The three parameters broadcast to codes.
+    """
     scale, zero, offset = parameters
     assert scale is not None
     work, wanted = scale.dtype, out.dtype
@@ -58,10 +69,11 @@ def restore(
         np.multiply(codes, scale, out=values, dtype=work)
     if offset is not None:
         np.add(values, offset, out=values)
+    factor = unbalance(values, *channels)
     # Rounding the zero point may move the ends of the range past what the type holds.
     span = limits.high - min(0, limits.low)
     largest = float(np.finfo(wanted).max) if wanted.kind == "f" else float(np.finfo(np.float32).max)
-    if out.size and span * float(np.abs(scale).max()) > largest:
+    if out.size and span * factor * float(np.abs(scale).max()) > largest:
         np.clip(values, -largest, largest, out=values)
     if values is not out:
         out[...] = values.astype(wanted)
@@ -188,6 +200,29 @@ _SPAN = (
     "max - min of affine data must be finite in its float type; it overflows, so codes would be meaningless: "
     "scale the data down, convert it to float64, or use scheme='symmetric'"
 )
+
+
+def balanced(x: Array, axis: int | None, factors: Array, block: int) -> Array:
+    """``H x / (factors * block)``, H being the rotation of blocks of channels: the inverse of :func:`unbalance`."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        result: Array = x / (factors * np.float32(block))
+    _rotate(result, axis, block)
+    return result
+
+
+def unbalance(x: Array, axis: int | None, factors: Array | None, block: int) -> float:
+    """Make x ``factors * H x``, in place, if there are factors; returns how much larger its elements may become."""
+    if factors is None or not x.size:
+        return 1.0
+    _rotate(x, axis, block)
+    np.multiply(x, factors, out=x)
+    return block * float(factors.max())
+
+
+def _rotate(x: Array, axis: int | None, block: int) -> None:
+    if axis is not None and block > 1:
+        lines = np.moveaxis(x, axis, -1)
+        lines[...] = reference.rotated(lines, block)
 
 
 def _plain(

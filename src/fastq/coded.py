@@ -1,0 +1,250 @@
+"""Codes with their parameters, as an operand of products: what a quantized array is to the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from fastq.engine.prepack import Balance, Columns, Lines, Right
+from fastq.engine.store import Scales, Store
+from fastq.layout.tiles import Segments
+from fastq.operands import Operand
+from fastq.scheme import code_range
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Array = npt.NDArray[Any]
+Scheme = Literal["symmetric", "asymmetric", "affine"]
+
+
+class Coded(Operand):
+    """Everything that :class:`fastq.QArray` holds, and how it takes part in products; immutable."""
+
+    __slots__ = ("_balance", "_cache", "_flipped", "_offset", "_scale", "_store", "_zero", "axis", "bits", "dtype",
+                 "group_size", "ready", "rotation", "scheme", "shape")  # fmt: skip
+
+    axis: int | None
+    bits: int
+    group_size: int | None
+    rotation: int
+    scheme: Scheme
+    _store: Store
+    _flipped: bool
+    _cache: dict[Any, Any]
+    _scale: Array
+    _zero: Array | None
+    _offset: Array | None
+    _balance: Array | None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        raise TypeError("a QArray is made by fastq.quantize(x, bits=...)")
+
+    @classmethod
+    def _make(
+        cls,
+        store: Store,
+        flipped: bool,
+        scheme: str,
+        axis: int | None,
+        group_size: int | None,
+        parameters: tuple[Array, Array | None, Array | None],
+        dtype: npt.DTypeLike,
+        balance: Array | None = None,
+        rotation: int = 1,
+    ) -> Self:
+        self = object.__new__(cls)
+        shape = store.shape[::-1] if flipped else store.shape
+        frozen = [None if p is None else _frozen(np.asarray(p)) for p in (*parameters, balance)]
+        values = {
+            "_store": store, "_flipped": flipped, "_cache": {}, "_scale": frozen[0], "_zero": frozen[1],
+            "_offset": frozen[2], "_balance": frozen[3], "shape": shape, "dtype": np.dtype(dtype), "bits": store.bits,
+            "scheme": scheme, "axis": axis, "group_size": group_size, "ready": {}, "rotation": rotation,
+        }  # fmt: skip
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        return self
+
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        raise AttributeError(f"a QArray is immutable; cannot set {name!r}")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"a QArray is immutable; cannot delete {name!r}")
+
+    # What it is
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def scale(self) -> Array:
+        """The scale, read-only; with integer group scales, their products with :attr:`axis_scale`, which are exact."""
+        return self._scale if (factors := self.group_scale) is None else _frozen(self._scale * factors)
+
+    @property
+    def axis_scale(self) -> Array | None:
+        """With integer group scales, the float scale that all groups share, read-only; None without."""
+        return None if self._store.groups_shape is None else self._scale
+
+    @property
+    def group_scale(self) -> Array | None:
+        """Integer scales of groups (int8), read-only; None where groups have float scales, or there are none."""
+        return None if (scales := self._scales()) is None else _frozen(scales.factors)
+
+    @property
+    def zero_point(self) -> Array | None:
+        """The zero point of an asymmetric array, read-only."""
+        if (scales := self._scales()) is None or scales.zeros is None:
+            return self._zero
+        return _frozen(scales.zeros.astype(np.int32))
+
+    def _scales(self) -> Scales | None:
+        scales = self._store.scales()
+        return scales.arranged(np.transpose) if self._flipped and scales is not None else scales
+
+    @property
+    def offset(self) -> Array | None:
+        """The offset of an affine array, read-only."""
+        return self._offset
+
+    @property
+    def balance(self) -> Array | None:
+        """The factors of a balanced array, read-only."""
+        return self._balance
+
+    @property
+    def codes(self) -> Array:
+        """The codes, read-only: int8 for symmetric arrays, uint8 for others."""
+        codes = self._store.codes()
+        return _frozen(codes.T if self._flipped else codes)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of codes, as they are stored now, and parameters."""
+        cached = sum(c.nbytes for c in self._cache.values() if isinstance(c, Columns))
+        return int(self._store.nbytes + cached + sum(p.nbytes for p in self._parameters if p is not None))
+
+    @property
+    def _parameters(self) -> tuple[Array | None, ...]:
+        return self._scale, self._zero, self._offset, self._balance
+
+    def _turned(self, store: Store, flipped: bool, axis: int | None, turn: Callable[[Array], Array]) -> Self:
+        """The array with its axes elsewhere."""
+        scale, zero, offset, balance = (None if p is None else turn(p) for p in self._parameters)
+        parameters: Any = scale, zero, offset
+        rest = self.group_size, parameters, self.dtype, balance, self.rotation
+        return type(self)._make(store, flipped, self.scheme, axis, *rest)
+
+    def _rearranged(self, arrange: Callable[[Array], Array]) -> Store:
+        scales = self._scales()
+        scales = None if scales is None else scales.arranged(arrange)
+        return Store(arrange(self.codes), self._store.limits, self.bits, scales)
+
+    def promoted(self, side: str) -> Self:
+        """A vector as a row (side "left") or a column ("right")."""
+        if self.ndim != 1:
+            return self
+        place = 0 if side == "left" else 1
+        store = self._rearranged(lambda values: np.expand_dims(values, place))
+        return self._turned(store, False, None if self.axis is None else 1 - place, lambda p: np.expand_dims(p, place))
+
+    def balance_along(self, side: str) -> Balance | None:
+        """See :class:`fastq.operands.Operand`."""
+        summed = self.ndim - 1 if side == "left" else self.ndim - 2
+        here = self.balance is not None and self.axis == summed
+        return Balance(self.balance.reshape(-1), self.rotation) if here else None  # type: ignore[union-attr]
+
+    def lines(self, index: tuple[int, ...], side: str) -> Lines:
+        """Parameters of one matrix along the rows (side "left") or columns ("right") of a product."""
+        key = (index, side)
+        found = self._cache.get(key)
+        if found is None:
+            found = self._cache[key] = self._lines(index, side)
+        return found
+
+    def _lines(self, index: tuple[int, ...], side: str) -> Lines:
+        contracted, kept = (self.ndim - 1, self.ndim - 2) if side == "left" else (self.ndim - 2, self.ndim - 1)
+        grouped = self.group_size if self.axis == contracted and self.group_size is not None else None
+        if grouped is None and self.scale.shape[contracted] > 1:
+            fix = -1 if side == "left" else -2
+            raise ValueError(
+                f"the scale of the {side} operand must be constant along the axis that is summed over, or in groups "
+                f"along it; got shape {self.shape} with {self._sharing()}, whose scale varies there: quantize it with "
+                f"axis={fix} or axis=None, or multiply q.dequantize()"
+            )
+
+        def of_matrix(p: Array | None) -> Array | None:
+            if p is None:
+                return None
+            if self.axis == kept and self.group_size is not None:
+                p = np.take(p, np.arange(self.shape[kept]) // self.group_size, axis=kept)
+            matrix: Array = p[tuple(0 if n == 1 else i for n, i in zip(p.shape, index))]
+            return matrix
+
+        if self._scaled_along(contracted):
+            return Lines(code_range(8, "symmetric"), self.bits, of_matrix(self._scale))
+        scale, zero, offset = of_matrix(self.scale), of_matrix(self.zero_point), of_matrix(self.offset)
+        if self.balance is not None and self.axis != contracted:  # it is the scale's then, by line or by matrix
+            if self.rotation > 1:
+                raise ValueError(
+                    f"a rotated array must be summed over the axis along which it is; got shape {self.shape}, rotated "
+                    f"along axis {self.axis}, as the {side} operand: multiply q.dequantize()"
+                )
+            factor = self.balance[tuple(0 if n == 1 else i for n, i in zip(self.balance.shape, index))]
+            scale, offset = (None if p is None else p * factor for p in (scale, offset))
+        return Lines(code_range(self.bits, self.scheme), self.bits, scale, zero, offset, grouped)
+
+    def _sharing(self) -> str:
+        return f"axis={self.axis}" + (f" and group_size={self.group_size}" if self.group_size is not None else "")
+
+    def matrix(self, index: tuple[int, ...]) -> Array:
+        """Codes of one matrix as a left operand: times the integer scales of groups along its rows."""
+        matrix: Array = self.codes[index]
+        if self._scaled_along(self.ndim - 1) and (scales := self._scales()) is not None:
+            turned = scales.arranged(lambda values: values.swapaxes(-1, -2))
+            matrix = turned.of_matrix(index).multiplied(matrix.T).T
+        return matrix
+
+    def _scaled_along(self, axis: int) -> bool:
+        """Whether groups along an axis have integer scales."""
+        return self.axis == axis and self._store.groups_shape is not None
+
+    def rows(self) -> tuple[Array, Array] | None:
+        """Codes and scales, if it is a matrix of int8 with one scale per row, no zero points, and not packed."""
+        usual = self.scheme == "symmetric" and self.bits == 8 and self.axis == 1 and self.group_size is None
+        if not usual or self._flipped or len(self.shape) != 2 or self._store.packed or self.balance is not None:
+            return None
+        return self._store.codes(), self._scale
+
+    def right(self, index: tuple[int, ...], cuts: Segments) -> Right:
+        """One matrix, packed."""
+        return self._store.right(index, self._flipped, cuts, self._scaled_along(self.ndim - 2))
+
+    def columns(
+        self, index: tuple[int, ...], packed: Right, cuts: Segments, dtype: np.dtype[Any], affine: bool
+    ) -> Columns:
+        """Column parameters of one packed matrix, kept for the next product."""
+        key = (index, cuts, dtype, affine)
+        found = self._cache.get(key)
+        if found is None:
+            found = super().columns(index, packed, cuts, dtype, affine)
+            self._cache[key] = found
+        return found
+
+
+def _frozen(array: Array) -> Array:
+    """A read-only view."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
