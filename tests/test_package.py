@@ -358,7 +358,9 @@ def test_show_config_tells_what_is_loaded():
     assert [line.split()[1] for line in loaded] == ["0", "1"]
 
 
-@pytest.mark.parametrize("name", ["api", "machine.threads", "quant.metrics"])
+@pytest.mark.parametrize(
+    "name", ["api", "calibrator", "choice", "machine.threads", "quant.attribution", "quant.methods", "quant.metrics"]
+)
 def test_examples_in_docstrings(name):
     failures, tried = doctest.testmod(importlib.import_module(f"fastq.{name}"))
     assert failures == 0 < tried

@@ -87,11 +87,11 @@ class Calibrator:
     Examples
     --------
     >>> import numpy as np, fastq as fq
-    >>> c = fq.Calibrator().update([[1.0, -2.0]]).update([[12.7, 0.5]])
+    >>> c = fq.Calibrator().update([[1.0, -2.0]]).update([[63.5, 0.5]])
     >>> c.parameters()
-    Static(scale=0.1, zero_point=None)
+    Static(scale=0.5, zero_point=None)
     >>> c.quantize([[1.0, 3.0]]).codes
-    array([[10, 30]], dtype=int8)
+    array([[2, 6]], dtype=int8)
     """
 
     def __init__(
