@@ -16,7 +16,7 @@ FLOORS = [
     {"layout", "rules"},
     {"kernels"},
     {"engine"},
-    {"quant.affine", "quant.search"},
+    {"quant.affine", "quant.search", "quant.moment", "quant.gptq"},
     {"operands"},
     {"product"},
     {"quant.metrics", "array", "config"},

@@ -74,3 +74,29 @@ def search_runs(
             bounds = low[i] * f, high[i] * f, kind(limits.low), kind(limits.high)
             search(x[i], x.shape[1], f, scheme, *bounds, sums, best)
             scale[i], zero[i], offset[i] = best[1] / f, best[2], best[3] / f
+
+
+def compensate(
+    target: Floats,
+    carry: Floats,
+    weight: Floats,
+    scale: Floats,  # [candidates][1 or rows][n], like zero and offset
+    zero: Floats,
+    offset: Floats,
+    limits: CodeRange,
+    loss: Floats,  # [candidates][n]
+    codes: npt.NDArray[Any] | None,
+) -> None:
+    """Rounding with errors carried on, as :class:`fastq.kernels.jobs.CompensateJob` has it."""
+    for candidate in range(len(scale)):
+        values = target.copy()
+        loss[candidate] = 0
+        for i, value in enumerate(values):
+            s, z, o = (p[candidate][i if p.shape[1] > 1 else 0] for p in (scale, zero, offset))
+            code = np.clip(np.rint((value - o) / s) + z, limits.low, limits.high)
+            rounded = s * (code - z) + o
+            miss = rounded - value
+            loss[candidate] += miss * miss * weight[i]
+            values[i + 1 :] -= carry[i, i + 1 :, None] * (rounded - target[i])
+            if codes is not None:
+                codes[i] = code

@@ -148,6 +148,17 @@ def search(kind: str) -> Entry:
     return Entry(f"search_{kind}", make)
 
 
+def compensate(kind: str) -> Entry:
+    """Round rows to codes, each row's error carried on to the next."""
+
+    def make() -> tuple[Any, type[Job]]:
+        from fastq.kernels import compensate
+
+        return compensate.compensate(kind), jobs.CompensateJob
+
+    return Entry(f"compensate_{kind}", make)
+
+
 def entries(isa: str, bits: Sequence[int], activations: Sequence[str] = ()) -> Iterator[Entry]:
     """Every kernel that an instruction set uses for right codes of these widths, whatever shapes and types are.
 
@@ -158,6 +169,7 @@ def entries(isa: str, bits: Sequence[int], activations: Sequence[str] = ()) -> I
     for kind in ("f32", "f64"):
         yield from (quantize(which, kind) for which in ("rows", "columns", "choices"))
         yield search(kind)
+        yield compensate(kind)
     # One row or many, one segment of K or more: between them they meet every unit.
     many = 1 + max(unit.few for unit in UNITS)
     cases = [(width, *unit_for(isa, width, m, segments)) for width in bits for m in (1, many) for segments in (1, 2)]
