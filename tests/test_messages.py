@@ -13,10 +13,12 @@ import pytest
 
 import fastq as fq
 from fastq.machine import cpu, threads
+from fastq.quant.gptq import Gptq, quantize_columns
+from fastq.quant.moment import SecondMoment
 
 PACKAGE = Path(fq.__file__).parent
 PUBLIC = ("api", "array", "rules", "product", "engine/plain", "kernels/custom",
-          "quant/affine", "quant/search", "quant/metrics", "config",
+          "quant/affine", "quant/search", "quant/metrics", "quant/moment", "quant/gptq", "config",
           "machine/threads", "machine/cpu")  # fmt: skip
 
 X = np.arange(-3, 3, dtype=np.float32).reshape(2, 3)
@@ -42,6 +44,13 @@ def asymmetric(**form):
     return fq.quantize(X, scheme="asymmetric", **form)
 
 
+def gptq(bits=3, scheme="symmetric", k=2, matrix=None, **options):
+    moment = SecondMoment.of(np.eye(k))
+    if matrix is not None:
+        moment._mean = np.array(matrix, float)
+    return quantize_columns(X, bits, None, scheme, moment, **options)
+
+
 def isa(name, call=q):
     cpu.force(name)
     try:
@@ -51,6 +60,33 @@ def isa(name, call=q):
 
 
 CASES = {
+    # calibration
+    "calibration of text": (lambda: SecondMoment.of("rows"), TypeError,
+        r"calibration must be of real numbers, got dtype <U4; convert it first"),
+    "calibration of a number": (lambda: SecondMoment.of(3.0), ValueError,
+        r"calibration must be rows of input, of shape \(\.\.\., K\); got the number 3\.0"),
+    "calibration of two widths": (lambda: SecondMoment.of([X, X.T]), ValueError,
+        r"calibration must have rows of 3 elements, one per channel; got shape \(3, 2\)"),
+    "calibration without rows": (lambda: SecondMoment.of(X[:0]), ValueError,
+        r"calibration must hold at least one row of input, because rounding follows it; got none"),
+    "calibration with NaN": (lambda: SecondMoment.of([X, BAD]), fq.NotFiniteError,
+        r"calibration must be finite.*; 1 of 6 values is not, the first at index \(1, 0\)"),
+    "moment of unknown width": (lambda: SecondMoment().matrix, ValueError,
+        r"SecondMoment must know its width before it has a matrix: give k, or update it with rows"),
+    "calibration of another width": (lambda: gptq(k=3), ValueError,
+        r"calibration must have rows of 2 elements, one per row of the weights; got 3"),
+    "moment that is none": (lambda: gptq(matrix=[[1, 9], [9, 1]]), ValueError,
+        r"calibration must have a second moment without negative directions; .* even with damping=1"),
+    "factors of wide codes": (lambda: gptq(bits=7, integer=True), ValueError,
+        r"integer factors need up to 6 bits and scheme 'symmetric' or 'asymmetric'.* got bits=7, scheme='symmetric'"),
+    "factors of affine codes": (lambda: gptq(scheme="affine", integer=True), ValueError,
+        r"integer factors need up to 6 bits .* got bits=3, scheme='affine'"),
+    "damping of text": (lambda: Gptq(damping="much"), TypeError,
+        r"damping must be a number from 0 to 1, got 'much' of type str"),
+    "damping too large": (lambda: Gptq(damping=2), ValueError,
+        r"damping must be from 0 to 1, as a share of the mean diagonal; got 2"),
+    "sweeps of truth": (lambda: Gptq(sweeps=True), TypeError, r"sweeps must be an integer, 0 or more, got True"),
+    "sweeps too few": (lambda: Gptq(sweeps=-1), ValueError, r"sweeps must be 0 or more, got -1"),
     # quantize: the array
     "x of text": (lambda: fq.quantize("abc"), TypeError,
         r"x must be of real numbers \(float16, .* or integers\), got dtype <U3; convert it first"),
