@@ -116,8 +116,8 @@ def test_what_a_weight_costs():
     cost = choice.bits_per_weight
     assert cost(320, 3, None, "symmetric") == 3 + 32 / 320
     assert cost(320, 3, None, "asymmetric") == 3 + 40 / 320
-    assert cost(320, 3, 64, "symmetric") == 3 + (32 + 5 * 8) / 320
-    assert cost(321, 3, 64, "asymmetric") == 3 + (32 + 6 * 8 + 6 * 8) / 321
+    assert cost(320, 3, 64, "symmetric") == 3 + (32 + 5 * 16) / 320
+    assert cost(321, 3, 64, "asymmetric") == 3 + (32 + 6 * 16) / 321
     assert cost(320, 3, 64, "affine") == 3 + 5 * 64 / 320
     assert cost(320, 8, 64, "symmetric") == 8 + 5 * 32 / 320  # no integer scales at 8 bits
     assert cost(320, 3, 40, "symmetric") == 3 + 8 * 32 / 320  # nor for groups that tiles are not made of
@@ -207,8 +207,8 @@ def test_reports(weights, w, capsys):
     lines = said(weights, budget=4)
     assert lines[0] == "choose_bits: the least sum of relative noise within 4 bits per weight"
     assert [line.split()[0] for line in lines[1:-1]] == ["easy", "hard", "3"]
-    found = fq.choose_bits(weights, budget=4, method="minmax")
+    found = fq.choose_bits(weights, budget=4, method="minmax", report=False)
     assert capsys.readouterr().out == ""
     assert lines[-1].startswith(f"  {average(found, weights):.3f} bits per weight on average")
-    fq.choose_bits(weights, budget=4, report=True, method="minmax")
+    fq.choose_bits(weights, budget=4, method="minmax")
     assert capsys.readouterr().out.splitlines() == lines

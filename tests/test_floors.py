@@ -24,6 +24,8 @@ FLOORS = [
         "quant.percentile",
         "quant.histogram",
         "quant.by_method",
+        "quant.moment",
+        "quant.gptq",
     },
     {"operands"},
     {"product"},

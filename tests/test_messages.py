@@ -13,11 +13,14 @@ import pytest
 
 import fastq as fq
 from fastq.machine import cpu, threads
+from fastq.quant.gptq import Gptq, quantize_columns
+from fastq.quant.moment import SecondMoment
 
 PACKAGE = Path(fq.__file__).parent
-PUBLIC = ("api", "arguments", "array", "rules", "product", "engine/plain", "kernels/custom",
-          "operands", "coded", "quant/affine", "quant/balance", "quant/search", "quant/metrics", "quant/methods",
-          "quant/attribution", "config", "calibrator", "choice", "machine/threads", "machine/cpu")  # fmt: skip
+PUBLIC = ("api", "arguments", "array", "coded", "rules", "product", "engine/plain", "kernels/custom", "operands",
+          "quant/affine", "quant/balance", "quant/search", "quant/metrics", "quant/methods", "quant/attribution",
+          "quant/by_method", "quant/gptq", "quant/moment", "config", "calibrator", "choice", "machine/threads",
+          "machine/cpu")  # fmt: skip
 
 X = np.arange(-3, 3, dtype=np.float32).reshape(2, 3)
 BAD = np.where(X == 0, np.nan, X)
@@ -42,6 +45,13 @@ def asymmetric(**form):
     return fq.quantize(X, scheme="asymmetric", **form)
 
 
+def gptq(bits=3, scheme="symmetric", k=2, matrix=None, **options):
+    moment = SecondMoment.of(np.eye(k))
+    if matrix is not None:
+        moment._mean = np.array(matrix, float)
+    return quantize_columns(X, bits, None, scheme, moment, **options)
+
+
 def isa(name, call=q):
     cpu.force(name)
     try:
@@ -51,6 +61,39 @@ def isa(name, call=q):
 
 
 CASES = {
+    # calibration
+    "calibration of text": (lambda: SecondMoment.of("rows"), TypeError,
+        r"calibration must be of real numbers, got dtype <U4; convert it first"),
+    "calibration of a number": (lambda: SecondMoment.of(3.0), ValueError,
+        r"calibration must be rows of input, of shape \(\.\.\., K\); got the number 3\.0"),
+    "calibration of two widths": (lambda: SecondMoment.of([X, X.T]), ValueError,
+        r"calibration must have rows of 3 elements, one per channel; got shape \(3, 2\)"),
+    "calibration without rows": (lambda: SecondMoment.of(X[:0]), ValueError,
+        r"calibration must hold at least one row of input, because rounding follows it; got none"),
+    "calibration with NaN": (lambda: SecondMoment.of([X, BAD]), fq.NotFiniteError,
+        r"calibration must be finite.*; 1 of 6 values is not, the first at index \(1, 0\)"),
+    "moment of unknown width": (lambda: SecondMoment().matrix, ValueError,
+        r"SecondMoment must know its width before it has a matrix: give k, or update it with rows"),
+    "calibration of another width": (lambda: gptq(k=3), ValueError,
+        r"calibration must have rows of 2 elements, one per row of the weights; got 3"),
+    "calibration without need": (lambda: q(axis=0, calibration=X), ValueError,
+        r"calibration is for method 'mse' or 'gptq', which look at errors; got method='minmax'"),
+    "gptq without calibration": (lambda: q(axis=0, method="gptq"), ValueError,
+        r"method='gptq' needs calibration, rows of real input to the product; got none"),
+    "calibration without an axis": (lambda: q(method="mse", calibration=X), ValueError,
+        r"calibration is about a product along .*, so it needs an axis; got shape \(2, 3\) with axis=None"),
+    "calibration of a vector": (lambda: fq.quantize(X[0], axis=0, method="gptq", calibration=X), ValueError,
+        r"calibration is about .*, so it needs two dimensions; got shape \(3,\)"),
+    "calibration that does not fit": (lambda: q(axis=0, method="gptq", calibration=X), ValueError,
+        r"calibration must have rows of 2 elements, one per element of axis 0; got rows of 3"),
+    "moment that is none": (lambda: gptq(matrix=[[1, 9], [9, 1]]), ValueError,
+        r"calibration must have a second moment without negative directions; .* even with damping=1"),
+    "damping of text": (lambda: Gptq(damping="much"), TypeError,
+        r"damping must be a number from 0 to 1, got 'much' of type str"),
+    "damping too large": (lambda: Gptq(damping=2), ValueError,
+        r"damping must be from 0 to 1, as a share of the mean diagonal; got 2"),
+    "sweeps of truth": (lambda: Gptq(sweeps=True), TypeError, r"sweeps must be an integer, 0 or more, got True"),
+    "sweeps too few": (lambda: Gptq(sweeps=-1), ValueError, r"sweeps must be 0 or more, got -1"),
     # quantize: the array
     "x of text": (lambda: fq.quantize("abc"), TypeError,
         r"x must be of real numbers \(float16, .* or integers\), got dtype <U3; convert it first"),
@@ -79,7 +122,7 @@ CASES = {
     "scheme": (lambda: q(scheme="symetric"), ValueError,
         r"scheme must be one of 'symmetric', 'asymmetric', 'affine'; got 'symetric'"),
     "method": (lambda: q(method="max"), ValueError,
-        r"method must be one of 'minmax', 'mse', 'percentile' or a fastq\.Percentile; got 'max'"),
+        r"method must be one of 'minmax', .*'gptq', or a fastq\.Percentile or fastq\.Gptq; got 'max'"),
     "share of zero": (lambda: fq.Percentile(0), ValueError,
         r"share must be above 0 and up to 100, as the percent of elements inside the range; got 0"),
     "share too large": (lambda: fq.Percentile(100.5), ValueError, r"share must be .*up to 100.*; got 100\.5"),
@@ -323,7 +366,7 @@ CASES = {
     "calibrated scheme": (lambda: fq.Calibrator(scheme="affine"), ValueError,
         r"scheme of a static scale must be 'symmetric' or 'asymmetric', got 'affine'"),
     "calibrated method": (lambda: fq.Calibrator(method="max"), ValueError,
-        r"method must be one of 'minmax', 'mse', 'percentile' or a fastq\.Percentile; got 'max'"),
+        r"method must be one of 'minmax', 'mse', 'percentile', or a fastq\.Percentile; got 'max'"),
     "calibrated by channel": (lambda: fq.Calibrator(axis=0, method="mse"), ValueError,
         r"axis=0 needs method='minmax', since a histogram is kept of all channels; got 'mse'"),
     "calibrated bits": (lambda: fq.Calibrator(9), ValueError, r"bits must be from 2 to 8, got 9"),

@@ -8,8 +8,10 @@ from fastq.config import set_num_threads, show_config
 from fastq.errors import IsaError, NotFiniteError
 from fastq.quant.attribution import MatmulError, error_matmul
 from fastq.quant.balance import balance
+from fastq.quant.gptq import Gptq
 from fastq.quant.methods import Percentile
 from fastq.quant.metrics import Error, error
+from fastq.quant.moment import SecondMoment
 
 __version__ = "0.1.0"
 
@@ -17,11 +19,13 @@ __all__ = [
     "Calibrator",
     "Choice",
     "Error",
+    "Gptq",
     "IsaError",
     "MatmulError",
     "NotFiniteError",
     "Percentile",
     "QArray",
+    "SecondMoment",
     "balance",
     "choose_bits",
     "dequantize",

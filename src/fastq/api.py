@@ -12,6 +12,7 @@ from fastq import product
 from fastq.arguments import (
     check_axis,
     check_balance,
+    check_calibration,
     check_group_scale,
     check_grouping,
     check_parameters,
@@ -21,6 +22,7 @@ from fastq.array import QArray, Scheme
 from fastq.engine.store import Scales, Store
 from fastq.quant import affine
 from fastq.quant.by_method import Wanted, by_method
+from fastq.quant.gptq import Gptq
 from fastq.quant.methods import Percentile, method_of
 from fastq.rules import EIGHT_BIT, as_floats, check_bits, is_float
 from fastq.scheme import SCHEMES, code_range
@@ -36,7 +38,8 @@ def quantize(
     group_size: int | None = None,
     scheme: Scheme = "symmetric",
     group_scale: Literal["integer", "float"] | None = None,
-    method: Literal["minmax", "mse", "percentile"] | Percentile = "minmax",
+    method: Literal["minmax", "mse", "percentile", "gptq"] | Percentile | Gptq = "minmax",
+    calibration: Any = None,
     scale: npt.ArrayLike | None = None,
     zero_point: npt.ArrayLike | None = None,
     balance: npt.ArrayLike | None = None,
@@ -68,10 +71,16 @@ def quantize(
         ``"symmetric"``: ``scale = max|x| / (2**(bits-1) - 1)``, no zero point. ``"asymmetric"``:
         ``scale = (max - min) / (2**bits - 1)`` over a range widened to hold 0, ``zero_point = rint(-min / scale)``.
         ``"affine"``: the range as it is, ``offset = min``, codes of ``x - offset``.
-    method : {"minmax", "mse", "percentile"} or Percentile
-        How the scale is chosen: from the extremes, so that the squared error is smallest
-        (:func:`fastq.quant.search.search`), or so that a share of the elements stays inside the range
-        (:func:`fastq.quant.percentile.parameters`): 99.9 percent, or that of a :class:`fastq.Percentile`.
+    method : {"minmax", "mse", "percentile", "gptq"}, Percentile or Gptq
+        How scales, and codes, are chosen: ``"minmax"`` from the extremes; ``"mse"`` so that the squared error is
+        smallest (:func:`fastq.quant.search.search`); ``"percentile"`` so that a share of the elements stays inside the
+        range, 99.9 percent or that of a :class:`fastq.Percentile`; ``"gptq"`` so that products with input like the
+        calibration's keep close, each rounding making up for the errors of others (:mod:`fastq.quant.gptq`), with the
+        settings of a :class:`fastq.Gptq` if one is given.
+    calibration : array_like, iterable of array_like, or SecondMoment, optional
+        Rows of real input, of which only the K x K second moment is kept; ``"gptq"`` needs it, ``"mse"`` weighs the
+        errors of each channel by its mean square. A :class:`fastq.SecondMoment` serves several arrays. Fewer rows than
+        channels, channels that are always 0 or depend on each other are made up for by damping.
     scale, zero_point : array_like, optional
         Use these instead (static quantization); they broadcast to the shape the chosen ones would have. A symmetric
         scale may be negative. An asymmetric scale needs a zero point.
@@ -125,17 +134,19 @@ def quantize(
     given = None if own_scale is None else affine.Given(own_scale, own_zero)
     if given is not None and chosen != "minmax":
         raise ValueError(f"method={method!r} chooses the scale, so scale must be left out; got both")
+    moment = check_calibration(calibration, chosen, at, array.shape)
     name, factors, block = "x", None, check_rotation(rotate, at, array.shape)
     if balance is not None or block > 1:
         name = "x / balance" if block == 1 else "x / balance, rotated,"
         factors = check_balance(balance, at, array.shape)
         values = affine.balanced(values, at, factors, block)
+        moment = None if moment is None else moment.turned(factors, block)
     integer = check_group_scale(group_scale, bits, group, scheme, given is not None)
     wanted = Wanted(bits, at, group, scheme, integer)
     if given is not None:
         result = affine.quantize(values, bits, at, group, scheme, given, name)
     else:
-        result = by_method(values, wanted, chosen, name=name)
+        result = by_method(values, wanted, chosen, moment, name)
     logical = array.dtype if is_float(array.dtype) else values.dtype
     return _array(result, wanted, logical.newbyteorder("="), factors, block)
 

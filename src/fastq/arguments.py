@@ -8,6 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fastq.quant import groups
+from fastq.quant.gptq import Gptq
+from fastq.quant.methods import Method
+from fastq.quant.moment import SecondMoment
 from fastq.rules import check_group, integer, is_float
 from fastq.scheme import code_range
 
@@ -85,6 +88,31 @@ def check_rotation(rotate: Any, axis: int | None, shape: tuple[int, ...]) -> int
             f"{shape} with axis={axis}"
         )
     return block
+
+
+def check_calibration(
+    calibration: Any, method: Method, axis: int | None, shape: tuple[int, ...]
+) -> SecondMoment | None:
+    """The second moment of calibration data, where the method takes one."""
+    led = isinstance(method, Gptq)
+    if calibration is None:
+        if led:
+            raise ValueError("method='gptq' needs calibration, rows of real input to the product; got none")
+        return None
+    if not led and method != "mse":
+        raise ValueError(f"calibration is for method 'mse' or 'gptq', which look at errors; got method={method!r}")
+    if axis is None or (led and len(shape) != 2):
+        raise ValueError(
+            "calibration is about a product along the axis of a matrix, so it needs "
+            + (f"an axis; got shape {shape} with axis=None" if axis is None else f"two dimensions; got shape {shape}")
+        )
+    moment = SecondMoment.of(calibration)
+    if len(moment.matrix) != shape[axis]:
+        raise ValueError(
+            f"calibration must have rows of {shape[axis]} elements, one per element of axis {axis}; got rows of "
+            f"{len(moment.matrix)}"
+        )
+    return moment
 
 
 def check_parameters(

@@ -14,7 +14,7 @@ from fastq.api import quantize
 from fastq.array import QArray
 from fastq.quant.affine import check_finite
 from fastq.quant.histogram import Histogram, parameters, range_of_least_error, range_of_share
-from fastq.quant.methods import Percentile, method_of
+from fastq.quant.methods import Percentile, scale_method
 from fastq.rules import as_floats, check_bits
 
 Array = npt.NDArray[Any]
@@ -112,7 +112,7 @@ class Calibrator:
             )
         self.scheme: Literal["symmetric", "asymmetric"] = scheme
         self.axis = axis
-        self.method = method_of(method)
+        self.method = scale_method(method)
         if axis == 0 and self.method != "minmax":
             raise ValueError(f"axis=0 needs method='minmax', since a histogram is kept of all channels; got {method!r}")
         self.values = 0

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from fastq.api import quantize
 from fastq.array import QArray, Scheme
 from fastq.quant.affine import check_finite
-from fastq.quant.methods import Percentile
+from fastq.quant.methods import Percentile, scale_method
 from fastq.rules import as_floats, check_bits, check_group
 
 Array = npt.NDArray[Any]
@@ -83,7 +83,7 @@ def choose_bits(
     bits: Iterable[int] = range(2, 9),
     method: Literal["minmax", "mse", "percentile"] | Percentile = "mse",
     scheme: Scheme = "symmetric",
-    report: bool | Callable[[str], Any] = False,
+    report: bool | Callable[[str], Any] = True,
 ) -> Any:
     """Choose the width and the size of groups for weights: the smallest that are good enough, or the best that fit.
 
@@ -114,9 +114,10 @@ def choose_bits(
     bits : iterable of int
         Widths to choose from.
     method, scheme : str
-        As :func:`fastq.quantize` takes them.
+        As :func:`fastq.quantize` takes them, but for ``"gptq"``: choose with ``"mse"``, and what gptq makes of the form
+        is better still.
     report : bool or callable
-        Print what was decided and why; or call this with each line of it.
+        Print what was decided and why (the default); or call this with each line of it.
 
     Returns
     -------
@@ -145,7 +146,7 @@ def choose_bits(
     --------
     >>> import numpy as np, fastq as fq
     >>> w = np.random.default_rng(0).standard_normal((256, 64))
-    >>> choice = fq.choose_bits(w, sqnr=18)
+    >>> choice = fq.choose_bits(w, sqnr=18, report=False)
     >>> choice.bits, choice.group_size
     (4, None)
     """
@@ -162,7 +163,7 @@ def choose_bits(
         raise ValueError("w must hold one matrix or more, got an empty mapping")
     examples = {"w": calibration} if alone else _by_name(calibration, weights)
     tell: Callable[[str], Any] = print if report is True else report if callable(report) else _say_nothing
-    form = {"scheme": scheme, "method": method}
+    form = {"scheme": scheme, "method": scale_method(method)}
     matrices = {key: _Matrix(value, str(key), examples[key], form) for key, value in weights.items()}
     forms = {key: m.forms(widths, groups) for key, m in matrices.items()}
     if budget is None:
@@ -178,13 +179,13 @@ def bits_per_weight(k: int, bits: int, group: int | None, scheme: str) -> float:
     """Bits of storage for each weight of a column of k: codes, and the parameters that come with them.
 
     A column has a float32 scale. Where scales of groups are integers under it (2 to 6 bits, groups of a multiple of
-    16, symmetric or asymmetric), each group adds 8 bits; otherwise each has a float32 scale of its own instead. An
-    asymmetric scale comes with a zero point of 8 bits, an affine one with a float32 offset.
+    16, symmetric or asymmetric), a byte of scale and one of zero point are stored for each group; otherwise each has a
+    float32 scale of its own, with a zero point of 8 bits if asymmetric, or a float32 offset if affine.
     """
     sets = 1 if group is None else -(-k // group)
-    integer = group is not None and bits <= 6 and group % 16 == 0 and scheme != "affine"
-    scales = 32 + 8 * sets if integer else 32 * sets
-    return bits + (scales + {"symmetric": 0, "asymmetric": 8, "affine": 32}[scheme] * sets) / k
+    if group is not None and bits <= 6 and group % 16 == 0 and scheme != "affine":
+        return bits + (32 + 16 * sets) / k
+    return bits + (32 + {"symmetric": 0, "asymmetric": 8, "affine": 32}[scheme]) * sets / k
 
 
 class _Matrix:

@@ -18,7 +18,18 @@ from fastq.engine.memory import Workspace, address_of, aligned
 from fastq.engine.plan import Plan, left_threads, share, this_machine
 from fastq.engine.prepack import Balance, Lines, Right, column_sums
 from fastq.kernels import table
-from fastq.kernels.jobs import CHOOSE, FIND, LEFT_ROWS, WRITE, LeftJob, QuantizeJob, RightJob, SearchJob, SharedJob
+from fastq.kernels.jobs import (
+    CHOOSE,
+    FIND,
+    LEFT_ROWS,
+    WRITE,
+    CompensateJob,
+    LeftJob,
+    QuantizeJob,
+    RightJob,
+    SearchJob,
+    SharedJob,
+)  # fmt: skip
 from fastq.layout.tiles import DEPTH, TILE_ROWS, Form, Segments, ceil_div, pack_codes, right_bytes, segments
 from fastq.machine import threads
 from fastq.machine.jit import Kernel, kernel
@@ -185,6 +196,32 @@ def search_shared(
     for name, array in zip(names, (x, weights, factor, *values)):
         setattr(job, name, address_of(array))
     start(table.shared(KIND[x.dtype]), job, share(32 * x.nbytes, this_machine()))
+
+
+def compensate(
+    target: npt.NDArray[Any],
+    carry: npt.NDArray[Any],
+    weight: npt.NDArray[Any],
+    scale: npt.NDArray[Any],
+    zero: npt.NDArray[Any],
+    offset: npt.NDArray[Any],
+    limits: tuple[int, int],
+    loss: npt.NDArray[Any],
+    codes: npt.NDArray[Any] | None,
+) -> None:
+    """Round rows to codes, each row's error carried on; all arrays contiguous, floats of one type.
+
+    Parameters have shape (candidates, 1 or rows, n); `loss` (candidates, n) and `codes` are written.
+    """
+    rows, n = target.shape
+    job = CompensateJob(rows=rows, n=n, candidates=len(scale), low=limits[0], high=limits[1])
+    job.row_pitch, job.candidate_pitch = n if scale.shape[1] > 1 else 0, scale.shape[1] * n
+    arrays = {"target": target, "carry": carry, "weight": weight, "scale": scale, "zero": zero, "offset": offset}
+    for name, array in {**arrays, "loss": loss}.items():
+        setattr(job, name, address_of(array))
+    job.codes = 0 if codes is None else address_of(codes)
+    work = len(scale) * rows * target.nbytes // 4
+    start(table.compensate(KIND[target.dtype]), job, share(work, this_machine()))
 
 
 # Packing

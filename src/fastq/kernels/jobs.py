@@ -180,3 +180,36 @@ SharedJob = job(
     limit=INT,  # the largest integer scale
     scheme=INT,
 )
+
+# Of a CompensateJob: rows at most, and what columns come in multiples of; so many stay in the first-level cache.
+COMPENSATED_ROWS, COMPENSATED_COLUMNS = 128, 32
+
+CompensateJob = job(
+    "CompensateJob",
+    """Round ``target[rows][n]`` to codes, row after row, under each of `candidates` sets of parameters.
+
+    Column by column, for rows i from the first on ::
+
+        value_i = target_i - sum over j < i of carry[j][i] * (rounded_j - target_j)
+        code_i  = clip(rint((value_i - offset_i) / scale_i) + zero_i, low, high)
+        loss   += weight[i] * (rounded_i - value_i)**2,   rounded_i = scale_i * (code_i - zero_i) + offset_i
+
+    Parameters of candidate c, row i and column j lie ``c * candidate_pitch + i * row_pitch + j`` elements from their
+    start; `codes` (may be null) are those of the last candidate. n is a multiple of 32.
+    """,
+    rows=INT,
+    n=INT,
+    candidates=INT,
+    target="u8*",
+    carry="u8*",  # [rows][rows]
+    weight="u8*",
+    scale="u8*",
+    zero="u8*",  # as floats
+    offset="u8*",
+    candidate_pitch=INT,
+    row_pitch=INT,  # n, or 0 where all rows share their parameters
+    low=INT,
+    high=INT,
+    loss="u8*",  # [candidates][n]
+    codes="u8*",  # [rows][n]
+)

@@ -67,8 +67,12 @@ def trial(
     terms = (rest * rest * weight, value * weighted, code * weighted, weighted, value * weight, weight)
     for i, term in enumerate(terms):
         # accumulate adds one after the other, where sum would add in pairs
-        lanes = np.add.accumulate(term[:bulk].reshape(-1, LANES), axis=0)[-1:].reshape(-1)
-        sums[i] = np.add.accumulate(np.concatenate([lanes if bulk else np.zeros(1, x.dtype), term[bulk:]]))[-1]
+        lanes = np.zeros(LANES, x.dtype)
+        if bulk:
+            lanes = np.add.accumulate(term[:bulk].reshape(-1, LANES), axis=0)[-1]
+        while len(lanes) > 1:
+            lanes = lanes[: len(lanes) // 2] + lanes[len(lanes) // 2 :]
+        sums[i] = np.add.accumulate(np.concatenate([lanes, term[bulk:]]))[-1]
 
 
 def search_runs(
@@ -133,3 +137,29 @@ def rotated(x: Floats, block: int) -> Floats:
             x = np.stack([low + high, low - high], axis=-2).reshape(x.shape)
             half *= 2
     return x
+
+
+def compensate(
+    target: Floats,
+    carry: Floats,
+    weight: Floats,
+    scale: Floats,  # [candidates][1 or rows][n], like zero and offset
+    zero: Floats,
+    offset: Floats,
+    limits: CodeRange,
+    loss: Floats,  # [candidates][n]
+    codes: npt.NDArray[Any] | None,
+) -> None:
+    """Rounding with errors carried on, as :class:`fastq.kernels.jobs.CompensateJob` has it."""
+    for candidate in range(len(scale)):
+        values = target.copy()
+        loss[candidate] = 0
+        for i, value in enumerate(values):
+            s, z, o = (p[candidate][i if p.shape[1] > 1 else 0] for p in (scale, zero, offset))
+            code = np.clip(np.rint((value - o) / s) + z, limits.low, limits.high)
+            rounded = s * (code - z) + o
+            miss = rounded - value
+            loss[candidate] += miss * miss * weight[i]
+            values[i + 1 :] -= carry[i, i + 1 :, None] * (rounded - target[i])
+            if codes is not None:
+                codes[i] = code

@@ -160,6 +160,17 @@ def search(kind: str) -> Entry:
     return Entry(f"search_{kind}", make)
 
 
+def compensate(kind: str) -> Entry:
+    """Round rows to codes, each row's error carried on to the next."""
+
+    def make() -> tuple[Any, type[Job]]:
+        from fastq.kernels import compensate
+
+        return compensate.compensate(kind), jobs.CompensateJob
+
+    return Entry(f"compensate_{kind}", make)
+
+
 def entries(isa: str, bits: Sequence[int], activations: Sequence[str] = ()) -> Iterator[Entry]:
     """Every kernel that an instruction set uses for right codes of these widths, whatever shapes and types are.
 
@@ -171,6 +182,7 @@ def entries(isa: str, bits: Sequence[int], activations: Sequence[str] = ()) -> I
         yield from (quantize(which, kind) for which in ("rows", "columns", "choices"))
         yield search(kind)
         yield shared(kind)
+        yield compensate(kind)
     # One row or many, one segment of K or more: between them they meet every unit.
     many = 1 + max(unit.few for unit in UNITS)
     forms = [Form(width, grouped) for width in bits for grouped in (False, True) if not grouped or width in GROUPED]

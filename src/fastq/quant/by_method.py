@@ -8,7 +8,9 @@ import numpy.typing as npt
 
 from fastq.quant import affine, groups, percentile, search
 from fastq.quant.affine import Given, Quantized
-from fastq.quant.methods import Percentile
+from fastq.quant.gptq import Gptq, quantize_columns
+from fastq.quant.methods import Method, Percentile
+from fastq.quant.moment import SecondMoment
 
 Array = npt.NDArray[Any]
 
@@ -23,11 +25,13 @@ class Wanted(NamedTuple):
     integer: bool = False  # integer group scales
 
 
-def by_method(
-    x: Array, form: Wanted, method: str | Percentile, weights: Array | None = None, name: str = "x"
-) -> Quantized:
-    """Codes and parameters; `weights` along the axis are those of squared errors."""
+def by_method(x: Array, form: Wanted, method: Method, moment: SecondMoment | None = None, name: str = "x") -> Quantized:
+    """Codes and parameters; `moment` is that of what the axis will be multiplied by."""
     bits, axis, group, scheme, _ = form
+    if isinstance(method, Gptq):
+        assert moment is not None
+        return _compensated(x, form, method, moment)
+    weights = None if moment is None else moment.weights
     if method == "minmax":
         result = affine.quantize(x, bits, axis, group, scheme, name=name)
         if not form.integer or x.size == 0:
@@ -49,3 +53,10 @@ def by_method(
         shared = groups.widened(own, bits, axis)
     result = affine.quantize(x, bits, axis, group, scheme, shared.given, name)
     return result._replace(scale=shared.scale, factors=shared.factors)
+
+
+def _compensated(x: Array, form: Wanted, method: Gptq, moment: SecondMoment) -> Quantized:
+    """Error-compensating rounding along either axis of a matrix."""
+    columns = x if form.axis == 0 else x.T
+    found = quantize_columns(columns, form.bits, form.group, form.scheme, moment, method, form.integer)
+    return found if form.axis == 0 else Quantized(*(None if p is None else p.T for p in found))  # type: ignore[arg-type]

@@ -55,7 +55,7 @@ def rounded_up(scale: Array) -> Array:
 def widened(own: Given, bits: int, axis: int) -> Shared:
     """Integer scales that are at least each group's own scale, so that no value is cut off that was not before."""
     scale, zero = np.moveaxis(own.scale, axis, -1), None if own.zero is None else np.moveaxis(own.zero, axis, -1)
-    limit = _limits(scale, zero, bits)
+    limit = largest(scale, zero, bits)
     shared = rounded_up((np.abs(scale) / limit).max(axis=-1, keepdims=True))
     factors = np.clip(np.ceil(np.abs(scale) / shared), 1, limit).astype(np.int8)
     factors = np.where(scale < 0, -factors, factors).astype(np.int8)
@@ -75,7 +75,7 @@ def chosen(x: Array, own: Given, bits: int, axis: int, group: int, scheme: str, 
     scale = np.moveaxis(own.scale, axis, -1)
     zero = np.zeros_like(scale) if own.zero is None else np.moveaxis(own.zero, axis, -1).astype(x.dtype)
     shape, k = scale.shape, lines.shape[-1]
-    limit = _limits(scale, None if own.zero is None else zero, bits)
+    limit = largest(scale, None if own.zero is None else zero, bits)
     shared = np.ascontiguousarray((np.abs(scale) / limit).max(axis=-1)).reshape(-1)
     rows = np.ascontiguousarray(lines).reshape(-1, k)
     factor = near_one(np.abs(rows).max(axis=1))
@@ -94,7 +94,7 @@ def chosen(x: Array, own: Given, bits: int, axis: int, group: int, scheme: str, 
     return _back(shared, factors, None if own.zero is None else zeros, axis)
 
 
-def _limits(scale: Array, zero: Array | None, bits: int) -> Array:
+def largest(scale: Array, zero: Array | None, bits: int) -> Array:
     """The largest integer that each group may have."""
     largest = largest_factor(bits)
     if zero is None:

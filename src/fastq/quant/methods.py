@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-METHODS = ("minmax", "mse", "percentile")
+from fastq.quant.gptq import Gptq
+
+SCALES = ("minmax", "mse", "percentile")
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,23 @@ class Percentile:
         return cut, 1 - cut
 
 
-def method_of(method: Any) -> str | Percentile:
-    """``"minmax"``, ``"mse"`` or a percentile, from what a user may write."""
+Method = str | Percentile | Gptq
+
+
+def method_of(method: Any) -> Method:
+    """``"minmax"``, ``"mse"``, or a method with its settings, from what a user may write."""
+    if isinstance(method, Gptq):
+        return method
+    if isinstance(method, str) and method == "gptq":
+        return Gptq()
+    return scale_method(method, ", 'gptq'", " or fastq.Gptq")
+
+
+def scale_method(method: Any, other: str = "", others: str = "") -> str | Percentile:
+    """The same for methods that choose a scale and leave codes to rounding; `other` ones belong to the message."""
     if isinstance(method, Percentile):
         return method
-    if not isinstance(method, str) or method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(map(repr, METHODS))} or a fastq.Percentile; got {method!r}")
+    if not isinstance(method, str) or method not in SCALES:
+        known = ", ".join(map(repr, SCALES)) + other
+        raise ValueError(f"method must be one of {known}, or a fastq.Percentile{others}; got {method!r}")
     return Percentile() if method == "percentile" else method

@@ -1,0 +1,363 @@
+"""Rounding that makes up for its own errors (``method="gptq"``), led by calibration data.
+
+What counts is not how far weights are off but how far products are: ``error.T @ H @ error`` per column, with H the
+second moment of the inputs (:mod:`fastq.quant.moment`). Where inputs are correlated, the error of one row of weights
+can be made up for by the rows that follow. With the triangular factor of the damped moment, ``H = R @ R.T`` and R upper
+triangular, the sum falls apart into one square per row ::
+
+    error.T @ H @ error = sum_i R_ii**2 * (rounded_i - value_i)**2
+    value_i = w_i - sum_{j<i} (R_ji / R_ii) * (rounded_j - w_j)
+
+so rounding value_i to its nearest code, row after row, is what GPTQ does (Frantar et al., 2022, arXiv:2210.17323); in
+this form, Babai's nearest plane (Chen et al., 2025, arXiv:2507.18553), it needs no inverse of H.
+
+Two things are added, both for what they gain. Decibels of output error against the mse search, 3 bits, held-out rows:
+
+                                            digits, group 16    AR(1) 0.9, group 64
+    GPTQ, scales by the mse search                -6.4                -6.8
+    scales by trial                               -7.8                -7.5
+    and two sweeps                                -8.2                -7.6
+
+* *Scales by trial*: a group's scale is the one of several around the mse search's under which the sum above, over the
+  rows of the group, comes out smallest. Weighing the mse search by R_ii**2 or H_ii instead: -6.5 and -6.6.
+* *Sweeps*: group after group is done again with all others held fixed, those after it included: scale (and offset) by
+  least squares, then again by trial, codes by nearest plane with the factor of the group's own block of H. A column
+  takes the result if its error becomes smaller. Descent on single codes instead gained 0.1 less; beams of 4 and 16
+  codes instead of the nearest, 0.1 to 0.2 more before the sweeps and nothing after them on the digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastq.engine import run
+from fastq.engine.plan import this_machine
+from fastq.kernels import reference
+from fastq.kernels.jobs import COMPENSATED_COLUMNS, COMPENSATED_ROWS
+from fastq.layout.tiles import ceil_div
+from fastq.quant.affine import Quantized, check_finite
+from fastq.quant.groups import chosen, largest
+from fastq.quant.moment import Damped, SecondMoment
+from fastq.quant.search import search
+from fastq.scheme import code_range
+
+Array = npt.NDArray[Any]
+
+FIRST = np.linspace(0.76, 1.24, 13)  # scales on trial, in units of the mse search's
+FEW = np.linspace(0.94, 1.06, 3)  # in units of the weighted search's, where some channels outweigh all others
+AGAIN = np.linspace(0.9, 1.1, 7)  # in sweeps, in units of the scale so far
+
+
+@dataclass(frozen=True)
+class Gptq:
+    """Options of error-compensating rounding.
+
+    Parameters
+    ----------
+    damping : float
+        Share of its mean diagonal that is added to the diagonal of the second moment, 0 to 1. Few rows, or inputs
+        that depend on each other, leave it without an inverse: damping gives it one and keeps rounding from trusting
+        too little data. Where even so the Cholesky factor cannot be had, damping rises tenfold, up to 1.
+    activation_order : bool
+        Round the rows with the largest inputs first, so that others make up for their errors. Scales are then chosen
+        beforehand, from the weights as they are.
+    sweeps : int
+        How often every group is done again after the first pass.
+
+    References
+    ----------
+    Frantar, Ashkboos, Hoefler, Alistarh: GPTQ, 2022, arXiv:2210.17323.
+    """
+
+    damping: float = 0.01
+    activation_order: bool = False
+    sweeps: int = 2
+
+    def __post_init__(self) -> None:
+        for name, kinds, rule in (
+            ("damping", (int, float), "a number from 0 to 1"),
+            ("activation_order", (bool,), "True or False"),
+            ("sweeps", (int,), "an integer, 0 or more"),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, kinds) or (isinstance(value, bool) and kinds != (bool,)):
+                raise TypeError(f"{name} must be {rule}, got {value!r} of type {type(value).__name__}")
+        if not 0 <= self.damping <= 1:
+            raise ValueError(f"damping must be from 0 to 1, as a share of the mean diagonal; got {self.damping}")
+        if self.sweeps < 0:
+            raise ValueError(f"sweeps must be 0 or more, got {self.sweeps}")
+
+
+def quantize_columns(
+    w: Array,
+    bits: int,
+    group: int | None,
+    scheme: str,
+    moment: SecondMoment,
+    options: Gptq | None = None,
+    integer: bool = False,
+    progress: Callable[[int, int], Any] | None = None,
+) -> Quantized:
+    """Codes and parameters of a K x N matrix that keep the error of ``x @ w`` small for inputs like the calibration's.
+
+    A channel whose input was always 0 has no say in others' errors; its row is rounded to the nearest codes. The result
+    is the same on every instruction set as long as NumPy's BLAS, which the larger products go to, is the same.
+
+    Parameters
+    ----------
+    w : numpy.ndarray
+        K x N, float32 or float64, any strides.
+    bits, group, scheme
+        As in :func:`fastq.quantize`; parameters are shared along K.
+    moment : SecondMoment
+        Of rows of K channels.
+    options : Gptq, optional
+        Damping, order and sweeps.
+    integer : bool
+        Whether a column's scales are integers (int8, `factors`) times one unit, such that
+        ``factor * (code - zero)`` fits int8 (:func:`fastq.quant.groups.possible`).
+    progress : callable, optional
+        Called with (rows done, rows to do) as it goes, over all passes.
+
+    Returns
+    -------
+    Quantized
+        Parameters have shape (groups, N); with integer factors, scale has shape (1, N).
+
+    Raises
+    ------
+    ValueError
+        If the moment has another width, or no damping up to 1 makes it positive definite. As
+        :class:`fastq.NotFiniteError` if w holds NaN or infinity.
+    """
+    options = Gptq() if options is None else options
+    k = len(w)
+    if moment.matrix.shape != (k, k):
+        raise ValueError(
+            f"calibration must have rows of {k} elements, one per row of the weights; got {len(moment.matrix)}"
+        )
+    check_finite(w, "x")
+    # Columns are brought to about 1 by powers of two, exactly, so that no square overflows or vanishes.
+    exponent = np.frexp(np.abs(w).max(axis=0, initial=0))[1]
+    # Columns of zeros fill the last block of the kernel.
+    n = w.shape[1]
+    values = np.zeros((k, ceil_div(n, COMPENSATED_COLUMNS) * COMPENSATED_COLUMNS), w.dtype)
+    values[:, :n] = np.ldexp(w, -exponent)
+    unit = _unit(values, bits, group, scheme, moment.weights) if integer and w.size else None
+    work = _Work(values, group or max(k, 1), bits, scheme, unit)
+    if w.size:
+        work.solve(Damped(moment, float(options.damping), w.dtype), bits, options, progress or (lambda done, total: 0))
+    codes, scale, zero, offset = (p[:, :n].copy() for p in (work.codes, work.scale, work.zero, work.offset))
+    zeros = zero.astype(np.int32) if scheme == "asymmetric" else None
+    factors = None
+    if work.unit is not None:
+        unit = work.unit[None, :n]
+        scale, factors = unit, np.rint(scale / unit).astype(np.int8)
+    scale = np.ldexp(scale, exponent)
+    scale[scale == 0] = np.finfo(w.dtype).smallest_subnormal
+    return Quantized(codes, scale, zeros, np.ldexp(offset, exponent) if scheme == "affine" else None, factors)
+
+
+def _unit(w: Array, bits: int, group: int | None, scheme: str, weights: Array) -> Array:
+    """One unit per column of which all groups' scales are to be multiples, as the mse search has it."""
+    own = search(w, bits, 0, group, scheme, weights)
+    shared = chosen(w, own, bits, 0, group or max(len(w), 1), scheme, weights)
+    unit: Array = shared.scale[0]
+    return unit
+
+
+def _pieces(a: int, b: int) -> Iterator[tuple[int, int]]:
+    """Runs of rows that a kernel takes at once."""
+    for start in range(a, b, COMPENSATED_ROWS):
+        yield start, min(start + COMPENSATED_ROWS, b)
+
+
+class _Work:
+    """A matrix on its way to codes: what has been found so far."""
+
+    def __init__(self, w: Array, group: int, bits: int, scheme: str, unit: Array | None) -> None:
+        k, n = w.shape
+        limits = code_range(bits, scheme)
+        self.w, self.bits, self.limits, self.scheme, self.unit = w, bits, limits, scheme, unit
+        self.groups = [(a, min(a + group, k)) for a in range(0, max(k, 1), group)]
+        self.set_of = np.arange(k) // group
+        self.codes = np.zeros((k, n), np.int8 if limits.signed else np.uint8)
+        self.error = np.zeros_like(w)  # rounded - w
+        self.scale = np.ones((len(self.groups), n), w.dtype)
+        self.zero, self.offset = np.zeros_like(self.scale), np.zeros_like(self.scale)
+
+    def solve(self, metric: Damped, bits: int, options: Gptq, progress: Callable[[int, int], Any]) -> None:
+        """All passes."""
+        k = len(self.w)
+        total = k * (1 + options.sweeps)
+        if options.activation_order:
+            self.round_by_activation(metric, bits)
+            progress(k, total)
+        else:
+            for done in self.round_in_order(metric, bits):
+                progress(done, total)
+        for sweep in range(1, options.sweeps + 1):
+            for done in self.sweep(metric):
+                progress(sweep * k + done, total)
+
+    # First pass
+
+    def round_in_order(self, metric: Damped, bits: int) -> Iterator[int]:
+        """Groups one after the other, each with parameters for what those before it made of its weights."""
+        carry, weight = metric.factor(np.arange(len(self.w)))
+        for g, (a, b) in enumerate(self.groups):
+            target = _target(self.w, self.error, carry, a, b)
+            signs = (1, -1) if self.scheme == "symmetric" else (1,)  # codes reach one step further down than up
+            starts = []
+            for weights, multiples in ((weight[a:b], FEW), (None, FIRST)):
+                self.search(g, target, bits, weights)
+                starts.append(self.candidates(g, np.concatenate([sign * multiples for sign in signs])))
+            tried = [np.concatenate(both) for both in zip(*starts)]
+            pieces = list(_pieces(0, b - a))
+            loss = sum(
+                self.compensate(target[p:q], carry[a + p : a + q, a + p : a + q], weight[a + p : a + q], tried)[0]
+                for p, q in pieces
+            )
+            self.take(g, tried, loss)
+            for p, q in pieces:
+                rows = slice(a + p, a + q)
+                now = target if len(pieces) == 1 else _target(self.w, self.error, carry, a + p, a + q)
+                _, self.codes[rows] = self.compensate(now, carry[rows, rows], weight[rows], self.candidates(g))
+                self.error[rows] = self.rounded(rows) - self.w[rows]
+            yield b
+
+    def round_by_activation(self, metric: Damped, bits: int) -> None:
+        """Rows by falling inputs, with parameters chosen beforehand."""
+        for g, (a, b) in enumerate(self.groups):
+            self.search(g, self.w[a:b], bits)
+        order = np.argsort(-np.diagonal(metric.matrix), kind="stable")
+        carry, weight = metric.factor(order)
+        w, error = self.w[order], np.zeros_like(self.w)
+        for a, b in _pieces(0, len(w)):
+            rows = order[a:b]
+            parameters = [p[self.set_of[rows]][None] for p in (self.scale, self.zero, self.offset)]
+            target = _target(w, error, carry, a, b)
+            _, self.codes[rows] = self.compensate(target, carry[a:b, a:b], weight[a:b], parameters)
+            error[a:b] = self.rounded(rows) - w[a:b]
+        self.error[order] = error
+
+    # Sweeps
+
+    def sweep(self, metric: Damped) -> Iterator[int]:
+        """Every group once more, with all others held fixed."""
+        for g, (a, b) in enumerate(self.groups):
+            gradient = self.refit(g, metric)
+            for p, q in _pieces(a, b):
+                if (p, q) == (a, b):
+                    self.again(g, slice(p, q), metric.block(p, q), gradient, metric, AGAIN)
+                else:
+                    self.again(g, slice(p, q), metric.block(p, q), metric.rows(p, q) @ self.error, metric, np.ones(1))
+            yield b
+
+    def refit(self, g: int, metric: Damped) -> Array:
+        """Scale and offset by least squares, one after the other, with codes as they are; returns H @ error."""
+        a, b = self.groups[g]
+        gradient = metric.rows(a, b) @ self.error
+        block = metric.block(a, b).astype(metric.dtype)
+        steps = self.codes[a:b] - self.zero[g]
+        for values, basis in ((self.scale, steps), (self.offset, np.ones_like(steps))):
+            if values is self.offset and self.scheme != "affine":
+                break
+            slope = block @ basis
+            curvature = (basis * slope).sum(axis=0)
+            usable = curvature > 0
+            new = values[g] - np.where(usable, (basis * gradient).sum(axis=0) / np.where(usable, curvature, 1), 0)
+            if values is self.scale:
+                new = self.snap(new, self.zero[g])
+                new = np.where(new != 0 if self.scheme == "symmetric" else new > 0, new, values[g])
+            gradient += (new - values[g]) * slope
+            values[g] = new
+        self.error[a:b] = self.rounded(slice(a, b)) - self.w[a:b]
+        return gradient
+
+    def again(
+        self, g: int, rows: slice, block: Array, gradient: Array, metric: Damped, multiples: npt.NDArray[np.float64]
+    ) -> None:
+        """Parameters and codes of rows (a group, or a piece of one) for the errors of all others."""
+        # With all other rows fixed, the error of these is (error - best).T @ block @ (error - best) and what no choice
+        # here can change.
+        away = np.linalg.solve(block.astype(metric.dtype), gradient)
+        target = self.w[rows] + self.error[rows] - away
+        carry, weight = metric.triangle(block)
+        tried = self.candidates(g, multiples)
+        before = [p[g].copy() for p in (self.scale, self.zero, self.offset)]
+        if len(multiples) > 1:
+            loss, _ = self.compensate(target, carry, weight, tried)
+            self.take(g, tried, loss)
+        loss, codes = self.compensate(target, carry, weight, self.candidates(g))
+        better = loss[0] < (away * gradient).sum(axis=0)
+        self.codes[rows] = np.where(better, codes, self.codes[rows])
+        for values, old in zip((self.scale, self.zero, self.offset), before):
+            values[g] = np.where(better, values[g], old)
+        self.error[rows] = self.rounded(rows) - self.w[rows]
+
+    # Parameters and codes of a group
+
+    def search(self, g: int, target: Array, bits: int, weights: Array | None = None) -> None:
+        """Parameters with the smallest (weighted) squared error, as a start."""
+        scale, zero, offset = search(target, bits, 0, None, self.scheme, weights)
+        self.zero[g] = 0 if zero is None else zero[0]
+        self.scale[g] = self.snap(scale[0], self.zero[g])
+        self.offset[g] = 0 if offset is None else offset[0]
+
+    def snap(self, scale: Array, zero: Array) -> Array:
+        """The nearest scale that there is."""
+        if self.unit is None:
+            return scale
+        factor = np.rint(scale / self.unit)
+        factor = np.where(factor == 0, np.copysign(1, scale), factor)
+        most = largest(factor, zero if self.scheme == "asymmetric" else None, self.bits)
+        return (np.clip(factor, -most, most) * self.unit).astype(scale.dtype)
+
+    def candidates(self, g: int, multiples: npt.NDArray[np.float64] | None = None) -> list[Array]:
+        """Scale, zero point and offset of a group, (candidates, 1, n), with the scale multiplied about mid-range."""
+        if multiples is None:
+            return [p[g][None, None] for p in (self.scale, self.zero, self.offset)]
+        scale = self.snap(self.scale[g] * multiples[:, None].astype(self.w.dtype), self.zero[g])
+        zero, offset = np.broadcast_to(self.zero[g], scale.shape), np.broadcast_to(self.offset[g], scale.shape)
+        if self.scheme == "affine":
+            offset = offset + (self.scale[g] - scale) * self.w.dtype.type(self.limits.high / 2)
+        return [p[:, None] for p in (scale, zero, offset)]
+
+    def take(self, g: int, tried: list[Array], loss: Any) -> None:
+        """Give each column of a group the candidate with its smallest loss."""
+        best = loss.argmin(axis=0)
+        for values, candidates in zip((self.scale, self.zero, self.offset), tried):
+            values[g] = np.take_along_axis(candidates[:, 0], best[None], axis=0)[0]
+
+    def rounded(self, rows: Any) -> Array:
+        """The values that rows of codes stand for."""
+        if isinstance(rows, slice) and self.set_of[rows.start] == self.set_of[rows.stop - 1]:
+            at: Any = self.set_of[rows.start]
+        else:
+            at = self.set_of[rows]
+        values: Array = self.scale[at] * (self.codes[rows] - self.zero[at]) + self.offset[at]
+        return values
+
+    def compensate(self, target: Array, carry: Array, weight: Array, parameters: list[Array]) -> tuple[Array, Array]:
+        """The loss of each candidate, and the codes of the last: :class:`fastq.kernels.jobs.CompensateJob`."""
+        loss = np.empty((len(parameters[0]), target.shape[1]), target.dtype)
+        codes = np.empty(target.shape, self.codes.dtype)
+        step = reference.compensate if this_machine().isa == "reference" else run.compensate
+        target, carry, weight, scale, zero, offset = map(np.ascontiguousarray, (target, carry, weight, *parameters))
+        step(target, carry, weight, scale, zero, offset, self.limits, loss, codes)
+        return loss, codes
+
+
+def _target(w: Array, error: Array, carry: Array, a: int, b: int) -> Array:
+    """Rows a to b as they should be, given the errors of all rows before: rounding them from there is what is left."""
+    if a == 0:
+        return w[:b]
+    pull = carry[:a, a:b].T @ error[:a]
+    target: Array = w[a:b] - np.linalg.solve(carry[a:b, a:b].T, pull)
+    return target

@@ -1,0 +1,207 @@
+"""The second moment of a layer's inputs: which directions of the inputs matter, and how much."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastq.kernels import reference
+from fastq.quant.affine import check_finite
+from fastq.rules import is_float
+
+Array = npt.NDArray[Any]
+SMALLEST_PIVOT = 1e-9  # of R_ii**2, H's mean diagonal being 1: what is smaller is rounding error
+SMALLEST_DAMPING = 1e-6
+LEAST_WEIGHT = 1e-6  # a channel that is always 0 must not leave a group without weight
+CHUNK = 2048  # rows at a time: fewer, and adding the K x K sum in float64 takes longer than the product
+
+
+class SecondMoment:
+    """The mean of ``x.T @ x`` over rows of real input, all that error-compensating rounding needs to know of them.
+
+    A product ``x @ w`` whose weights are off by e is off by ``x @ e``, whose mean square is the quadratic form ::
+
+        mean((x @ e)**2) = e.T @ H @ e,   H = mean(x.T @ x)      x of shape (1, K), e (K, 1), H (K, K)
+
+    Rows are read in chunks, so a memory map need not fit into memory. A chunk is multiplied in float32, scaled by a
+    power of two so that no square overflows; chunks are added in float64. The last bits are those of NumPy's BLAS and
+    may differ between machines.
+
+    Parameters
+    ----------
+    k : int, optional
+        Width of the rows; by default that of the first ones.
+
+    Attributes
+    ----------
+    rows : int
+        Rows so far.
+    matrix : numpy.ndarray
+        H, float64, K x K, read-only; it changes with the next update.
+    diagonal : numpy.ndarray
+        The mean square of each of the K channels.
+
+    Examples
+    --------
+    >>> import numpy as np, fastq as fq
+    >>> moment = fq.SecondMoment.of(np.array([[1.0, 2.0], [3.0, 0.0]]))
+    >>> moment.rows, moment.matrix.tolist()
+    (2, [[5.0, 1.0], [1.0, 2.0]])
+    """
+
+    def __init__(self, k: int | None = None) -> None:
+        self.rows = 0
+        self._mean = None if k is None else np.zeros((k, k))
+
+    @classmethod
+    def of(
+        cls, calibration: SecondMoment | npt.NDArray[Any] | Iterable[Any], progress: Callable[[int], Any] | None = None
+    ) -> SecondMoment:
+        """The second moment of calibration data.
+
+        Parameters
+        ----------
+        calibration : array_like, iterable of array_like, or SecondMoment
+            Rows of real input to the product. Of an array with more than two dimensions the leading ones are rows. A
+            SecondMoment is returned as it is.
+        progress : callable, optional
+            Called after each array with the number of rows so far.
+
+        Raises
+        ------
+        TypeError
+            If it holds anything but real numbers.
+        ValueError
+            If there are no rows, or rows of different widths. As :class:`fastq.NotFiniteError` for NaN and infinity.
+        """
+        if isinstance(calibration, SecondMoment):
+            moment = calibration
+        else:
+            moment = cls()
+            parts = not hasattr(calibration, "__array__") and not isinstance(calibration, str)
+            for part in calibration if parts and isinstance(calibration, Iterable) else [calibration]:
+                moment.update(part)
+                if progress is not None:
+                    progress(moment.rows)
+        if moment.rows == 0:
+            raise ValueError("calibration must hold at least one row of input, because rounding follows it; got none")
+        return moment
+
+    def update(self, x: Any) -> None:
+        """Take in more rows, of shape (..., K); they are taken whole or, on an error, not at all."""
+        array = np.asarray(x)
+        if not (is_float(array.dtype) or array.dtype.kind in "iu"):
+            raise TypeError(f"calibration must be of real numbers, got dtype {array.dtype}; convert it first")
+        if array.ndim == 0:
+            raise ValueError(f"calibration must be rows of input, of shape (..., K); got the number {array}")
+        k = array.shape[-1]
+        if self._mean is not None and k != len(self._mean):
+            raise ValueError(
+                f"calibration must have rows of {len(self._mean)} elements, one per channel; got shape {array.shape}"
+            )
+        rows = array.reshape(-1, k) if array.size else np.empty((0, k), np.float32)
+        chunks = [slice(start, start + CHUNK) for start in range(0, len(rows), CHUNK)]
+        if not all(np.isfinite(rows[chunk]).all() for chunk in chunks):
+            check_finite(array, "calibration")
+        if self._mean is None:
+            self._mean = np.zeros((k, k))
+        for chunk in chunks:
+            self._add(rows[chunk])
+
+    def _add(self, rows: Array) -> None:
+        assert self._mean is not None
+        wide = np.float64 if rows.dtype.kind in "iu" or rows.dtype == np.float64 else np.float32
+        values = rows.astype(wide)
+        exponent = int(np.frexp(np.abs(values).max(initial=0))[1])
+        values = np.ldexp(values, -exponent).astype(np.float32)
+        total = self.rows + len(rows)
+        self._mean *= self.rows / total
+        self._mean += np.ldexp(1 / total, 2 * exponent) * (values.T @ values).astype(np.float64)
+        self.rows = total
+
+    def turned(self, factors: Array | None, block: int) -> SecondMoment:
+        """The second moment of rows that are multiplied by factors, and rotated in blocks (1: not)."""
+        if factors is None:
+            return self
+        d = factors.reshape(-1).astype(np.float64)
+        result = SecondMoment()
+        result.rows = self.rows
+        result._mean = reference.rotated(reference.rotated(self._known() * d * d[:, None], block).T, block)
+        return result
+
+    @property
+    def matrix(self) -> npt.NDArray[np.float64]:
+        """``mean(x.T @ x)``."""
+        view: npt.NDArray[np.float64] = self._known().view()
+        view.flags.writeable = False
+        return view
+
+    @property
+    def diagonal(self) -> npt.NDArray[np.float64]:
+        """``mean(x * x)`` of each channel."""
+        return np.diagonal(self._known()).copy()
+
+    @property
+    def weights(self) -> npt.NDArray[np.float64]:
+        """What an error counts in each channel: its diagonal, in units of the mean one, and not quite 0."""
+        diagonal = self.diagonal
+        weights: npt.NDArray[np.float64] = np.maximum(diagonal / (float(diagonal.mean()) or 1.0), LEAST_WEIGHT)
+        return weights
+
+    def _known(self) -> npt.NDArray[np.float64]:
+        if self._mean is None:
+            raise ValueError("SecondMoment must know its width before it has a matrix: give k, or update it with rows")
+        return self._mean
+
+    def __repr__(self) -> str:
+        return f"SecondMoment({'K unknown' if self._mean is None else f'K={len(self._mean)}'}, rows={self.rows})"
+
+
+class Damped:
+    """The damped second moment, in units of its mean diagonal."""
+
+    def __init__(self, moment: SecondMoment, damping: float, dtype: np.dtype[Any]) -> None:
+        self.matrix, self.damping, self.dtype = moment.matrix, damping, dtype
+        self.mean = float(np.diagonal(self.matrix).mean()) or 1.0
+
+    def rows(self, a: int, b: int) -> Array:
+        """Rows a to b in the data's type."""
+        part = self.matrix[a:b] / self.mean
+        part[np.arange(b - a), np.arange(a, b)] += self.damping
+        return part.astype(self.dtype, copy=False)
+
+    def block(self, a: int, b: int) -> npt.NDArray[np.float64]:
+        """Rows and columns a to b."""
+        part = self.matrix[a:b, a:b] / self.mean
+        part[np.diag_indices(b - a)] += self.damping
+        return part
+
+    def factor(self, order: Array) -> tuple[Array, Array]:
+        """The triangular factor of the moment with rows and columns in this order; raises damping where it must."""
+        while True:
+            h = self.matrix[np.ix_(order, order)]
+            h /= self.mean
+            h[np.diag_indices(len(h))] += self.damping
+            try:
+                carry, weight = self.triangle(h)
+                if weight.min() > SMALLEST_PIVOT:
+                    return carry, weight
+            except np.linalg.LinAlgError:
+                pass
+            if self.damping >= 1:
+                raise ValueError(
+                    "calibration must have a second moment without negative directions; this one has no Cholesky "
+                    "factor even with damping=1, so it is not the mean of x.T @ x of any rows"
+                )
+            self.damping = min(max(10 * self.damping, SMALLEST_DAMPING), 1.0)
+
+    def triangle(self, h: Array) -> tuple[Array, Array]:
+        """``R_ji / R_ii`` and ``R_ii**2`` of ``h = R @ R.T``, R upper triangular."""
+        upper = np.linalg.cholesky(h[::-1, ::-1])[::-1, ::-1]
+        pivots = np.diagonal(upper).copy()
+        carry = np.empty(h.shape, self.dtype)
+        np.divide(upper, pivots, out=carry, casting="same_kind")
+        return carry, (pivots * pivots).astype(self.dtype)
