@@ -22,8 +22,11 @@ UNITS: dict[str, Callable[[float], str]] = {
     "seconds": lambda value: f"{value:.2f} s",
     "microseconds": lambda value: f"{1e6 * value:.1f} us",
     "bytes": lambda value: f"{value / 2**20:.1f} MiB",
+    "decibels": lambda value: f"{value:.2f} dB",
+    "bits": lambda value: f"{value:.3f} bits",
+    "points": lambda value: f"{value:.2f} points",
 }
-LESS_IS_BETTER = {"seconds", "microseconds", "bytes"}
+LESS_IS_BETTER = {"seconds", "microseconds", "bytes", "bits", "points"}
 
 
 class Value(NamedTuple):
@@ -157,6 +160,33 @@ def _figures() -> Iterator[Figure]:
                      beyond("start", f"fastq: import and product, {state}", "NumPy: import and product"))  # fmt: skip
     yield Figure("peak memory of 4096x4096 @ int8 weights beyond operands, result and packed codes of the left one",
                  "bytes", 8 << 20, None, measure("memory"))  # fmt: skip
+
+    yield from _low_bits()
+
+
+def _low_bits() -> Iterator[Figure]:
+    """What low-bit weights cost, and how close they come."""
+    yield Figure("1x4096x4096 int3 group 64, time against int3 by column", "times", 1.15, 1.05,
+                 faster("1x4096x4096 by bits and group", INT3, f"{INT3}, group 64"), less=True)  # fmt: skip
+    group = "1024x4096x4096 by bits and group"
+    for bits in (2, 3, 4, 5, 6):
+        yield Figure(f"1024x4096x4096 int{bits} group 64, share of the rate of int8 weights", "share", 0.80, 0.92,
+                     faster(group, f"int{bits} weights, group 64", INT8))  # fmt: skip
+    for name, bar in (("3 bits", 3.1), ("3 bits, group 64", 3.3)):
+        yield Figure(f"memory per weight after use, {name}", "bits", bar, None, measure(f"bits per weight, {name}"))
+    for scheme, bar, stretch in (("symmetric", 13.8, 13.88), ("affine", 14.1, 14.24)):
+        yield Figure(f"3 bits by column, Gaussian weights, mse, {scheme}: SQNR", "decibels", bar, stretch,
+                     measure(f"gaussian 3 {scheme}"))  # fmt: skip
+    yield Figure("3 bits, heavy tails, groups of 64 against columns", "decibels", 1.6, 1.9, measure("heavy 3 group 64"))
+    yield Figure("3 bits, groups of 64, integer against float scales", "decibels", -0.05, -0.02,
+                 measure("heavy 3 integer"))  # fmt: skip
+    for name, what in (("digits", "digits layer, groups of 16"), ("ar1", "AR(1) inputs, groups of 64")):
+        yield Figure(f"3 bits, {what}, gptq against mse: output error", "decibels", -6, -8, measure(f"{name} 3 gptq"),
+                     less=True)  # fmt: skip
+    yield Figure("digits network, all layers 3 bits, gptq: accuracy lost", "points", 0.5, 0,
+                 measure("digits accuracy lost"))  # fmt: skip
+    yield Figure("gptq of 4096x4096, 3 bits, groups of 64", "seconds", 10, 5, measure("gptq seconds"))
+    yield Figure("memory that it takes beyond weights and moment", "bytes", 1 << 30, None, measure("gptq bytes"))
 
 
 FIGURES = tuple(_figures())

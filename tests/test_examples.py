@@ -38,6 +38,12 @@ LESSONS = {
     "05_bits_scales_and_methods.py": ["group of 64   mse", "The picture is "],
     "06_digits.py": ["899 test images", "int8: accuracy 9", "int3: accuracy 9"],
     "07_layers.py": ["equal: True", "after it are equal: True", "float16 of shape (256, 2048)"],
+    "08_three_bits.py": [
+        "3 bits, group 64",
+        "three bits, groups of 64: gptq gains 1",
+        "balance and rotation gain ",
+        "choose_bits:",
+    ],
 }
 
 

@@ -116,3 +116,18 @@ def test_words(x, w):
     assert [line.split()[0] for line in lines[1:]] == list(PARTS)
     assert lines[1].split()[1:3] == [f"{found.weights.sqnr_db:.1f}", "dB"]
     assert len({len(line) for line in lines}) == 1
+
+
+def test_balanced_and_rotated_weights(rng):
+    """Parts are those of the logical weights and of x as it was, whatever happens to both before they are rounded."""
+    x, w = rng.standard_normal((20, 64)).astype(np.float32), rng.standard_normal((64, 30)).astype(np.float32)
+    x[:, 5] *= 50
+    d = fq.balance(x, w)
+    plain = fq.error_matmul(x, w, fq.quantize(w, 4, axis=0))
+    for form in ({"balance": d}, {"rotate": True}, {"balance": d, "rotate": True}):
+        q = fq.quantize(w, 4, axis=0, group_size=16, **form)
+        found = fq.error_matmul(x, w, q)
+        assert found.rounding.sqnr_db > 110
+        assert found.activations.sqnr_db > plain.activations.sqnr_db + 3
+        assert np.isclose(found.weights.sqnr_db, fq.error(x @ w, x @ q.dequantize()).sqnr_db, atol=0.01)
+        assert np.isclose(found.total.sqnr_db, fq.error(x.astype(float) @ w, x @ q).sqnr_db, atol=1e-6)

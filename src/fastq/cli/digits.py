@@ -25,12 +25,14 @@ class Digits:
     biases : one vector of N per layer
     images : test images, one of 8 x 8 pixels from 0 to 1 per row
     labels : their digits
+    seen : the images that it was trained on, which serve as calibration data
     """
 
     weights: tuple[Floats, ...]
     biases: tuple[Floats, ...]
     images: Floats
     labels: npt.NDArray[np.int64]
+    seen: Floats
 
     def accuracy(self, logits: Floats) -> float:
         """Percentage of the test images whose largest logit is that of the right digit."""
@@ -49,7 +51,7 @@ def train() -> Digits:
         images, labels, test_size=0.5, random_state=0, stratify=labels
     )
     network = MLPClassifier((128, 64), random_state=0, tol=1e-3, max_iter=500).fit(seen, seen_labels)
-    return Digits(tuple(network.coefs_), tuple(network.intercepts_), unseen, unseen_labels)
+    return Digits(tuple(network.coefs_), tuple(network.intercepts_), unseen, unseen_labels, seen)
 
 
 def quantize(weights: Sequence[Floats], bits: int, **options: Any) -> tuple[fq.QArray, ...]:

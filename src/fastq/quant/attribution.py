@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fastq import product
+from fastq.kernels import reference
 from fastq.operands import Operand
-from fastq.quant.affine import check_finite, quantize
+from fastq.quant.affine import check_finite, quantize, unbalance
 from fastq.quant.metrics import Error, Sums
 from fastq.rules import EIGHT_BIT, is_float
 
@@ -109,7 +110,7 @@ def error_matmul(x: Any, w: npt.ArrayLike, q: Any) -> MatmulError:
     for top in range(0, len(rows), high):
         here = slice(top, top + high)
         found = product.matmul(rows[here], q) if whole is None else whole[here]
-        true, hat = (rows[here, :],) * 2 if isinstance(rows, _Values) else _left(rows[here], found.dtype)
+        true, hat = (rows[here, :],) * 2 if isinstance(rows, _Values) else _left(rows[here], found.dtype, q)
         for left in range(0, n, wide):
             columns = slice(left, left + wide)
             w_hat, w_true = weights[:, columns], exact[:, columns].astype(np.float64)
@@ -132,17 +133,26 @@ def _numbers(x: Any, name: str) -> Array:
     return array
 
 
-def _left(x: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
-    """Rows as they are, and as a product computed in `dtype` sees them; both in float64."""
+def _left(x: Array, dtype: np.dtype[Any], q: Any) -> tuple[Array, Array]:
+    """Rows as they are, and as their product with q, computed in `dtype`, sees them; both in float64."""
     true = x.astype(np.float64)
-    if x.dtype in EIGHT_BIT:
-        return true, true
-    seen = quantize(x.astype(dtype, copy=False), 8, 1, None, "symmetric")
-    return true, seen.codes * seen.scale.astype(np.float64)
+    if q.balance is None:
+        if x.dtype in EIGHT_BIT:
+            return true, true
+        seen = quantize(x.astype(dtype, copy=False), 8, 1, None, "symmetric")
+        return true, seen.codes * seen.scale.astype(np.float64)
+    # They are multiplied by the balance and rotated before they are rounded; here they are brought back after that.
+    factors = q.balance.reshape(-1)
+    turned = reference.rotated(x.astype(dtype) * factors, q.rotation)
+    seen = quantize(np.ascontiguousarray(turned), 8, 1, None, "symmetric")
+    back = reference.rotated(seen.codes * seen.scale.astype(np.float64), q.rotation)
+    return true, back / (q.rotation * factors.astype(np.float64))
 
 
 class _Values:
-    """What a quantized matrix stands for, in float64, where scale times code is exact; some of it at a time."""
+    """What a quantized matrix stands for, in float64, where scale times code is exact; some of it at a time (all
+    along the axis that a balance lies along).
+    """
 
     def __init__(self, q: Any) -> None:
         self.q, self.codes = q, q.codes
@@ -157,6 +167,9 @@ class _Values:
         values *= self._spread(self.q.scale, part)
         if self.q.offset is not None:
             values += self._spread(self.q.offset, part)
+        if self.q.balance is not None:
+            factors = self.q.balance[tuple(p if n > 1 else slice(None) for p, n in zip(part, self.q.balance.shape))]
+            unbalance(values, self.q.axis, factors, self.q.rotation)
         return values
 
     def _spread(self, parameter: Array, part: tuple[slice, slice]) -> Array:
