@@ -234,3 +234,14 @@ def test_extreme_numbers(rng):
             assert (back[:, 0] == 0).all()
             ordinary = fq.error(x[:, [1, 2, 4, 5]], back[:, [1, 2, 4, 5]], axis=0)
             assert (ordinary.sqnr_db > 8).all()
+
+
+@pytest.mark.parametrize("m", [2, 20])
+def test_sums_beyond_int32(isa, m, rng):
+    """K that may overflow int32 is cut into segments of whole groups' tiles; all products here are the largest."""
+    k, n, group = 140_000, 17, 64
+    q, values, scale = grouped(rng, k, n, 3, group, "symmetric", extreme=True)
+    left = np.full((m, k), -128, np.int8)
+    found = left @ q
+    exact = (left.astype(np.float64) @ values) * scale
+    assert np.abs(found - exact).max() <= 1e-6 * np.abs(exact).max()
