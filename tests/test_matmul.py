@@ -69,6 +69,9 @@ def parts(x, side, bits=8):
         return np.repeat(p, q.group_size, axis=q.axis).take(range(q.shape[q.axis]), axis=q.axis)
 
     scale, zero, offset = (spread(p) for p in (q.scale, q.zero_point, q.offset))
+    if q.group_scale is not None:  # multiplied with the codes, so that the whole of K has one scale
+        reduced = q.codes.astype(np.int64) - (0 if zero is None else zero)
+        return Parts(reduced * spread(q.group_scale), np.broadcast_to(q.axis_scale, q.shape), None, None)
     return Parts(q.codes.astype(np.int64) - (0 if zero is None else zero), scale, offset, q.group_size)
 
 

@@ -66,8 +66,9 @@ def quantize(
         What scales groups have. Integers, up to 2**(8-bits), under one float scale that all groups along the axis share
         (``q.scale == q.axis_scale * q.group_scale``), let products run at the speed of arrays without groups; float
         scales of their own make them several times slower. Integers lose 0.01 dB at 2 and 3 bits (groups of 64), 0.15
-        at 4; at 5 and 6 bits, where no more than 8 and 4 of them fit, 0.7 and 1.7. By default integers, where `group_size` is a multiple of 16,
-        bits are at most 6, the scheme is not affine and no scale is given; otherwise floats.
+        at 4; at 5 and 6 bits, where no more than 8 and 4 of them fit, 0.7 and 1.7. By default integers, where
+        `group_size` is a multiple of 16, bits are at most 6, the scheme is not affine and no scale is given; otherwise
+        floats.
     scheme : {"symmetric", "asymmetric", "affine"}
         ``"symmetric"``: ``scale = max|x| / (2**(bits-1) - 1)``, no zero point. ``"asymmetric"``:
         ``scale = (max - min) / (2**bits - 1)`` over a range widened to hold 0, ``zero_point = rint(-min / scale)``.
