@@ -70,6 +70,25 @@ def test_every_kernel_on_its_edges(row, rng):
         cpu.force(None)
 
 
+@pytest.mark.parametrize("bits", GROUPED)
+def test_the_largest_sums_of_a_tile(isa, bits, rng):
+    """All codes at one end, all left codes at one end: where sums of a tile might leave 16 bits on their way."""
+    for scheme in SCHEMES:
+        for end in (0, -1):
+            q, _, scale = grouped(rng, 192, 20, bits, 64, scheme, extreme=True)
+            limits = code_range(bits, scheme)
+            codes = np.full((192, 20), limits[end], q.codes.dtype)
+            q = QArray._make(
+                Store(codes, limits, bits, q._store.scales()), False, scheme, 0, 64, (scale, None, None), "f4"
+            )
+            zeros = 0 if q.zero_point is None else np.repeat(q.zero_point, 64, axis=0)
+            values = (codes.astype(np.int64) - zeros) * np.repeat(q.group_scale, 64, axis=0)
+            for left in (-128, 127):
+                for m in (1, 2, 4, 8, 20):
+                    rows = np.full((m, 192), left, np.int8)
+                    assert (rows @ q == expected(rows, values, scale)).all(), (scheme, end, left, m)
+
+
 def test_left_operands_of_every_kind(isa, rng):
     for scheme in SCHEMES:
         q, values, scale = grouped(rng, 150, 40, 3, 64, scheme)

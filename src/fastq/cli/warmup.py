@@ -19,8 +19,8 @@ class NotKeptError(Exception):
 def run(bits: Sequence[int], everything: bool = False, activations: Sequence[str] = ()) -> None:
     """Compile kernels and print a line for each.
 
-    All widths take 28 s where AMX is the instruction set in use, and `everything` 75 s there (measured on one core of a
-    2-core virtual machine).
+    All widths take 61 s where AMX is the instruction set in use, and `everything` more than twice that (on one core of
+    a 2-core virtual machine).
 
     Parameters
     ----------
