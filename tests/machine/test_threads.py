@@ -210,3 +210,22 @@ def test_no_thread_is_started_before_it_is_needed():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout == "1\n"
+
+
+def test_a_thread_that_is_one_of_many_works_alone(many_cores):
+    """The setting is this thread's: others go on as before, and so does this one after the block."""
+    elsewhere = []
+    threads.set_num_threads(5)
+    with threads.alone():
+        assert threads.num_threads() == 1
+        with threads.alone():
+            assert threads.num_threads() == 1
+        assert threads.num_threads() == 1
+        other = threading.Thread(target=lambda: elsewhere.append(threads.num_threads()))
+        other.start()
+        other.join()
+    assert elsewhere == [5]
+    assert threads.num_threads() == 5
+    with pytest.raises(KeyError), threads.alone():
+        raise KeyError
+    assert threads.num_threads() == 5

@@ -13,8 +13,8 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -132,8 +132,24 @@ _graveyard: list[_Crew] = []
 _chosen: int | None = None
 
 
+_calling = threading.local()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Calls of this thread, in the block, use one thread each: it is one of many that do the same work already."""
+    before = getattr(_calling, "alone", False)
+    _calling.alone = True
+    try:
+        yield
+    finally:
+        _calling.alone = before
+
+
 def num_threads() -> int:
     """Threads that one call may use: as many as were asked for, and no more than there are cores."""
+    if getattr(_calling, "alone", False):
+        return 1
     wanted, available = wanted_threads(), cores.available_cpus()
     return min(available if wanted is None else wanted, available, PERMIT - 1)
 
