@@ -166,7 +166,33 @@ def _array(
 
 
 def dequantize(q: QArray, dtype: npt.DTypeLike | None = None, out: Array | None = None) -> Array:
-    """Turn a quantized array back into numbers; see :meth:`QArray.dequantize`."""
+    """Turn a quantized array back into numbers; see :meth:`fastq.QArray.dequantize`.
+
+    Parameters
+    ----------
+    q : QArray
+    dtype : data type, optional
+        A float type; by default the logical type of `q`, or that of `out`.
+    out : numpy.ndarray, optional
+        Where to write them.
+
+    Returns
+    -------
+    numpy.ndarray
+
+    Raises
+    ------
+    TypeError
+        If `q` is not a QArray, `dtype` not a float type, or `out` not an array of it.
+    ValueError
+        If `out` has another shape or is read-only.
+
+    Examples
+    --------
+    >>> import fastq as fq
+    >>> fq.dequantize(fq.quantize([0.5, -1.0, 1.5], bits=3))
+    array([ 0.5, -1. ,  1.5])
+    """
     if not isinstance(q, QArray):
         raise TypeError(f"q must be a QArray, as fastq.quantize makes it; got {type(q).__name__}")
     return q.dequantize(dtype, out)

@@ -23,12 +23,27 @@ class Error:
 
     Attributes
     ----------
-    mse : mean of (x - y)**2
-    rmse : its square root
-    l2 : ``sqrt(sum((x - y)**2))``, the norm of the difference
-    max_abs : ``max(|x - y|)``
-    sqnr_db : signal to quantization noise ratio, ``10 * log10(sum(x**2) / sum((x - y)**2))`` in dB; inf if y = x
-    cosine : ``sum(x * y) / (|x| * |y|)``; 1 if both are zero, 0 if one is
+    mse
+        The mean of ``(x - y)**2``.
+    rmse
+        Its square root.
+    l2
+        ``sqrt(sum((x - y)**2))``, the norm of the difference.
+    max_abs
+        ``max(|x - y|)``.
+    sqnr_db
+        Signal to quantization noise ratio, ``10 * log10(sum(x**2) / sum((x - y)**2))`` in dB; inf if y = x.
+    cosine
+        ``sum(x * y) / (|x| * |y|)``; 1 if both are zero, 0 if one is.
+
+    Examples
+    --------
+    >>> import fastq as fq
+    >>> found = fq.error([3.0, 4.0], [3.0, 4.5])
+    >>> found.max_abs, found.sqnr_db
+    (0.5, 20.0)
+    >>> print(fq.error([[3.0, 4.0], [0.0, 0.0]], [[3.0, 4.5], [0.0, 0.0]], axis=-1).rmse)
+    [0.35355339 0.        ]
     """
 
     mse: Value

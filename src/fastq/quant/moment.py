@@ -76,6 +76,12 @@ class SecondMoment:
             If it holds anything but real numbers.
         ValueError
             If there are no rows, or rows of different widths. As :class:`fastq.NotFiniteError` for NaN and infinity.
+
+        Examples
+        --------
+        >>> import numpy as np, fastq as fq
+        >>> fq.SecondMoment.of(np.full((100, 4), i) for i in range(3))
+        SecondMoment(K=4, rows=300)
         """
         if isinstance(calibration, SecondMoment):
             moment = calibration
@@ -91,7 +97,17 @@ class SecondMoment:
         return moment
 
     def update(self, x: Any) -> None:
-        """Take in more rows, of shape (..., K); they are taken whole or, on an error, not at all."""
+        """Take in more rows, of shape (..., K); they are taken whole or, on an error, not at all.
+
+        Examples
+        --------
+        >>> import fastq as fq
+        >>> moment = fq.SecondMoment(2)
+        >>> moment.update([[1.0, 2.0], [3.0, 0.0]])
+        >>> moment.update([5.0, 0.0])
+        >>> moment.rows, moment.diagonal.round(3).tolist()
+        (3, [11.667, 1.333])
+        """
         array = np.asarray(x)
         if not (is_float(array.dtype) or array.dtype.kind in "iu"):
             raise TypeError(f"calibration must be of real numbers, got dtype {array.dtype}; convert it first")
