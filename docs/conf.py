@@ -11,7 +11,7 @@ import fastq as fq
 
 project = "fastq"
 author = "The fastq developers"
-copyright = author  # noqa: A001 (Sphinx's name for it)
+copyright = author
 version = release = fq.__version__
 
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "myst_parser"]

@@ -171,6 +171,7 @@ def dequantize(q: QArray, dtype: npt.DTypeLike | None = None, out: Array | None 
     Parameters
     ----------
     q : QArray
+        What :func:`quantize` made.
     dtype : data type, optional
         A float type; by default the logical type of `q`, or that of `out`.
     out : numpy.ndarray, optional

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Real
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,8 @@ from fastq.quant.methods import Percentile, scale_method
 from fastq.rules import as_floats, check_bits, check_group
 
 Array = npt.NDArray[Any]
+Name = TypeVar("Name")
+ScaleMethod = Literal["minmax", "mse", "percentile"] | Percentile
 SAMPLE = 1 << 20  # elements of a matrix that are tried, as whole columns
 
 
@@ -83,6 +85,18 @@ class _Trial(NamedTuple):
         return -10 * math.log10(self.noise) if self.noise else math.inf
 
 
+@overload
+def choose_bits(
+    w: Mapping[Name, npt.ArrayLike], *, sqnr: float | None = ..., budget: float | None = ..., calibration: Any = ...,
+    group_sizes: Iterable[int | None] = ..., bits: Iterable[int] = ..., method: ScaleMethod = ...,
+    scheme: Scheme = ..., report: bool | Callable[[str], Any] = ...,
+) -> dict[Name, Choice]: ...  # fmt: skip
+@overload
+def choose_bits(
+    w: npt.ArrayLike, *, sqnr: float | None = ..., budget: float | None = ..., calibration: Any = ...,
+    group_sizes: Iterable[int | None] = ..., bits: Iterable[int] = ..., method: ScaleMethod = ...,
+    scheme: Scheme = ..., report: bool | Callable[[str], Any] = ...,
+) -> Choice: ...  # fmt: skip
 def choose_bits(
     w: npt.ArrayLike | Mapping[Any, npt.ArrayLike],
     *,
@@ -91,7 +105,7 @@ def choose_bits(
     calibration: Any = None,
     group_sizes: Iterable[int | None] = (None, 128, 64, 32),
     bits: Iterable[int] = range(2, 9),
-    method: Literal["minmax", "mse", "percentile"] | Percentile = "mse",
+    method: ScaleMethod = "mse",
     scheme: Scheme = "symmetric",
     report: bool | Callable[[str], Any] = True,
 ) -> Any:
@@ -115,7 +129,8 @@ def choose_bits(
     sqnr : float, optional
         The wanted signal to quantization noise ratio in dB. Either this or `budget`.
     budget : float, optional
-        Bits per weight, with scales (:func:`fastq.choice.bits_per_weight`), on average over the elements of all weights.
+        Bits per weight, with scales (:func:`fastq.choice.bits_per_weight`), on average over the elements of all
+        weights.
     calibration : array_like, mapping, or object with `matrix`, optional
         Rows (n, K) of what the weights will be multiplied with, or an object whose `matrix` is their second moment
         (K, K), in any unit. For several weights a mapping with the same names.

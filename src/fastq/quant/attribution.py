@@ -48,10 +48,10 @@ class MatmulError:
     total         15.8 dB       0.724        1.33
     """
 
-    weights: Error
-    activations: Error
-    rounding: Error
-    total: Error
+    weights: Error[float]
+    activations: Error[float]
+    rounding: Error[float]
+    total: Error[float]
 
     def __str__(self) -> str:
         lines = [f"{'part':<12}{'SQNR':>9}{'rmse':>12}{'max':>12}"]
@@ -61,7 +61,7 @@ class MatmulError:
         return "\n".join(lines)
 
 
-def error_matmul(x: Any, w: npt.ArrayLike, q: Any) -> MatmulError:
+def error_matmul(x: npt.ArrayLike | Operand, w: npt.ArrayLike, q: Operand) -> MatmulError:
     """Tell which part of the error of ``x @ q`` comes from the weights, from x, and from rounding.
 
     With ``x_hat`` what x is after quantization and ``w_hat`` what q stands for, computed in float64 ::

@@ -1,0 +1,63 @@
+"""The guide's code runs and prints what stands there, and the reference has every public name."""
+
+from __future__ import annotations
+
+import doctest
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastq as fq
+
+DOCS = Path(__file__).parent.parent / "docs"
+PAGES = [DOCS / "index.md", *sorted(DOCS.glob("guide/*.md"))]
+LANGUAGES = {"python", "pycon", "py"}
+
+
+def session(text):
+    """What stands in the Python blocks of a page, on the lines where it stands."""
+    lines, kept = [], False
+    for line in text.splitlines():
+        fence = line.startswith("```")
+        if fence:
+            kept = not kept and line.strip("`") in LANGUAGES
+        lines.append(line if kept and not fence else "")
+    return "\n".join(lines)
+
+
+def failures(text, name):
+    """What is wrong with the examples of a page, and how many there are."""
+    test = doctest.DocTestParser().get_doctest(session(text), {}, name, name, 0)
+    told = []
+    with np.printoptions(legacy=False):
+        doctest.DocTestRunner(verbose=False).run(test, out=told.append)
+    return told, len(test.examples)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_blocks_of_the_guide_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told, tried = failures(page.read_text(), page.name)
+    assert not told, "".join(told)
+    assert tried
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_block_is_a_session(page):
+    """A block without a prompt would not be run."""
+    blocks = re.findall(rf"^```(?:{'|'.join(LANGUAGES)})\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    assert all(block.startswith(">>> ") for block in blocks)
+
+
+def test_a_wrong_result_is_told():
+    told, tried = failures("```pycon\n>>> a = 1\n```\n\n>>> not looked at\n\n```pycon\n>>> a + 1\n3\n```\n", "page")
+    assert tried == 2
+    assert 'File "page", line 8' in told[0]
+
+
+def test_the_reference_has_every_public_name():
+    reference = "".join(page.read_text() for page in DOCS.glob("reference/*.md"))
+    told = set(re.findall(r"^\.\. auto\w+:: fastq\.(\w+)$", reference, re.MULTILINE))
+    assert told == set(fq.__all__)
