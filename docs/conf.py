@@ -28,6 +28,7 @@ napoleon_use_rtype = False
 napoleon_custom_sections = [("Attributes", "params_style")]
 python_use_unqualified_type_names = True
 add_module_names = False
+highlight_language = "none"  # literal blocks of docstrings are equations
 
 html_theme = "furo"
 html_title = f"fastq {release}"

@@ -67,7 +67,7 @@ def codes(data):
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(7, 3.6), sharex=True, height_ratios=[1, 1])
     top.hist(x, bins=120, color="C0", alpha=0.6)
     top.set(yticks=[], ylabel="how many")
-    for row, (scheme, (values, sqnr)) in enumerate(levels.items()):
+    for row, (values, sqnr) in enumerate(levels.values()):
         bottom.plot(values, [row] * 8, "|", markersize=16, markeredgewidth=2.5, color=f"C{row + 1}")
         bottom.annotate(f"{sqnr:.1f} dB", (3.15, row), verticalalignment="center", color=f"C{row + 1}")
     bottom.set(yticks=range(3), yticklabels=list(levels), ylim=(-0.7, 2.7), xlabel="the eight values that 3 bits allow")
@@ -107,7 +107,9 @@ def bits(data):
     figure, axes = plt.subplots(figsize=(7, 4.2))
     for colour, name in enumerate(GRANULARITIES):
         axes.plot(BITS, data[name, "mse"], "o-", color=f"C{colour}", label=f"{name}, mse")
-        axes.plot(BITS, data[name, "minmax"], "o--", color=f"C{colour}", label=f"{name}, minmax", markerfacecolor="none")
+        axes.plot(
+            BITS, data[name, "minmax"], "o--", color=f"C{colour}", label=f"{name}, minmax", markerfacecolor="none"
+        )
     axes.set(xlabel="bits", ylabel="SQNR in dB (higher is better)")
     axes.grid()
     axes.legend(title="scales")

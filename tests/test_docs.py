@@ -46,9 +46,10 @@ def test_blocks_of_the_guide_run(page, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_block_is_a_session(page):
-    """A block without a prompt would not be run."""
+    """A block without a prompt would not be run; lines of more than 88 characters would be cut off on the page."""
     blocks = re.findall(rf"^```(?:{'|'.join(LANGUAGES)})\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
     assert all(block.startswith(">>> ") for block in blocks)
+    assert max(len(line) for block in blocks for line in block.splitlines()) <= 88
 
 
 def test_a_wrong_result_is_told():

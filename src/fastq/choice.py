@@ -210,8 +210,8 @@ def bits_per_weight(k: int, bits: int, group: int | None, scheme: str) -> float:
     Examples
     --------
     >>> from fastq.choice import bits_per_weight
-    >>> bits_per_weight(4096, 3, None, "symmetric"), bits_per_weight(4096, 3, 64, "symmetric")
-    (3.0078125, 3.2578125)
+    >>> bits_per_weight(4096, 3, 64, "symmetric")
+    3.2578125
     """
     sets = 1 if group is None else -(-k // group)
     if group is not None and bits <= 6 and group % 16 == 0 and scheme != "affine":

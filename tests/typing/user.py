@@ -1,4 +1,4 @@
-"""What a type checker tells users of fastq. mypy reads this file, here and next to an installed wheel; nothing runs it."""
+"""What a type checker tells users of fastq. mypy reads it, here and next to an installed wheel; nothing runs it."""
 
 from contextlib import AbstractContextManager
 from typing import Any, Literal

@@ -24,7 +24,9 @@ class SecondMoment:
 
     A product ``x @ w`` whose weights are off by e is off by ``x @ e``, whose mean square is the quadratic form ::
 
-        mean((x @ e)**2) = e.T @ H @ e,   H = mean(x.T @ x)      x of shape (1, K), e (K, 1), H (K, K)
+        mean((x @ e)**2) = e.T @ H @ e,   H = mean(x.T @ x)
+
+    for x of shape (1, K), e (K, 1), H (K, K).
 
     Rows are read in chunks, so a memory map need not fit into memory. A chunk is multiplied in float32, scaled by a
     power of two so that no square overflows; chunks are added in float64. The last bits are those of NumPy's BLAS and
