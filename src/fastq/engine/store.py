@@ -78,6 +78,27 @@ class Store:
         self.groups_shape = None if scales is None else scales.factors.shape
         self._form = _Form(codes, {}, False, scales)  # replaced as a whole: other threads see the old or the new one
 
+    @classmethod
+    def of_packed(
+        cls,
+        packed: dict[Index, Right],
+        shape: tuple[int, ...],
+        limits: CodeRange,
+        flipped: bool = False,
+        scales: Scales | None = None,
+        groups_shape: tuple[int, ...] | None = None,
+    ) -> Store:
+        """A store of operands that are packed already, each by its batch index.
+
+        `shape` and `groups_shape` (of integer scales, if there are some) are the store's, of which the operands are the
+        transpose where they are `flipped`. Scales are arrays, or, by default, held by the operands.
+        """
+        self = cls.__new__(cls)
+        self.limits, self.bits = limits, (limits.high - limits.low).bit_length()
+        self.shape, self.groups_shape = shape, groups_shape if scales is None else scales.factors.shape
+        self._form = _Form(None, packed, flipped, scales)
+        return self
+
     @property
     def nbytes(self) -> int:
         """Bytes that codes and integer scales take now."""
@@ -143,6 +164,21 @@ class Store:
         codes = self.codes()
         within = self._turned_scales(flipped) if grouped else None
         return self._pack((codes.T if flipped else codes)[index], cuts, within, index)
+
+    def operands(
+        self, flipped: bool, cuts: Segments, grouped: bool
+    ) -> tuple[dict[Index, Right], bool, Scales | None]:
+        """All matrices packed, whether they are flipped, and the integer scales that they do not hold.
+
+        What is packed already is given as it is; what is not is packed as asked for, and that is not kept.
+        """
+        codes, packed, turned, scales = self._form
+        if codes is None:
+            return packed, turned, scales
+        within = self._turned_scales(flipped) if grouped else None
+        matrices = codes.swapaxes(-1, -2) if flipped else codes
+        packed = {i: self._pack(matrices[i], cuts, within, i) for i in np.ndindex(matrices.shape[:-2])}
+        return packed, flipped, None if grouped else scales
 
     def _turned_scales(self, flipped: bool) -> Scales | None:
         scales = self.scales()
