@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import fastq as fq
+from fastq.operands import Operand
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = [DOCS / "index.md", *sorted(DOCS.glob("guide/*.md"))]
@@ -60,5 +61,14 @@ def test_a_wrong_result_is_told():
 
 def test_the_reference_has_every_public_name():
     reference = "".join(page.read_text() for page in DOCS.glob("reference/*.md"))
-    told = set(re.findall(r"^\.\. auto\w+:: fastq\.(\w+)$", reference, re.MULTILINE))
+    told = set(re.findall(r"^\.\. auto\w+:: fastq\.(\w+)(?:\(\))?$", reference, re.MULTILINE))
     assert told == set(fq.__all__)
+
+
+def test_the_reference_has_every_member_of_quantized_arrays():
+    """In the class's own table of attributes, or as a member with a docstring of its own."""
+    members = re.search(r"fastq\.QArray\(\)\n   :members: (.*)", (DOCS / "reference" / "arrays.md").read_text())[1]
+    listed = re.findall(r"^    ([a-z_, ]+) : ", fq.QArray.__doc__, re.MULTILINE)
+    told = set(members.split(", ")) | {name for line in listed for name in line.split(", ")}
+    of_the_engine = set(dir(Operand)) - {"shape", "dtype"}
+    assert {name for name in dir(fq.QArray) if not name.startswith("_")} - of_the_engine == told

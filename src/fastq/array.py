@@ -56,6 +56,20 @@ class QArray(Coded, NDArrayOperatorsMixin):
         Factors by channel, of what the codes give (:func:`fastq.balance`); they broadcast to the array's shape.
     rotation : int
         Size of the blocks of channels that are rotated; 1: they are not.
+    device : str
+        "cpu", as the array API standard has it.
+
+    Examples
+    --------
+    >>> import numpy as np, fastq as fq
+    >>> w = np.random.default_rng(0).standard_normal((128, 64), np.float32)
+    >>> q = fq.quantize(w, bits=3, axis=0)
+    >>> q.shape, q.dtype, q.scale.shape
+    ((128, 64), dtype('float32'), (1, 64))
+    >>> (np.ones((5, 128)) @ q).shape
+    (5, 64)
+    >>> q
+    QArray(shape=(128, 64), 3 bits, symmetric, axis=0, dtype=float32, 4.2 KiB)
 
     Notes
     -----
@@ -74,12 +88,27 @@ class QArray(Coded, NDArrayOperatorsMixin):
 
     @property
     def T(self) -> Self:  # noqa: N802
-        """The array with its axes in reverse order; codes of a matrix are shared, not copied."""
+        """The array with its axes in reverse order; codes of a matrix are shared, not copied.
+
+        Examples
+        --------
+        >>> import numpy as np, fastq as fq
+        >>> q = fq.quantize(np.eye(2, 3), bits=4, axis=-1)
+        >>> q.T.shape, q.T.axis
+        ((3, 2), 0)
+        """
         return self.transpose()
 
     @property
     def mT(self) -> Self:  # noqa: N802
-        """A stack of matrices with each transposed; codes are shared, not copied."""
+        """A stack of matrices with each transposed; codes are shared, not copied.
+
+        Examples
+        --------
+        >>> import numpy as np, fastq as fq
+        >>> fq.quantize(np.zeros((5, 2, 3))).mT.shape
+        (5, 3, 2)
+        """
         if self.ndim < 2:
             raise ValueError("matrix transpose with ndim < 2 is undefined")
         return self._swapped_matrices()
@@ -90,11 +119,25 @@ class QArray(Coded, NDArrayOperatorsMixin):
         return "cpu"
 
     def transpose(self, *axes: Any) -> Self:
-        """The array with its axes permuted, as ``ndarray.transpose`` does it."""
+        """The array with its axes permuted, as ``ndarray.transpose`` does it.
+
+        Examples
+        --------
+        >>> import numpy as np, fastq as fq
+        >>> fq.quantize(np.zeros((5, 2, 3))).transpose(1, 0, 2).shape
+        (2, 5, 3)
+        """
         return rearrange.transposed(self, axes)
 
     def swapaxes(self, axis1: int, axis2: int) -> Self:
-        """The array with two axes interchanged."""
+        """The array with two axes interchanged.
+
+        Examples
+        --------
+        >>> import numpy as np, fastq as fq
+        >>> fq.quantize(np.zeros((5, 2, 3))).swapaxes(0, -1).shape
+        (3, 2, 5)
+        """
         order = list(range(self.ndim))
         first, second = rearrange.axis_of(axis1, self.ndim), rearrange.axis_of(axis2, self.ndim)
         order[first], order[second] = order[second], order[first]
@@ -109,19 +152,48 @@ class QArray(Coded, NDArrayOperatorsMixin):
         ------
         ValueError
             If the sizes differ, or runs that share a scale would be torn.
+
+        Examples
+        --------
+        >>> import numpy as np, fastq as fq
+        >>> q = fq.quantize(np.arange(24.0).reshape(4, 6), axis=-1)
+        >>> q.reshape(2, 2, 6).scale.shape
+        (2, 2, 1)
         """
         return rearrange.reshaped(self, shape)
 
     def astype(self, dtype: npt.DTypeLike) -> Self:
-        """The same codes and scales, standing for numbers of another float type; products are of that type then."""
+        """The same codes and scales, standing for numbers of another float type; products are of that type then.
+
+        Examples
+        --------
+        >>> import numpy as np, fastq as fq
+        >>> q = fq.quantize(np.eye(2, dtype=np.float32)).astype(np.float64)
+        >>> (q @ q).dtype
+        dtype('float64')
+        """
         return rearrange.with_dtype(self, dtype)
 
     def dot(self, other: Any) -> Any:
-        """``np.dot(q, other)``."""
+        """``np.dot(q, other)``.
+
+        Examples
+        --------
+        >>> import numpy as np, fastq as fq
+        >>> fq.quantize(np.eye(2)).dot([3.0, 4.0]).round(1)
+        array([3., 4.])
+        """
         return np.dot(self, other)
 
     def item(self) -> float:
-        """The number that an array of one element stands for."""
+        """The number that an array of one element stands for.
+
+        Examples
+        --------
+        >>> import fastq as fq
+        >>> fq.quantize([2.5]).item()
+        2.5
+        """
         if self.size != 1:
             raise ValueError("can only convert an array of size 1 to a Python scalar")
         return float(self.dequantize().item())
@@ -205,6 +277,15 @@ class QArray(Coded, NDArrayOperatorsMixin):
             If `dtype` is not a float type, or `out` not an array of it.
         ValueError
             If `out` has another shape or is read-only.
+
+        Examples
+        --------
+        >>> import numpy as np, fastq as fq
+        >>> q = fq.quantize(np.array([0.5, -1.0, 1.4], np.float32), bits=3)
+        >>> q.codes, q.scale
+        (array([ 1, -2,  3], dtype=int8), array([0.46666667], dtype=float32))
+        >>> q.dequantize()
+        array([ 0.46666667, -0.93333334,  1.4       ], dtype=float32)
         """
         if out is not None and not isinstance(out, np.ndarray):
             raise TypeError(f"out must be an array, got {type(out).__name__}")
@@ -247,7 +328,16 @@ class QArray(Coded, NDArrayOperatorsMixin):
         return functions.function(func, types, args, kwargs)
 
     def prepack(self) -> QArray:
-        """Pack the codes now, rather than at the first ``x @ q``; returns the array itself."""
+        """Pack the codes now, rather than at the first ``x @ q``; returns the array itself.
+
+        Examples
+        --------
+        >>> import numpy as np, fastq as fq
+        >>> q = fq.quantize(np.ones((1024, 512), np.float32), bits=2, axis=0)
+        >>> before = q.nbytes
+        >>> q.prepack().nbytes < before / 3
+        True
+        """
         if self.ndim < 2 or self.size == 0:
             return self
         k = self.shape[-2]
@@ -264,7 +354,15 @@ class QArray(Coded, NDArrayOperatorsMixin):
         return self
 
     def copy(self) -> QArray:
-        """The array itself, since it cannot change."""
+        """The array itself, since it cannot change.
+
+        Examples
+        --------
+        >>> import fastq as fq
+        >>> q = fq.quantize([1.0, 2.0])
+        >>> q.copy() is q
+        True
+        """
         return copy.copy(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -275,7 +373,14 @@ class QArray(Coded, NDArrayOperatorsMixin):
     def equals(self, other: Any) -> bool:
         """Whether the other array has the same codes, parameters, bits and types.
 
-        ``==`` between arrays compares elements; QArrays leave it to identity.
+        ``==`` between arrays compares elements, which is refused here: ``np.array_equal(q, other)`` compares numbers.
+
+        Examples
+        --------
+        >>> import numpy as np, fastq as fq
+        >>> q = fq.quantize([1.0, 2.0])
+        >>> q.equals(fq.quantize([1.0, 2.0])), q.equals(fq.quantize([1.0, 2.0], bits=4))
+        (True, False)
         """
         if not isinstance(other, QArray):
             return False
