@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "src" / "fastq"
 
 # From the ground up; a module may import its own room and lower floors.
 FLOORS = [
-    {"errors", "scheme"},
+    {"errors", "scheme", "progress"},
     {"machine"},
     {"layout", "rules"},
     {"kernels"},
@@ -30,7 +30,12 @@ FLOORS = [
     {"operands"},
     {"product"},
     {"coded"},
+    {"outline"},
+    {"folder"},
     {"quant.balance", "quant.metrics", "quant.attribution", "array", "arguments", "config"},
+    {"parts"},
+    {"files"},
+    {"mapped"},
     {"api"},
     {"calibrator", "choice"},
     {"__init__"},
