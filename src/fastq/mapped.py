@@ -1,7 +1,7 @@
 """Quantizing what is larger than memory: blocks of x come in, tiles go to their places.
 
-Along the axis that shares parameters, a *piece* of x is complete: its parameters depend on nothing else. A piece is read
-in *chunks* of about :data:`BLOCK` elements. Where parameters cross chunks, it is read twice: for the extremes first, then
+A *piece* of x is complete along the axis that shares parameters, so these depend on nothing else. It is read in
+*chunks* of about :data:`BLOCK` elements. Where parameters cross chunks, it is read twice: for the extremes first, then
 for the codes. Everything is computed by the functions that quantize arrays in memory, so it is the same bit for bit.
 
 Methods that need all elements of a run at once (everything but minmax) take pieces of one chunk, whatever its size.
@@ -13,21 +13,17 @@ import mmap
 import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
-from math import gcd, lcm, prod
+from math import lcm, prod
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from fastq.array import QArray
-from fastq.engine import run
-from fastq.engine.groups import Factors
-from fastq.engine.memory import aligned
 from fastq.errors import NotFiniteError
 from fastq.files import load
-from fastq.folder import Box, Folder, Target
-from fastq.layout.tiles import BLOCK as COLUMNS
-from fastq.layout.tiles import DEPTH, STEP, STEPS, ceil_div, segments
+from fastq.folder import Box, Folder
+from fastq.layout.tiles import ceil_div
 from fastq.outline import Outline
 from fastq.parts import put_together
 from fastq.quant import affine, groups
@@ -37,6 +33,7 @@ from fastq.quant.gptq import Gptq
 from fastq.quant.methods import Method
 from fastq.quant.moment import SecondMoment
 from fastq.rules import is_float
+from fastq.sink import Memory, Sink
 
 Array = npt.NDArray[Any]
 
@@ -121,176 +118,19 @@ def quantize(
     parts = form.bits, form.scheme, form.axis, form.group, x.rotation, form.integer
     outline = Outline(shape, str(logical.newbyteorder("=")), *parts).packed()
     if out is None:
-        held = _Memory()
-        _fill(x, form, given, method, moment, _Sink(outline, x, held.create), tell)
+        held = Memory()
+        _fill(x, form, given, method, moment, Sink(outline, x.dtype, x.factors, held.create), tell)
         return put_together(held.arrays, outline.attributes())
     with Folder(out) as folder:
-        _fill(x, form, given, method, moment, _Sink(outline, x, folder.create), tell)
+        _fill(x, form, given, method, moment, Sink(outline, x.dtype, x.factors, folder.create), tell)
         folder.finish(outline.attributes())
     return load(out)
-
-
-class _Held(NamedTuple):
-    """An array in memory as a target."""
-
-    array: Array
-
-    def put(self, box: Box, values: Array) -> None:
-        self.array[box] = values
-
-    def add(self, box: Box, values: Array) -> None:
-        self.array[box] += values
-
-
-class _Memory:
-    """What a :class:`Folder` is on disk."""
-
-    def __init__(self) -> None:
-        self.arrays: dict[str, Array] = {}
-
-    def create(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Target:
-        kind = np.dtype(dtype)
-        self.arrays[name] = aligned(prod(shape) * kind.itemsize).view(kind).reshape(shape)
-        if name == "sums":
-            self.arrays[name][...] = 0
-        return _Held(self.arrays[name])
-
-
-class _Sink:
-    """Where codes and parameters go: the arrays of :mod:`fastq.parts`."""
-
-    def __init__(
-        self, form: Outline, x: Source, create: Callable[[str, tuple[int, ...], npt.DTypeLike], Target]
-    ) -> None:
-        self.form, ndim = form, len(form.shape)
-        shapes = form.arrays()
-        if x.factors is None:
-            shapes.pop("balance", None)
-        floats = {"scale": x.dtype, "offset": x.dtype}
-        self.targets = {
-            name: create(name, shape, floats.get(name, types[0])) for name, (shape, types) in shapes.items()
-        }
-        if x.factors is not None:
-            self.targets["balance"].put(tuple(slice(0, n) for n in x.factors.shape), x.factors)
-        self.k_axis, self.n_axis = (ndim - 1, ndim - 2) if form.flipped else (ndim - 2, ndim - 1)
-        self.sizes = [1] * ndim  # elements per unit along each axis; units are what can be packed by itself
-        if form.cuts is not None:
-            self.sizes[self.k_axis], self.sizes[self.n_axis] = DEPTH, COLUMNS
-        self.counts = [ceil_div(n, size) for n, size in zip(form.shape, self.sizes)]
-        if form.cuts is not None:
-            self.counts[self.k_axis] = form.cuts.tiles
-
-    def box(self, units: Box) -> Box:
-        """The elements of a range of units along each axis."""
-        return tuple(slice(self._edge(d, s.start), self._edge(d, s.stop)) for d, s in enumerate(units))
-
-    def _edge(self, axis: int, unit: int) -> int:
-        """Where a unit begins."""
-        cuts, n = self.form.cuts, self.form.shape[axis]
-        if cuts is None or axis != self.k_axis:
-            return min(unit * self.sizes[axis], n)
-        segment, rest = divmod(unit * DEPTH, cuts.step_size * STEP)
-        return min(segment * cuts.size + min(rest, cuts.size), n)
-
-    def units_per(self, axis: int, length: int) -> int:
-        """The fewest units along an axis that begin with a run of this length, if each of so many units does."""
-        cuts = self.form.cuts
-        if cuts is None or axis != self.k_axis:
-            return lcm(self.sizes[axis], length) // self.sizes[axis]
-        if cuts.gapless:
-            return lcm(DEPTH, length) // DEPTH
-        return lcm(STEPS, cuts.step_size) // STEPS if length == cuts.size else cuts.tiles
-
-    def parameters(self, box: Box, found: Quantized) -> None:
-        """Write the parameters of a box of x that holds whole runs."""
-        plain = {"scale": found.scale, "offset": found.offset}
-        zeros = None if found.zero is None or found.factors is None else found.zero.astype(np.uint8)
-        if found.factors is None:
-            plain["zero_point"] = found.zero
-        elif not self.form.grouped:
-            plain |= {"factors": found.factors, "zeros": zeros}
-        for name, values in plain.items():
-            if values is not None:
-                self.targets[name].put(self._grid(box, values.shape), values)
-        if found.factors is None or not self.form.grouped:
-            return
-        assert self.form.cuts is not None
-        blocks = self._blocks(box)
-        for at, factors in self._matrices(box, found.factors):
-            own = None if zeros is None else self._turn(zeros)[tuple(i.start - b.start for i, b in zip(at, box))]
-            packed = Factors(self._size, factors, own).packed(self.form.limits, self.form.cuts)
-            whole = (slice(0, n) for n in packed.shape[1:])
-            self.targets["groups"].put((*at, blocks, *whole), packed.reshape((1,) * len(at) + packed.shape))
-
-    def _grid(self, box: Box, shape: tuple[int, ...]) -> Box:
-        """Where the parameters of a box are: one, one per group, or one per element along each axis."""
-        axis, group = self.form.axis, self.form.group
-        found = []
-        for d, (s, n) in enumerate(zip(box, shape)):
-            first = s.start if axis is not None and d != axis else 0 if group is None else s.start // group
-            found.append(slice(first, first + n))
-        return tuple(found)
-
-    @property
-    def _size(self) -> int:
-        assert self.form.group is not None
-        return self.form.group
-
-    def _blocks(self, box: Box) -> slice:
-        return slice(box[self.n_axis].start // COLUMNS, ceil_div(box[self.n_axis].stop, COLUMNS))
-
-    def _turn(self, values: Array) -> Array:
-        return values.swapaxes(-1, -2) if self.form.flipped else values
-
-    def _matrices(self, box: Box, values: Array) -> Iterator[tuple[Box, Array]]:
-        """Each matrix of a box in the orientation that it is packed in, and its batch index."""
-        for index in np.ndindex(values.shape[:-2]):
-            yield tuple(slice(s.start + i, s.start + i + 1) for s, i in zip(box, index)), self._turn(values[index])
-
-    def codes(self, box: Box, units: Box, codes: Array, found: Quantized | None = None) -> None:
-        """Write the codes of a box, which has these units; `found` are the parameters of the groups from 0 on."""
-        form, cuts = self.form, self.form.cuts
-        if cuts is None:
-            self.targets["codes"].put(box, codes)
-            return
-        down = units[self.k_axis]
-        blocks, k = self._blocks(box), box[self.k_axis]
-        for at, matrix in self._matrices(box, codes):
-            factors = None
-            if form.grouped:
-                assert found is not None
-                assert found.factors is not None
-                fine = gcd(self._size, DEPTH)  # a chunk may begin within a group
-                inside = np.arange(k.start, k.stop, fine) // self._size
-                own = (
-                    None if p is None else self._turn(p)[tuple(i.start - b.start for i, b in zip(at, box))][inside]
-                    for p in (found.factors, None if found.zero is None else found.zero.astype(np.uint8))
-                )
-                factors = Factors(fine, *own)
-            elif not cuts.gapless:
-                matrix = self._spread(matrix, k, down)
-            right = run.pack_right(matrix, form.limits.low, form.bits, segments(len(matrix)), factors)
-            tiles = right.tiles.reshape((1,) * len(at) + (blocks.stop - blocks.start, down.stop - down.start, -1))
-            self.targets["tiles"].put((*at, blocks, down, slice(0, tiles.shape[-1])), tiles)
-            if "sums" in self.targets:
-                assert right.col_sum is not None
-                place = slice(blocks.start * COLUMNS, blocks.stop * COLUMNS)
-                self.targets["sums"].add((*at, place), right.col_sum.reshape((1,) * len(at) + (-1,)))
-
-    def _spread(self, codes: Array, k: slice, down: slice) -> Array:
-        """Codes at their positions along the tiles, with the gaps between segments."""
-        cuts = self.form.cuts
-        assert cuts is not None
-        result = np.full(((down.stop - down.start) * DEPTH, codes.shape[1]), self.form.limits.low, codes.dtype)
-        index = np.arange(k.start, k.stop)
-        result[index // cuts.size * (cuts.step_size * STEP) + index % cuts.size - down.start * DEPTH] = codes
-        return result
 
 
 def _steps(
     counts: Sequence[int], sizes: Sequence[int], least: Sequence[int], order: Sequence[int] | range, limit: int
 ) -> list[int]:
-    """Units along each axis of blocks of up to `limit` elements; axes are cut in this order, to multiples of `least`."""
+    """Units along each axis of blocks of up to `limit` elements, cut in this order to multiples of `least`."""
     steps = list(counts)
     for d in order:
         rest = prod(step * size for e, (step, size) in enumerate(zip(steps, sizes)) if e != d) * sizes[d]
@@ -310,7 +150,7 @@ def _boxes(counts: Sequence[int], steps: Sequence[int], axes: Sequence[int] | No
 class _Pass:
     """How x is cut, and what is done to the pieces."""
 
-    def __init__(self, x: Source, form: Wanted, whole: bool, limit: int, sink: _Sink) -> None:
+    def __init__(self, x: Source, form: Wanted, whole: bool, limit: int, sink: Sink) -> None:
         self.x, self.form, self.sink = x, form, sink
         counts, sizes, axis, ndim = sink.counts, sink.sizes, form.axis, len(sink.counts)
         strides = x.array.strides
@@ -325,10 +165,10 @@ class _Pass:
             self.groups = False
             return
         if x.rotation > 1:
-            least[axis] = min(counts[axis], sink.units_per(axis, x.rotation))
+            least[axis] = min(counts[axis], sink.units_of(axis, x.rotation))
         if whole:
             least[axis] = counts[axis]
-        aligned_to = sink.units_per(axis, group)
+        aligned_to = sink.units_of(axis, group)
         rest = prod(size for d, size in enumerate(sizes) if d != axis) * sizes[axis]
         # Groups with scales of their own are complete in a chunk that begins and ends with one.
         self.groups = not (whole or form.integer) and group < length and lcm(aligned_to, least[axis]) * rest <= limit
@@ -358,7 +198,7 @@ def _fill(
     given: Given | None,
     method: Method,
     moment: SecondMoment | None,
-    sink: _Sink,
+    sink: Sink,
     tell: Callable[[int, int], Any] | None,
 ) -> None:
     """Write all codes and parameters."""
@@ -385,7 +225,7 @@ def _fill(
                 for units, box, values in each(chunks):
                     found = by_method(values, form, method, moment, x.name)
                     sink.parameters(box, found)
-                    sink.codes(box, units, found.codes, found)
+                    sink.codes(units, found.codes, found)
                 continue
             if given is not None:
                 found, own = _given(given, form, chunks)
@@ -393,7 +233,7 @@ def _fill(
                 found, own = _found(each(chunks), chunks, form, x.dtype)
             sink.parameters(_hull(chunks), found)
             for units, box, values in each(chunks):
-                sink.codes(box, units, _codes(values, form, own, box, x.name), found)
+                sink.codes(units, _codes(values, form, own, box, x.name), found)
     except NotFiniteError:
         raise x.not_finite() from None
 
