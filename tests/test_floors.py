@@ -31,7 +31,7 @@ FLOORS = [
     {"product", "indexing"},
     {"coded"},
     {"rearrange", "contraction", "outline"},
-    {"functions", "folder"},
+    {"functions", "folder", "ndarray"},
     {"sink"},
     {"quant.balance", "quant.metrics", "quant.attribution", "array", "arguments", "config"},
     {"parts"},

@@ -17,8 +17,8 @@ from fastq.quant.gptq import Gptq, quantize_columns
 from fastq.quant.moment import SecondMoment
 
 PACKAGE = Path(fq.__file__).parent
-PUBLIC = ("api", "arguments", "array", "coded", "rules", "product", "engine/plain", "kernels/custom", "operands",
-          "quant/affine", "quant/balance", "quant/search", "quant/metrics", "quant/methods", "quant/attribution",
+PUBLIC = ("api", "arguments", "array", "ndarray", "coded", "rules", "product", "engine/plain", "kernels/custom",
+          "operands", "quant/affine", "quant/balance", "quant/search", "quant/metrics", "quant/methods", "quant/attribution",
           "quant/by_method", "quant/gptq", "quant/moment", "config", "calibrator", "choice", "machine/threads",
           "machine/cpu")  # fmt: skip
 
