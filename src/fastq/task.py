@@ -17,7 +17,7 @@ from fastq.engine.plan import Plan, plan_matmul, this_machine
 from fastq.engine.prepack import Columns, Lines, Right, longest_segment
 from fastq.errors import NotFiniteError
 from fastq.kernels.outputs import ACTIVATIONS, Output, with_function
-from fastq.layout.tiles import DEPTH, TILE_ROWS, Segments, segments
+from fastq.layout.tiles import DEPTH, Segments, segments
 from fastq.operands import Codes, Floats, Operand, PlainArray, balanced, operand
 from fastq.quant.affine import check_finite
 from fastq.rules import check_bias, check_bits, check_epilogue, result_shape
@@ -189,7 +189,7 @@ def left_bytes(m: int, cuts: Segments, plan: Plan) -> int:
 def _bands(m: int, cuts: Segments, plan: Plan) -> Iterator[range]:
     """The rows that are multiplied at a time."""
     whole = left_bytes(m, cuts, plan) <= MOST_LEFT
-    size = m if whole else max(TILE_ROWS, BAND // left_bytes(TILE_ROWS, cuts, plan) * TILE_ROWS)
+    size = m if whole else max(1, BAND // left_bytes(DEPTH, cuts, plan)) * DEPTH  # whole tiles, also of packed codes
     return (range(start, min(start + size, m)) for start in range(0, m, size))
 
 
