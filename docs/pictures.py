@@ -19,7 +19,7 @@ THEMES = {
 def draw_all(folder):
     """Draw every picture in every theme; some seconds."""
     folder.mkdir(exist_ok=True)
-    for picture in (codes, bits, methods):
+    for picture in (codes, bits, methods, bound):
         data = picture.data()
         for theme in THEMES:
             _draw(picture, data, theme, folder / f"{picture.__name__}-{theme}.png")
@@ -149,4 +149,28 @@ def methods(data):
     axes.set(xlabel="SQNR of x @ q in dB, 3 bits in groups of 64 (higher is better)")
     axes.margins(x=0.15)
     axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def _shares():
+    """Errors of products of floats, as shares of what bounds them."""
+    random = np.random.default_rng(0)
+    shares = {}
+    for k in (4096, 256, 16):
+        a, b = (random.standard_normal(shape, dtype=np.float32) for shape in ((200, k), (k, 300)))
+        shares[k] = np.abs(fq.matmul(a, b) - a.astype(np.float64) @ b) / fq.matmul_error_bound(a, b)
+    return shares
+
+
+@_with(_shares)
+def bound(data):
+    """How far errors stay below their bounds."""
+    figure, axes = plt.subplots(figsize=(7, 2.8))
+    edges = np.geomspace(1e-4, 2, 90)
+    for k, shares in data.items():
+        axes.hist(shares.ravel(), bins=edges, alpha=0.6, label=f"K = {k}")
+    axes.axvline(1, color=plt.rcParams["text.color"], linewidth=1.2)
+    axes.annotate(" the bound", (1, 0.9), xycoords=("data", "axes fraction"))
+    axes.set(xscale="log", xlim=(1e-4, 4), yticks=[], ylabel="how many", xlabel="error of an element, over its bound")
+    axes.legend(loc="upper left")
     return figure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import importlib
 import importlib.util
 import re
 from pathlib import Path
@@ -69,6 +70,14 @@ def test_the_reference_has_every_public_name():
     reference = "".join(page.read_text() for page in DOCS.glob("reference/*.md"))
     told = set(re.findall(r"^\.\. auto(?:function|class|exception):: fastq\.(\w+)(?:\(\))?$", reference, re.MULTILINE))
     assert told == set(fq.__all__)
+
+
+@pytest.mark.parametrize("name", [name for name in ("dask", "zarr") if importlib.util.find_spec(name)])
+def test_the_reference_has_every_name_of_interop(name):
+    module = importlib.import_module(f"fastq.interop.{name}")
+    reference = (DOCS / "reference" / "interop.md").read_text()
+    told = re.findall(rf"^\.\. auto(?:function|class):: fastq\.interop\.{name}\.(\w+)", reference, re.MULTILINE)
+    assert sorted(told) == sorted(module.__all__)
 
 
 def test_the_reference_has_every_member_of_quantized_arrays():

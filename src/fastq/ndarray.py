@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NoReturn
+from types import EllipsisType
+from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,13 @@ class ArrayMethods(Coded):
     """Methods of an ndarray that change no value, on quantized arrays."""
 
     __slots__ = ()
+
+    if TYPE_CHECKING:  # of NDArrayOperatorsMixin, which cannot say as much
+
+        def __neg__(self) -> Self: ...
+        def __mul__(self, other: Any) -> Self: ...
+        def __rmul__(self, other: Any) -> Self: ...
+        def __truediv__(self, other: Any) -> Self: ...
 
     @property
     def T(self) -> Self:  # noqa: N802
@@ -135,6 +143,10 @@ class ArrayMethods(Coded):
             raise ValueError("can only convert an array of size 1 to a Python scalar")
         return float(self.dequantize().item())  # type: ignore[attr-defined]
 
+    @overload
+    def __getitem__(self, key: slice | EllipsisType | list[int] | npt.NDArray[Any]) -> Self: ...
+    @overload
+    def __getitem__(self, key: Any) -> Any: ...
     def __getitem__(self, key: Any) -> Any:
         return rearrange.indexed(self, key)
 
