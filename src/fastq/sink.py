@@ -100,7 +100,7 @@ class Sink:
         return lcm(STEPS, cuts.step_size) // STEPS if run == cuts.size else cuts.tiles
 
     def parameters(self, box: Box, found: Quantized) -> None:
-        """Write the parameters of a box that holds whole runs."""
+        """Write the parameters of a box that holds whole runs, or whole groups."""
         arrays = {"scale": found.scale, "offset": found.offset}
         if found.factors is None:
             arrays["zero_point"] = found.zero
@@ -110,14 +110,16 @@ class Sink:
             if values is not None:
                 self.targets[name].put(self._grid(box, values.shape), values)
         if self.form.grouped:
-            assert self.form.cuts is not None
+            k = box[self.k_axis]
             for index, at in self._matrices(box):
-                packed = self._factors(found, index).packed(self.form.limits, self.form.cuts)
-                whole = tuple(slice(0, n) for n in packed.shape[1:])
-                self.targets["groups"].put((*at, self._blocks(box), *whole), _lifted(packed, at))
+                factors = self._factors(found, index)
+                packed = factors.packed(self.form.limits, segments(k.stop - k.start))
+                first = k.start // factors.size
+                place = (slice(first, first + packed.shape[1]), slice(0, 2), slice(0, BLOCK))
+                self.targets["groups"].put((*at, self._blocks(box), *place), _lifted(packed, at))
 
-    def codes(self, units: Box, codes: Array, found: Quantized) -> None:
-        """Write the codes of a box; `found` has parameters of the whole axis, from its first group on."""
+    def codes(self, units: Box, codes: Array, found: Quantized, origin: Box) -> None:
+        """Write the codes of a box; `found` are the parameters of a box around it that begins at `origin`."""
         form, cuts, box = self.form, self.form.cuts, self.box(units)
         if cuts is None:
             self.targets["codes"].put(box, codes)
@@ -128,7 +130,7 @@ class Sink:
             if form.grouped:
                 factors = self._factors(found, index)
                 fine = gcd(factors.size, DEPTH)  # a box may begin within a group
-                groups = np.arange(k.start, k.stop, fine) // factors.size
+                groups = (np.arange(k.start, k.stop, fine) - origin[self.k_axis].start) // factors.size
                 factors = Factors(fine, *(None if p is None else p[groups] for p in factors[1:]))  # type: ignore[arg-type]
             elif not cuts.gapless:
                 matrix = self._spread(matrix, k, down)
