@@ -1,0 +1,168 @@
+"""Quantizing a Dask array, lazily."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import dask.array as da
+import numpy as np
+import numpy.typing as npt
+
+from fastq import api
+from fastq.arguments import check_balance, check_calibration, check_parameters, check_rotation
+from fastq.array import QArray, Scheme
+from fastq.interop import blocks
+from fastq.interop.collection import DaskQArray, kept, whole
+from fastq.quant import affine
+from fastq.quant.by_method import Wanted
+from fastq.quant.gptq import Gptq
+from fastq.quant.methods import Percentile, method_of
+from fastq.layout.tiles import ceil_div
+from fastq.rules import as_floats
+
+
+def quantize(
+    x: Any,
+    bits: int = 8,
+    *,
+    axis: int | None = None,
+    group_size: int | None = None,
+    scheme: Scheme = "symmetric",
+    group_scale: Literal["integer", "float"] | None = None,
+    method: Literal["minmax", "mse", "percentile", "gptq"] | Percentile | Gptq = "minmax",
+    calibration: Any = None,
+    scale: npt.ArrayLike | None = None,
+    zero_point: npt.ArrayLike | None = None,
+    balance: npt.ArrayLike | None = None,
+    rotate: bool = False,
+) -> DaskQArray:
+    """Quantize a Dask array to 2 to 8 bits per element, lazily, chunk by chunk.
+
+    What is computed is bit for bit ``fastq.quantize(x.compute(), ...)``, whose parameters are described there. Where
+    elements that share a scale lie in several chunks, a first pass finds the extremes of each chunk, so all chunks along
+    the axis are held, or spilled to disk by ``dask.distributed``, until the last of them is known; with ``axis=None``
+    these are all chunks of the array. A `scale` of your own saves that.
+
+    Along an axis with groups, chunks are moved to end at multiples of the group size. Whatever needs more than
+    extremes (other methods than ``"minmax"``, `balance`, `rotate`) is done in chunks that hold the whole axis, and x is
+    rechunked for it.
+
+    Parameters
+    ----------
+    x : dask.array.Array
+        Of the types that :func:`fastq.quantize` takes; the sizes of its chunks must be known.
+    bits, axis, group_size, scheme, group_scale, method, calibration, scale, zero_point, balance, rotate
+        See :func:`fastq.quantize`.
+
+    Returns
+    -------
+    DaskQArray
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what :func:`fastq.quantize` refuses by its arguments. When it is computed, :class:`fastq.NotFiniteError` if a
+        chunk holds NaN or infinity.
+
+    Examples
+    --------
+    >>> import numpy as np, dask.array as da, fastq as fq
+    >>> from fastq.interop.dask import quantize
+    >>> w = da.from_array(np.arange(12.0).reshape(4, 3), chunks=2)
+    >>> quantize(w, 3, axis=0).compute().equals(fq.quantize(w.compute(), 3, axis=0))
+    True
+    """
+    x = known(x, "x")
+    given = scale is not None
+    # One element, quantized alike: it has the arguments checked and tells what form comes out.
+    sample = api.quantize(
+        np.ones((1,) * x.ndim, x.dtype), bits, axis=axis, group_size=group_size, scheme=scheme, group_scale=group_scale,
+        scale=1 if given else None, zero_point=0 if given and scheme == "asymmetric" else None,
+    )  # fmt: skip
+    form = Wanted(sample.bits, sample.axis, sample.group_size, scheme, sample.axis_scale is not None)
+    axis, group, integer = form.axis, form.group, form.integer
+    chosen = method_of(method)
+    shape = affine.parameter_shape(x.shape, axis, group)
+    dtype = as_floats(np.empty(0, x.dtype), "x").dtype
+    parameters = check_parameters(scale, zero_point, shape, form.bits, scheme, dtype)
+    moment = check_calibration(calibration, chosen, axis, x.shape)
+    if given and chosen != "minmax":
+        raise ValueError(f"method={method!r} chooses the scale, so scale must be left out; got both")
+    turned = balance is not None or check_rotation(rotate, axis, x.shape) > 1
+    if balance is not None:
+        balance = check_balance(balance, axis, x.shape)
+    if group is not None:
+        x = x.rechunk({axis: whole(x.chunks[axis], group)})  # type: ignore[index]
+    shared = range(x.ndim) if axis is None else (axis,)
+    if any(x.numblocks[i] > 1 for i in shared):
+        if chosen != "minmax" or turned:
+            if axis is None:
+                raise ValueError(
+                    f"method={method!r} with axis=None looks at all elements at once, so x must be one chunk; got "
+                    f"{x.npartitions} chunks: give an axis, or call x.rechunk(-1)"
+                )
+            x = x.rechunk({axis: -1})
+        elif not given and (group is None or form.integer):
+            return kept(with_shared_scales(x, form, sample))
+    own = [da.from_array(np.array(p), _parameter_chunks(x, form)) for p in parameters if p is not None]
+    return kept(
+        da.map_blocks(
+            blocks.quantized,
+            x,
+            *own,
+            dtype=x.dtype,
+            meta=sample,
+            bits=form.bits,
+            axis=axis,
+            group_size=group,
+            scheme=scheme,
+            group_scale=group_scale,
+            method=chosen,
+            calibration=moment,
+            balance=balance,
+            rotate=rotate,
+        )  # fmt: skip
+    )
+
+
+def with_shared_scales(x: Any, form: Wanted, sample: QArray, name: str = "x", narrow: bool = False) -> Any:
+    """Quantize chunks under scales that several of them share, in two passes; see :mod:`fastq.interop.blocks`."""
+    axis, cuts = form.axis, _parameter_chunks(x, form)
+    numbers = np.empty((0,) * x.ndim, np.float32)  # what chunks of the first pass are, as far as Dask must know
+    at = axis or 0
+    two = tuple(tuple(n * (1 + (i == at)) for n in c * (x.numblocks[i] // len(c))) for i, c in enumerate(cuts))
+    pairs = x.map_blocks(blocks.extremes, axis, form.group, name=name, chunks=two, meta=numbers, dtype=numbers.dtype)
+    if form.group is None:
+        pairs = da.reduction(
+            pairs, blocks.merged, blocks.merged, axis, keepdims=True, dtype=numbers.dtype, output_size=2, meta=numbers
+        )
+    else:
+        pairs = pairs.rechunk({axis: -1})
+    one = tuple((1,) if axis in (None, i) else c for i, c in enumerate(x.chunks))
+    found = pairs.map_blocks(blocks.parameters, form, chunks=one, meta=numbers, dtype=numbers.dtype)
+    starts = () if axis is None else tuple(np.cumsum([0, *x.chunks[axis]]).tolist())
+    return da.map_blocks(blocks.coded, x, found, form, starts, narrow, dtype=x.dtype, meta=sample)
+
+
+def _parameter_chunks(x: Any, form: Wanted) -> tuple[tuple[int, ...], ...]:
+    """Chunks of parameters beside those of x."""
+    if form.axis is None:
+        return ((1,),) * x.ndim
+    along = (1,) if form.group is None else tuple(max(1, ceil_div(n, form.group)) for n in x.chunks[form.axis])
+    return (*x.chunks[: form.axis], along, *x.chunks[form.axis + 1 :])
+
+
+def known(x: Any, name: str) -> Any:
+    """A Dask array whose chunks have known sizes and are not empty, unless all of it is."""
+    if not isinstance(x, da.Array):
+        raise TypeError(
+            f"{name} must be a Dask array; got {type(x).__name__}: use fastq for arrays in memory, or da.from_array"
+        )
+    if any(np.isnan(n) for n in x.shape):
+        raise ValueError(
+            f"{name} must have chunks of known sizes; got shape {x.shape}: call {name}.compute_chunk_sizes()"
+        )
+    if not all(map(all, x.chunks)):
+        cuts = (tuple(n for n in c if n) for c in x.chunks)
+        x = x.rechunk(tuple(cuts)) if x.size else x.rechunk(-1)
+    return x
