@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, NoReturn
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.mixins import NDArrayOperatorsMixin
 
-from fastq import product
+from fastq import functions, product, rearrange
 from fastq.coded import Coded, Scheme
 from fastq.layout.tiles import segments
 from fastq.quant import affine
 from fastq.rules import is_float
 from fastq.scheme import code_range
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 Array = npt.NDArray[Any]
 
 __all__ = ["QArray", "Scheme"]
 
 
-class QArray(Coded):
+class QArray(Coded, NDArrayOperatorsMixin):
     """A quantized array: codes of 2 to 8 bits and the parameters that turn them back into numbers.
 
     ``x = scale * (code - zero_point)``, or for affine arrays ``x = scale * code + offset``. Make one with
@@ -62,15 +67,104 @@ class QArray(Coded):
     """
 
     __slots__ = ()
+    __array_priority__ = 10.0  # libraries that go by it take a quantized array for more than an ndarray
+    __hash__ = None  # type: ignore[assignment]  # as an ndarray's
+
+    # As an array
 
     @property
-    def T(self) -> QArray:  # noqa: N802
-        """The array with its axes in reverse order; codes are shared, not copied."""
-        axis = None if self.axis is None else self.ndim - 1 - self.axis
-        store, flipped = self._store, not self._flipped
-        if self.ndim != 2:
-            store, flipped = self._rearranged(np.transpose), False
-        return self._turned(store, flipped, axis, np.transpose)
+    def T(self) -> Self:  # noqa: N802
+        """The array with its axes in reverse order; codes of a matrix are shared, not copied."""
+        return self.transpose()
+
+    @property
+    def mT(self) -> Self:  # noqa: N802
+        """A stack of matrices with each transposed; codes are shared, not copied."""
+        if self.ndim < 2:
+            raise ValueError("matrix transpose with ndim < 2 is undefined")
+        return self._swapped_matrices()
+
+    @property
+    def device(self) -> str:
+        """Where the array is, as the array API standard has it: "cpu"."""
+        return "cpu"
+
+    def transpose(self, *axes: Any) -> Self:
+        """The array with its axes permuted, as ``ndarray.transpose`` does it."""
+        return rearrange.transposed(self, axes)
+
+    def swapaxes(self, axis1: int, axis2: int) -> Self:
+        """The array with two axes interchanged."""
+        order = list(range(self.ndim))
+        first, second = rearrange.axis_of(axis1, self.ndim), rearrange.axis_of(axis2, self.ndim)
+        order[first], order[second] = order[second], order[first]
+        return self.transpose(order)
+
+    def reshape(self, *shape: Any) -> Self:
+        """The array in another shape, elements in C order.
+
+        Runs of elements that share a scale must stay together in one axis of the new shape.
+
+        Raises
+        ------
+        ValueError
+            If the sizes differ, or runs that share a scale would be torn.
+        """
+        return rearrange.reshaped(self, shape)
+
+    def astype(self, dtype: npt.DTypeLike) -> Self:
+        """The same codes and scales, standing for numbers of another float type; products are of that type then."""
+        return rearrange.with_dtype(self, dtype)
+
+    def dot(self, other: Any) -> Any:
+        """``np.dot(q, other)``."""
+        return np.dot(self, other)
+
+    def item(self) -> float:
+        """The number that an array of one element stands for."""
+        if self.size != 1:
+            raise ValueError("can only convert an array of size 1 to a Python scalar")
+        return float(self.dequantize().item())
+
+    def __getitem__(self, key: Any) -> Any:
+        return rearrange.indexed(self, key)
+
+    def __setitem__(self, key: Any, value: Any) -> NoReturn:
+        raise TypeError(
+            "a quantized array is immutable, because new values would need other scales; got an assignment: quantize "
+            "anew from q.dequantize()"
+        )
+
+    def __iter__(self) -> Iterator[Any]:
+        if not self.shape:
+            raise TypeError("iteration over a 0-d array")
+        whole = self._unpacked() if self.ndim < 3 else self
+        return (whole[i] for i in range(self.shape[0]))
+
+    def __bool__(self) -> bool:
+        if self.size == 1:
+            return bool(self.item())
+        return bool(np.broadcast_to(False, self.shape))  # NumPy's own error
+
+    def __float__(self) -> float:
+        if self.ndim:
+            raise TypeError("only 0-dimensional arrays can be converted to Python scalars")
+        return self.item()
+
+    def __dlpack__(
+        self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: Any = None
+    ) -> Any:
+        """The codes, by DLPack: int8 or uint8, read-only where the consumer knows of that, otherwise a copy.
+
+        The buffer protocol is left out on purpose: ``np.asarray(q)`` would take codes for numbers. There is
+        ``memoryview(q.codes)``.
+        """
+        if copy or max_version is None or max_version < (1, 0) or _NUMPY_KNOWS_NO_READ_ONLY:
+            return np.array(self.codes).__dlpack__(stream=stream)
+        return self.codes.__dlpack__(stream=stream, max_version=max_version, dl_device=dl_device, copy=copy)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.codes.__dlpack_device__()
 
     def __len__(self) -> int:
         if not self.shape:
@@ -145,9 +239,12 @@ class QArray(Coded):
         return product.matmul(other, self)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
-        if ufunc is np.matmul and method == "__call__" and not kwargs:
-            return product.matmul(inputs[0], inputs[1], out)
-        return NotImplemented
+        if ufunc is np.matmul and method == "__call__" and not functions.foreign(inputs):
+            return product.matmul(inputs[0], inputs[1], None if out is None else out[0], **kwargs)
+        return functions.ufunc(ufunc, method, inputs, out, kwargs)
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        return functions.function(func, types, args, kwargs)
 
     def prepack(self) -> QArray:
         """Pack the codes now, rather than at the first ``x @ q``; returns the array itself."""
@@ -189,6 +286,10 @@ class QArray(Coded):
         pairs = [(getattr(self, name), getattr(other, name)) for name in names]
         same = all((a is None) == (b is None) and (a is None or np.array_equal(a, b)) for a, b in pairs)
         return same and np.array_equal(self.codes, other.codes)
+
+
+# NumPy 2.0 exports no read-only array.
+_NUMPY_KNOWS_NO_READ_ONLY = np.lib.NumpyVersion(np.__version__) < "2.1.0"
 
 
 def _readable_size(nbytes: int) -> str:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
+from fastq import structure
 from fastq.engine.prepack import Balance, Columns, Lines, Right
 from fastq.engine.store import Scales, Store
 from fastq.layout.tiles import Segments
 from fastq.operands import Operand
 from fastq.scheme import code_range
+from fastq.structure import Pieces
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -58,7 +59,7 @@ class Coded(Operand):
         rotation: int = 1,
     ) -> Self:
         self = object.__new__(cls)
-        shape = store.shape[::-1] if flipped else store.shape
+        shape = _swapped_shape(store.shape) if flipped else store.shape
         frozen = [None if p is None else _frozen(np.asarray(p)) for p in (*parameters, balance)]
         values = {
             "_store": store, "_flipped": flipped, "_cache": {}, "_scale": frozen[0], "_zero": frozen[1],
@@ -111,7 +112,7 @@ class Coded(Operand):
 
     def _scales(self) -> Scales | None:
         scales = self._store.scales()
-        return scales.arranged(np.transpose) if self._flipped and scales is not None else scales
+        return scales.arranged(_swapped) if self._flipped and scales is not None else scales
 
     @property
     def offset(self) -> Array | None:
@@ -127,7 +128,7 @@ class Coded(Operand):
     def codes(self) -> Array:
         """The codes, read-only: int8 for symmetric arrays, uint8 for others."""
         codes = self._store.codes()
-        return _frozen(codes.T if self._flipped else codes)
+        return _frozen(_swapped(codes) if self._flipped else codes)
 
     @property
     def nbytes(self) -> int:
@@ -139,25 +140,66 @@ class Coded(Operand):
     def _parameters(self) -> tuple[Array | None, ...]:
         return self._scale, self._zero, self._offset, self._balance
 
-    def _turned(self, store: Store, flipped: bool, axis: int | None, turn: Callable[[Array], Array]) -> Self:
-        """The array with its axes elsewhere."""
-        scale, zero, offset, balance = (None if p is None else turn(p) for p in self._parameters)
-        parameters: Any = scale, zero, offset
-        rest = self.group_size, parameters, self.dtype, balance, self.rotation
-        return type(self)._make(store, flipped, self.scheme, axis, *rest)
+    # Parts, and the array in other forms
 
-    def _rearranged(self, arrange: Callable[[Array], Array]) -> Store:
+    def _pieces(self, codes: Array | None = None) -> Pieces:
+        """What the array is made of; in place of its codes, others of its shape may be given."""
         scales = self._scales()
-        scales = None if scales is None else scales.arranged(arrange)
-        return Store(arrange(self.codes), self._store.limits, self.bits, scales)
+        factors, zeros = (None, None) if scales is None else scales[1:]
+        arrays = (self._scale, self._zero, self._offset, factors, zeros, self._balance)
+        return Pieces(self.codes if codes is None else codes, *arrays, self.axis, self.group_size, self.rotation)
+
+    def _form_only(self) -> Pieces:
+        """The same with codes that take no memory, for what is done to parameters alone."""
+        return self._pieces(np.broadcast_to(np.int8(0), self.shape))
+
+    def _of(self, p: Pieces, dtype: npt.DTypeLike | None = None) -> Self:
+        """An array of this width and scheme, of other pieces."""
+        return self._placed(p, Store(p.codes, self._store.limits, self.bits, _scales_of(p)), False, dtype)
+
+    def _placed(self, p: Pieces, store: Store, flipped: bool, dtype: npt.DTypeLike | None = None) -> Self:
+        """Likewise, but with codes and integer scales as a store has them."""
+        parameters = (p.scale, p.zero, p.offset)
+        wanted = self.dtype if dtype is None else dtype
+        return type(self)._make(store, flipped, self.scheme, p.axis, p.group, parameters, wanted, p.balance, p.rotation)
+
+    def _swapped_matrices(self) -> Self:
+        """Each matrix transposed; codes are shared. It is kept, with what products come to know of it."""
+        found: Self | None = self._cache.get("swapped")
+        if found is None:
+            order = (*range(self.ndim - 2), self.ndim - 1, self.ndim - 2)
+            found = self._placed(structure.permuted(self._form_only(), order), self._store, not self._flipped)
+            self._cache["swapped"] = found
+        return found
+
+    def _part(self, key: tuple[structure.Index, ...]) -> Self:
+        """Some of the elements along each axis; codes are shared where they can be."""
+        p = self._form_only()
+        for axis, index in enumerate(key):
+            if not (isinstance(index, slice) and index == slice(None)):
+                p = structure.cut(p, axis, index)
+        if self._flipped:
+            key = (*key[:-2], key[-1], key[-2])
+        scales = _scales_of(p)
+        if self._flipped and scales is not None:
+            scales = scales.arranged(_swapped)
+        return self._placed(p, self._store.part(key, scales), self._flipped)
+
+    def _packed_way(self) -> bool | None:
+        """Whether the codes are packed as those of the transposed matrices; None where they are not packed."""
+        return self._store.turned != self._flipped if self._store.packed else None
+
+    def _unpacked(self) -> Self:
+        """The array with codes as an array, so that they are not unpacked at each access."""
+        return self._of(self._pieces()) if self._store.packed else self
+
+    def _without_batch_axis(self, axis: int) -> Self:
+        """Without a leading axis of length 1; codes are shared."""
+        return self._placed(structure.dropped(self._form_only(), axis), self._store.dropped(axis), self._flipped)
 
     def promoted(self, side: str) -> Self:
         """A vector as a row (side "left") or a column ("right")."""
-        if self.ndim != 1:
-            return self
-        place = 0 if side == "left" else 1
-        store = self._rearranged(lambda values: np.expand_dims(values, place))
-        return self._turned(store, False, None if self.axis is None else 1 - place, lambda p: np.expand_dims(p, place))
+        return self if self.ndim != 1 else self._of(structure.expanded(self._pieces(), 0 if side == "left" else 1))
 
     def balance_along(self, side: str) -> Balance | None:
         """See :class:`fastq.operands.Operand`."""
@@ -212,7 +254,7 @@ class Coded(Operand):
         """Codes of one matrix as a left operand: times the integer scales of groups along its rows."""
         matrix: Array = self.codes[index]
         if self._scaled_along(self.ndim - 1) and (scales := self._scales()) is not None:
-            turned = scales.arranged(lambda values: values.swapaxes(-1, -2))
+            turned = scales.arranged(_swapped)
             matrix = turned.of_matrix(index).multiplied(matrix.T).T
         return matrix
 
@@ -241,6 +283,19 @@ class Coded(Operand):
             found = super().columns(index, packed, cuts, dtype, affine)
             self._cache[key] = found
         return found
+
+
+def _swapped(matrices: Array) -> Array:
+    return matrices.swapaxes(-1, -2)
+
+
+def _swapped_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (*shape[:-2], shape[-1], shape[-2])
+
+
+def _scales_of(p: Pieces) -> Scales | None:
+    """Integer scales of groups as a store holds them."""
+    return None if p.factors is None or p.group is None else Scales(p.group, p.factors, p.zeros)
 
 
 def _frozen(array: Array) -> Array:

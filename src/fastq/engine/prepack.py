@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fastq.engine.groups import Factors
-from fastq.engine.memory import address_of
+from fastq.engine.memory import LINE, address_of, aligned
 from fastq.kernels import reference
-from fastq.layout.tiles import BLOCK, Form, Segments, ceil_div, unpack_codes
+from fastq.layout.tiles import BLOCK, DEPTH, Form, Segments, ceil_div, right_bytes, segments, unpack_codes
 from fastq.scheme import CodeRange
 
 INT32_MAX = 2**31 - 1
+Index = slice | npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,13 @@ def longest_segment(left_reach: int, right_reach: int) -> int:
     return INT32_MAX // max(1, left_reach * right_reach) // 64 * 64
 
 
+def _left_of(index: Index, count: int, size: int, length: int) -> int:
+    """The length of some of the pieces that a length is cut into, of which the last one may be shorter."""
+    chosen = np.arange(count)[index]
+    ragged = chosen.size and chosen[-1] == count - 1
+    return chosen.size * size - (count * size - length if ragged else 0)
+
+
 @dataclass
 class Right:
     """A packed right operand. Its codes are relative to the lowest code, so they are unsigned."""
@@ -80,6 +88,28 @@ class Right:
     def nbytes(self) -> int:
         """Bytes of codes, factors and sums."""
         return sum(a.nbytes for a in (self.tiles, self.groups, self.col_sum) if a is not None)
+
+    def part(self, tiles: Index, blocks: Index) -> Right:
+        """Some tiles along K of some blocks of columns; K as a whole, or of a gapless packing.
+
+        All tiles along K of neighbouring blocks share the memory; otherwise tiles are copied, as they are. Groups must
+        begin with the first tile.
+        """
+        cuts, group = self.cuts, self.group_size
+        n, k = _left_of(blocks, self.width // BLOCK, BLOCK, self.n), _left_of(tiles, cuts.tiles, DEPTH, cuts.k)
+        packed = self.tiles[: right_bytes(cuts, self.n, self.form.bits)].reshape(self.width // BLOCK, cuts.tiles, -1)
+        whole = isinstance(tiles, slice) and (tiles.start, tiles.stop) == (0, cuts.tiles)
+        chosen = np.ascontiguousarray(packed[blocks] if whole else packed[blocks][:, tiles]).reshape(-1)
+        groups = None if self.groups is None else self.groups[blocks]
+        sums = None if self.col_sum is None else self.col_sum.reshape(cuts.segments, -1, BLOCK)[:, blocks]
+        if not whole:
+            cuts, sums = segments(k), None
+            if groups is not None:
+                first = tiles.start * DEPTH // group if isinstance(tiles, slice) else 0
+                groups = groups[:, first : first + ceil_div(cuts.tiles * DEPTH, group)]
+        groups = None if groups is None else np.ascontiguousarray(groups)
+        sums = None if sums is None else np.ascontiguousarray(sums.reshape(cuts.segments, -1))
+        return Right(chosen, cuts, n, self.form, sums, groups, group)
 
     def stored(self) -> npt.NDArray[np.uint8]:
         """The codes as packed, K x N."""
@@ -110,6 +140,13 @@ class Right:
         return {
             name: value for name, value in self.__dict__.items() if not name.endswith("address")
         }  # it is this process's
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if address_of(self.tiles) % LINE:  # a buffer that came in, at some address: vectors would straddle cache lines
+            moved = aligned(self.tiles.nbytes)
+            moved[...] = self.tiles
+            self.tiles = moved
 
     @cached_property
     def address(self) -> int:

@@ -1,0 +1,180 @@
+"""NumPy's products of any number of axes, as matrix products: dot, inner, tensordot, einsum and their kin.
+
+Each names the axes of its operands by letters, as einsum does. Axes in both operands and in the result are batch axes,
+those in both alone are summed; the operands are brought into the form of a matrix product, batch axes first, and what
+comes out is brought into the order wanted.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from fastq import product
+from fastq.operands import Operand
+
+
+def _array(x: Any) -> Any:
+    return x if isinstance(x, Operand) else np.asarray(x)
+
+
+def contract(a: Any, b: Any, names: tuple[str, str, str], out: Any = None, dtype: Any = None) -> Any:
+    """The sum over all axes that are in both operands and not in the result; `names` has a letter per axis of each."""
+    a, b = _array(a), _array(b)
+    left, right, result = names
+    batch = [i for i in result if i in left and i in right]
+    summed = [i for i in left if i in right and i not in result]
+    own = [[i for i in mine if i not in other] for mine, other in ((left, right), (right, left))]
+    if len(set(left)) < len(left) or len(set(right)) < len(right) or any(i not in result for i in own[0] + own[1]):
+        raise TypeError(
+            "a product with a quantized array sums over axes that both operands have, each once; got "
+            f"{left},{right}->{result}: sum or take diagonals of the other operand first, or use q.dequantize()"
+        )
+    sizes = {**dict(zip(right, b.shape)), **dict(zip(left, a.shape))}
+    a = _matrices(a, left, batch, own[0], summed)
+    b = _matrices(b, right, batch, summed, own[1])
+    y = product.matmul(a, b, dtype=dtype)
+    found = [*batch, *own[0], *own[1]]
+    y = y.reshape(*y.shape[: len(batch)], *(sizes[i] for i in own[0] + own[1]))
+    y = np.transpose(y, [found.index(i) for i in result])
+    if out is None:
+        return y if y.shape else y[()]
+    np.copyto(out, y, casting="same_kind")
+    return out
+
+
+def _matrices(x: Any, names: str, batch: Sequence[str], rows: Sequence[str], columns: Sequence[str]) -> Any:
+    """A stack of matrices, whose rows and columns may be several axes each."""
+    order = [names.index(i) for i in (*batch, *rows, *columns)]
+    x = np.transpose(x, order)
+    sizes = [x.shape[len(batch) :][: len(rows)], x.shape[len(batch) + len(rows) :]]
+    return np.reshape(x, (*x.shape[: len(batch)], *map(prod, sizes)))
+
+
+def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
+    """See :func:`numpy.tensordot`."""
+    a, b = _array(a), _array(b)
+    try:
+        first, second = axes
+    except TypeError:
+        first, second = list(range(-axes, 0)), list(range(axes))
+    pairs = [[v] if isinstance(v, int | np.integer) else list(v) for v in (first, second)]
+    if len(pairs[0]) != len(pairs[1]) or any(
+        not -x.ndim <= i < x.ndim for x, mine in zip((a, b), pairs) for i in mine
+    ):  # fmt: skip
+        raise ValueError("shape-mismatch for sum")
+    left, right = string.ascii_letters[: a.ndim], list(string.ascii_letters[a.ndim : a.ndim + b.ndim])
+    for i, j in zip(*pairs):
+        if a.shape[i] != b.shape[j]:
+            raise ValueError("shape-mismatch for sum")
+        right[j] = left[i]
+    kept = [i for i in left if i not in right] + [j for j in right if j not in left]
+    return contract(a, b, (left, "".join(right), "".join(kept)))
+
+
+def dot(a: Any, b: Any, out: Any = None) -> Any:
+    """See :func:`numpy.dot`."""
+    a, b = _array(a), _array(b)
+    if a.ndim == 0 or b.ndim == 0:
+        return np.multiply(a, b) if out is None else np.multiply(a, b, out=out)
+    if a.ndim <= 2 and b.ndim <= 2:
+        return product.matmul(a, b, out)
+    y = tensordot(a, b, axes=(a.ndim - 1, max(b.ndim - 2, 0)))
+    return _into(out, y)
+
+
+def inner(a: Any, b: Any) -> Any:
+    """See :func:`numpy.inner`."""
+    a, b = _array(a), _array(b)
+    return np.multiply(a, b) if a.ndim == 0 or b.ndim == 0 else tensordot(a, b, axes=(-1, -1))
+
+
+def vdot(a: Any, b: Any) -> Any:
+    """See :func:`numpy.vdot`."""
+    return product.matmul(np.reshape(_array(a), (-1,)), np.reshape(_array(b), (-1,)))
+
+
+def einsum(*operands: Any, out: Any = None, dtype: Any = None, optimize: Any = False) -> Any:
+    """See :func:`numpy.einsum`; of one operand, whose axes are permuted, or of two."""
+    names, arrays = _subscripts(operands)
+    if (
+        len(arrays) == 1
+        and sorted(names[0]) == sorted(names[1])
+        and len(set(names[0])) == len(names[0])
+        and out is None
+    ):
+        return np.transpose(arrays[0], [names[0].index(i) for i in names[1]])
+    if len(arrays) != 2:
+        raise TypeError(
+            "numpy.einsum takes one quantized array to permute its axes, or two operands; got "
+            f"{','.join(names[:-1])}->{names[-1]}: contract two at a time, or use q.dequantize()"
+        )
+    return contract(arrays[0], arrays[1], (names[0], names[1], names[2]), out, dtype)
+
+
+def _subscripts(operands: Sequence[Any]) -> tuple[list[str], list[Any]]:
+    """A string of letters per operand and for the result, without dots."""
+    if isinstance(operands[0], str):
+        text, arrays = operands[0].replace(" ", ""), [_array(x) for x in operands[1:]]
+    else:
+        arrays = [_array(x) for x in operands[: len(operands) // 2 * 2 : 2]]
+        lists = [*operands[1::2], *(operands[-1:] if len(operands) % 2 else [])]
+        parts = ["".join("..." if i is Ellipsis else string.ascii_letters[i] for i in one) for one in lists]
+        text = ",".join(parts[: len(arrays)]) + ("->" + parts[-1] if len(operands) % 2 else "")
+    inputs, arrow, output = text.partition("->")
+    names = inputs.split(",")
+    if len(names) != len(arrays):
+        fewer = "more" if len(names) < len(arrays) else "fewer"
+        raise ValueError(f"{fewer} operands provided to einstein sum function than specified in the subscripts string")
+    free = [c for c in string.ascii_letters if c not in text]
+    widest = 0
+    for i, (mine, array) in enumerate(zip(names, arrays)):
+        count = array.ndim - len(mine.replace("...", ""))
+        if count < 0 or (count and "..." not in mine):
+            raise ValueError(
+                f"einstein sum subscripts string {mine!r} does not fit operand {i} with shape {array.shape}"
+            )
+        if "..." in mine:
+            names[i] = mine.replace("...", "".join(free[:count][::-1]))
+            widest = max(widest, count)
+    dots = "".join(free[:widest][::-1])
+    if not arrow:
+        once = sorted(c for c in set("".join(names)) - set(dots) if "".join(names).count(c) == 1)
+        output = dots + "".join(once)
+    return [*names, output.replace("...", dots)], arrays
+
+
+def vecdot(a: Any, b: Any) -> Any:
+    """See :data:`numpy.vecdot`."""
+    if len(b.shape) == 1:
+        return product.matmul(a, b)
+    if len(a.shape) == 1:
+        return product.matmul(b, a)
+    return product.matmul(np.expand_dims(a, -2), np.expand_dims(b, -1))[..., 0, 0]
+
+
+def matvec(a: Any, v: Any) -> Any:
+    """See :data:`numpy.matvec`."""
+    if len(v.shape) == 1:
+        return product.matmul(a, v)
+    if len(a.shape) == 2:
+        return product.matmul(v, np.matrix_transpose(a))
+    return product.matmul(a, np.expand_dims(v, -1))[..., 0]
+
+
+def vecmat(v: Any, a: Any) -> Any:
+    """See :data:`numpy.vecmat`."""
+    if len(v.shape) == 1 or len(a.shape) == 2:
+        return product.matmul(v, a)
+    return product.matmul(np.expand_dims(v, -2), a)[..., 0, :]
+
+
+def _into(out: Any, y: Any) -> Any:
+    if out is None:
+        return y
+    np.copyto(out, y, casting="same_kind")
+    return out

@@ -1,0 +1,288 @@
+"""NumPy's functions on quantized arrays: what each does where it has a quantized form, and a refusal by name elsewhere.
+
+Handled are products, rearranging (indices, transposes, shapes, joining and splitting, none of which changes a value),
+factors that fold into the scale, and questions about shape and type. Whatever needs the numbers themselves is refused
+with a hint to ``q.dequantize()``, because that takes several times the memory and is better seen in a program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import Any, NoReturn
+
+import numpy as np
+
+from fastq import contraction, product, structure
+from fastq.coded import Coded
+from fastq.contraction import dot
+from fastq.rearrange import axes_of, axis_of, expanded, reshaped, times, transposed, with_dtype, without
+
+HINTS = dict.fromkeys(("save", "savez", "savez_compressed", "savetxt"), "q.save(path) keeps a quantized array")
+
+
+def refuse(name: str) -> NoReturn:
+    """Say by name that a function has no quantized form."""
+    hint = HINTS.get(name, "call it on q.dequantize()")
+    raise TypeError(f"numpy.{name} has no form for quantized arrays, because it needs the numbers; {hint}")
+
+
+def foreign(values: Sequence[Any]) -> bool:
+    """Whether some operand is another library's array, which may know what to do."""
+    return any(
+        hasattr(type(v), "__array_ufunc__") and not isinstance(v, Coded | np.ndarray | np.generic) for v in values
+    )
+
+
+# Ufuncs
+
+
+def ufunc(function: Any, method: str, inputs: Sequence[Any], out: Any, kwargs: dict[str, Any]) -> Any:
+    """What ``__array_ufunc__`` answers."""
+    if foreign(inputs) or foreign(out or ()):
+        return NotImplemented
+    handler = UFUNCS.get(function)
+    if handler is None or method != "__call__":
+        refuse(function.__name__ if method == "__call__" else f"{function.__name__}.{method}")
+    if kwargs:
+        raise TypeError(
+            f"numpy.{function.__name__} of quantized arrays takes no {', '.join(kwargs)}; call it on q.dequantize()"
+        )
+    arrays = [x if isinstance(x, Coded | int | float) else np.asarray(x) for x in inputs]
+    result = handler(*arrays)
+    if out is None:
+        return result
+    (target,) = out
+    if isinstance(result, Coded) or isinstance(target, Coded):
+        raise TypeError(
+            f"out of numpy.{function.__name__} must be left out, because a quantized array is immutable; got out"
+        )
+    np.copyto(target, result, casting="same_kind")
+    return target
+
+
+def _multiply(a: Any, b: Any) -> Any:
+    if isinstance(a, Coded) and isinstance(b, Coded):
+        refuse("multiply of two quantized arrays")
+    return times(a, b, False) if isinstance(a, Coded) else times(b, a, False)
+
+
+def _divide(a: Any, b: Any) -> Any:
+    if isinstance(b, Coded):
+        refuse("divide by a quantized array")
+    return times(a, b, True)
+
+
+UFUNCS: dict[Any, Callable[..., Any]] = {
+    np.multiply: _multiply,
+    np.divide: _divide,
+    np.negative: lambda q: times(q, -1, False),
+    np.positive: lambda q: q,
+    np.conjugate: lambda q: q,
+}
+UFUNCS.update({
+    getattr(np, name): getattr(contraction, name) for name in ("vecdot", "matvec", "vecmat") if hasattr(np, name)
+})  # fmt: skip
+
+
+# Functions
+
+FUNCTIONS: dict[Any, Callable[..., Any]] = {}
+
+
+def function(func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+    """What ``__array_function__`` answers."""
+    if not all(issubclass(t, Coded | np.ndarray) for t in types):
+        return NotImplemented
+    handler = FUNCTIONS.get(func)
+    if handler is None:
+        refuse(f"{func.__module__}.{func.__name__}".removeprefix("numpy."))
+    return handler(*args, **kwargs)
+
+
+def _handles(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def register(handler: Callable[..., Any]) -> Callable[..., Any]:
+        FUNCTIONS.update(dict.fromkeys(functions, handler))
+        return handler
+
+    return register
+
+
+def _quantized(q: Any, name: str) -> Any:
+    if not isinstance(q, Coded):
+        raise TypeError(
+            f"numpy.{name} takes quantized arrays together with quantized arrays only; got {type(q).__name__}"
+        )
+    return q
+
+
+FUNCTIONS.update({
+    np.dot: dot, np.inner: contraction.inner, np.vdot: contraction.vdot,
+    np.tensordot: contraction.tensordot, np.linalg.tensordot: contraction.tensordot, np.einsum: contraction.einsum,
+    np.linalg.matmul: lambda x1, x2, /: product.matmul(x1, x2),
+    np.linalg.multi_dot: lambda arrays, out=None: dot(reduce(dot, arrays[:-1]), arrays[-1], out),
+    np.shape: lambda a: a.shape, np.ndim: lambda a: a.ndim,
+    np.iscomplexobj: lambda x: False, np.isrealobj: lambda x: True, np.real: lambda val: val,
+    np.result_type: lambda *args: np.result_type(*map(_type_of, args)),
+    np.can_cast: lambda from_, to, casting="safe": np.can_cast(_type_of(from_), _type_of(to), casting),
+    np.min_scalar_type: lambda a: a.dtype,
+    np.common_type: lambda *arrays: np.common_type(*(np.empty(0, a.dtype) for a in arrays)),
+    np.array_repr: lambda arr, **kwargs: repr(arr), np.array_str: lambda a, **kwargs: repr(a),
+    np.array2string: lambda a, **kwargs: repr(a),
+    np.ravel: lambda a, order="C": reshaped(a, (-1,)) if order in "CAK" else refuse(f"ravel with order={order!r}"),
+    np.transpose: lambda a, axes=None: transposed(a, () if axes is None else axes),
+    np.matrix_transpose: lambda x, /: x.mT, np.linalg.matrix_transpose: lambda x, /: x.mT,
+    np.swapaxes: lambda a, axis1, axis2: a.swapaxes(axis1, axis2),
+    np.copy: lambda a, order="K", subok=False: a,
+    np.linalg.vecdot: lambda x1, x2, /, *, axis=-1: contraction.vecdot(*(np.moveaxis(x, axis, -1) for x in (x1, x2))),
+})  # fmt: skip
+if hasattr(np, "astype"):
+    FUNCTIONS[np.astype] = lambda x, dtype, /, **kwargs: with_dtype(x, dtype)
+
+# Functions of NumPy that are made of indices, transposes and joins, which a quantized array has.
+for _name in ("moveaxis", "rollaxis", "flip", "rot90", "split", "array_split", "hsplit", "vsplit", "dsplit", "unstack",
+              "vstack", "hstack", "dstack"):  # fmt: skip
+    if hasattr(np, _name):
+        FUNCTIONS[getattr(np, _name)] = getattr(np, _name)._implementation
+
+
+def _type_of(value: Any) -> Any:
+    return value.dtype if isinstance(value, Coded) else value
+
+
+@_handles(np.size)
+def _size(a: Any, axis: Any = None) -> int:
+    return int(np.size(np.broadcast_to(np.int8(0), a.shape), axis))
+
+
+@_handles(np.reshape)
+def _reshape(a: Any, /, shape: Any = None, order: str = "C", *, newshape: Any = None, copy: Any = None) -> Any:
+    if order not in ("C", "A"):
+        refuse(f"reshape with order={order!r}")
+    return reshaped(a, (shape if newshape is None else newshape,))
+
+
+@_handles(np.expand_dims)
+def _expand_dims(a: Any, axis: Any) -> Any:
+    places = axis if isinstance(axis, tuple | list) else (axis,)
+    for place in sorted(axes_of(tuple(places), a.ndim + len(places))):
+        a = expanded(a, place)
+    return a
+
+
+@_handles(np.squeeze)
+def _squeeze(a: Any, axis: Any = None) -> Any:
+    axes = [i for i, n in enumerate(a.shape) if n == 1] if axis is None else axes_of(axis, a.ndim)
+    if any(a.shape[i] != 1 for i in axes):
+        raise ValueError("cannot select an axis to squeeze out which has size not equal to one")
+    for i in sorted(axes, reverse=True):
+        a = without(a, i)
+    return a
+
+
+def _at_least(ndim: int) -> Callable[..., Any]:
+    def widened(*arrays: Any) -> Any:
+        found = []
+        for a in arrays:
+            a = _quantized(a, f"atleast_{ndim}d")
+            while a.ndim < ndim:
+                a = expanded(a, 2 if a.ndim == 2 else 0)  # a third axis comes last, others first
+            found.append(a)
+        return found[0] if len(found) == 1 else tuple(found)
+
+    return widened
+
+
+FUNCTIONS.update({np.atleast_1d: _at_least(1), np.atleast_2d: _at_least(2), np.atleast_3d: _at_least(3)})
+
+
+@_handles(np.flipud)
+def _flipud(m: Any) -> Any:
+    return m[::-1]
+
+
+@_handles(np.fliplr)
+def _fliplr(m: Any) -> Any:
+    return m[:, ::-1]
+
+
+@_handles(np.take)
+def _take(a: Any, indices: Any, axis: Any = None, out: Any = None, mode: str = "raise") -> Any:
+    if out is not None or mode != "raise":
+        refuse("take with out or mode")
+    if axis is None:
+        a, axis = reshaped(_quantized(a, "take"), (-1,)), 0
+    return a[(*(slice(None),) * axis_of(axis, a.ndim), indices)]
+
+
+@_handles(np.compress)
+def _compress(condition: Any, a: Any, axis: Any = None, out: Any = None) -> Any:
+    return _take(a, np.flatnonzero(condition), axis, out)
+
+
+@_handles(np.concatenate)
+def _concatenate(arrays: Any, axis: Any = 0, out: Any = None, *, dtype: Any = None, casting: str = "same_kind") -> Any:
+    if out is not None:
+        refuse("concatenate with out")
+    arrays = [_quantized(a, "concatenate") for a in arrays]
+    if axis is None:
+        arrays, axis = [reshaped(a, (-1,)) for a in arrays], 0
+    place = axis_of(axis, arrays[0].ndim) if arrays and arrays[0].ndim else 0
+    np.concatenate([np.empty(_emptied(a.shape, place), np.int8) for a in arrays], axis=place)  # NumPy's own errors
+    return _joined(arrays, place, np.result_type(*(a.dtype for a in arrays)) if dtype is None else np.dtype(dtype))
+
+
+def _emptied(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    return tuple(0 if i == axis else n for i, n in enumerate(shape))
+
+
+def _joined(arrays: Sequence[Any], axis: int, dtype: Any) -> Any:
+    forms = {(a.bits, a.scheme) for a in arrays}
+    if len(forms) > 1:
+        listed = ", ".join(f"{bits} bits {scheme}" for bits, scheme in sorted(forms))
+        raise TypeError(f"quantized arrays that are joined must have one width and scheme; got {listed}")
+    first = arrays[0]
+    if len(arrays) == 1:
+        return with_dtype(first, dtype)
+    arrays = [with_dtype(a, dtype) for a in arrays]
+    result = arrays[0]._of(structure.joined([a._pieces() for a in arrays], axis))
+    ways = {a._packed_way() for a in arrays}
+    if len(ways) == 1 and None not in ways:
+        (result.mT if ways.pop() else result).prepack()
+    return result
+
+
+@_handles(np.stack)
+def _stack(arrays: Any, axis: Any = 0, out: Any = None, *, dtype: Any = None, casting: str = "same_kind") -> Any:
+    arrays = [_quantized(a, "stack") for a in arrays]
+    if len({a.shape for a in arrays}) > 1:
+        raise ValueError("all input arrays must have the same shape")
+    place = axis_of(axis, arrays[0].ndim + 1)
+    return _concatenate([expanded(a, place) for a in arrays], place, out, dtype=dtype, casting=casting)
+
+
+@_handles(np.column_stack)
+def _column_stack(tup: Any) -> Any:
+    arrays = [_quantized(a, "column_stack") for a in tup]
+    return _concatenate([reshaped(a, (-1, 1)) if a.ndim < 2 else a for a in arrays], 1)
+
+
+def _compared(func: Any) -> Callable[..., Any]:
+    def compare(a: Any, b: Any, *args: Any, **kwargs: Any) -> Any:
+        numbers = (x.dequantize() if isinstance(x, Coded) else x for x in (a, b))  # type: ignore[attr-defined]
+        return func(*numbers, *args, **kwargs)
+
+    return compare
+
+
+FUNCTIONS.update({f: _compared(f) for f in (np.array_equal, np.array_equiv, np.allclose, np.isclose)})
+
+
+def _like(func: Any) -> Callable[..., Any]:
+    def made(a: Any, *args: Any, **kwargs: Any) -> Any:
+        return func(np.broadcast_to(np.empty((), _type_of(a)), a.shape), *args, **kwargs)
+
+    return made
+
+
+FUNCTIONS.update({f: _like(f) for f in (np.empty_like, np.zeros_like, np.ones_like, np.full_like)})
