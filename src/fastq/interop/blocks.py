@@ -37,26 +37,24 @@ def quantized(x: Array, *parameters: Array, **form: Any) -> QArray:
     return api.quantize(x, **form, **own)
 
 
-def extremes(x: Array, axis: int | None, group: int | None, block_id: tuple[int, ...] = (), name: str = "x") -> Array:
+@threads.alone()
+def extremes(x: Array, form: Wanted, block_id: tuple[int, ...] = (), name: str = "x") -> Array:
     """Smallest and largest element of each run that shares a scale, one after the other along the axis (None: 0).
 
-    Those of extremes are those of the elements, so it may be applied again to what it has given.
+    Those of extremes are those of the elements, so this may be applied again to what it has given.
     """
-    values = as_floats(x, "x")
-    at, everything = (0, tuple(range(x.ndim))) if axis is None else (axis, axis)
-    runs = [values]
-    if axis is not None and group is not None:
-        runs = np.split(values, range(group, x.shape[axis], group), axis)
-    pairs = [end(run, axis=everything, keepdims=True) for run in runs for end in (np.min, np.max)]
-    found = np.concatenate(pairs, at)
-    if not np.isfinite(found).all():
+    found = affine.find(as_floats(x, name), form.axis, form.group, form.scheme)
+    if found is None:
         affine.check_finite(x, _named(name, block_id))
-    return found
+    assert found is not None
+    at = form.axis or 0
+    shape = found[0].shape
+    return np.stack(found, axis=at + 1).reshape(*shape[:at], 2 * shape[at], *shape[at + 1 :])
 
 
-def merged(pairs: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
-    """Extremes of extremes, as :func:`dask.array.reduction` calls it, along one axis or all."""
-    return extremes(pairs, axis[0] if len(axis) == 1 else None, None)
+def merged(pairs: Array, form: Wanted, axis: Any, keepdims: bool) -> Array:
+    """Extremes of extremes, as :func:`dask.array.reduction` calls it."""
+    return extremes(pairs, form)
 
 
 def _named(name: str, block_id: tuple[int, ...]) -> str:
@@ -67,9 +65,9 @@ def _named(name: str, block_id: tuple[int, ...]) -> str:
 @threads.alone()
 def parameters(pairs: Array, form: Wanted) -> Given | Shared:
     """The parameters that :func:`fastq.quantize` would choose, from the extremes of every run."""
-    group = None if form.group is None else 2
-    found = affine.quantize(pairs, form.bits, form.axis, group, form.scheme)
-    own = Given(found.scale, found.zero, found.offset)
+    found = affine.find(pairs, form.axis, None if form.group is None else 2, form.scheme)
+    assert found is not None
+    own = affine.chosen(*found, form.bits, form.scheme)
     if not form.integer:
         return own
     assert form.axis is not None
@@ -140,8 +138,7 @@ def _narrowed(sums: Array, dtype: np.dtype[Any]) -> Array:
     if sums.dtype != dtype and sums.size and (sums.min() < limits.min or sums.max() > limits.max):
         worst = sums.flat[np.abs(sums).argmax()]
         raise OverflowError(
-            f"the product of 8-bit integers must fit {dtype}, but it reaches {worst}; pass dtype=np.int64 for the exact "
-            "result"
+            f"the product of 8-bit integers must fit {dtype}, but it reaches {worst}; pass dtype=np.int64 for the exact result"
         )
     return sums.astype(dtype, copy=False)
 

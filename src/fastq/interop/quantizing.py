@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 import dask.array as da
@@ -13,11 +14,11 @@ from fastq.arguments import check_balance, check_calibration, check_parameters, 
 from fastq.array import QArray, Scheme
 from fastq.interop import blocks
 from fastq.interop.collection import DaskQArray, kept, whole
+from fastq.layout.tiles import ceil_div
 from fastq.quant import affine
 from fastq.quant.by_method import Wanted
 from fastq.quant.gptq import Gptq
 from fastq.quant.methods import Percentile, method_of
-from fastq.layout.tiles import ceil_div
 from fastq.rules import as_floats
 
 
@@ -80,7 +81,7 @@ def quantize(
         scale=1 if given else None, zero_point=0 if given and scheme == "asymmetric" else None,
     )  # fmt: skip
     form = Wanted(sample.bits, sample.axis, sample.group_size, scheme, sample.axis_scale is not None)
-    axis, group, integer = form.axis, form.group, form.integer
+    axis, group = form.axis, form.group
     chosen = method_of(method)
     shape = affine.parameter_shape(x.shape, axis, group)
     dtype = as_floats(np.empty(0, x.dtype), "x").dtype
@@ -131,17 +132,17 @@ def with_shared_scales(x: Any, form: Wanted, sample: QArray, name: str = "x", na
     numbers = np.empty((0,) * x.ndim, np.float32)  # what chunks of the first pass are, as far as Dask must know
     at = axis or 0
     two = tuple(tuple(n * (1 + (i == at)) for n in c * (x.numblocks[i] // len(c))) for i, c in enumerate(cuts))
-    pairs = x.map_blocks(blocks.extremes, axis, form.group, name=name, chunks=two, meta=numbers, dtype=numbers.dtype)
+    pairs = x.map_blocks(partial(blocks.extremes, form=form, name=name), chunks=two, meta=numbers, dtype=numbers.dtype)
     if form.group is None:
-        pairs = da.reduction(
-            pairs, blocks.merged, blocks.merged, axis, keepdims=True, dtype=numbers.dtype, output_size=2, meta=numbers
-        )
+        merged = partial(blocks.merged, form=form)
+        pairs = da.reduction(pairs, merged, merged, axis, True, numbers.dtype, output_size=2, meta=numbers)
     else:
         pairs = pairs.rechunk({axis: -1})
     one = tuple((1,) if axis in (None, i) else c for i, c in enumerate(x.chunks))
-    found = pairs.map_blocks(blocks.parameters, form, chunks=one, meta=numbers, dtype=numbers.dtype)
+    found = pairs.map_blocks(partial(blocks.parameters, form=form), chunks=one, meta=numbers, dtype=numbers.dtype)
     starts = () if axis is None else tuple(np.cumsum([0, *x.chunks[axis]]).tolist())
-    return da.map_blocks(blocks.coded, x, found, form, starts, narrow, dtype=x.dtype, meta=sample)
+    work = partial(blocks.coded, form=form, starts=starts, narrow=narrow)
+    return da.map_blocks(work, x, found, dtype=x.dtype, meta=sample)
 
 
 def _parameter_chunks(x: Any, form: Wanted) -> tuple[tuple[int, ...], ...]:
