@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "src" / "fastq"
 
 # From the ground up; a module may import its own room and lower floors.
 FLOORS = [
-    {"errors", "scheme"},
+    {"errors", "scheme", "progress"},
     {"machine"},
     {"layout", "rules"},
     {"kernels"},
@@ -30,9 +30,12 @@ FLOORS = [
     {"structure", "operands"},
     {"product", "indexing"},
     {"coded"},
-    {"rearrange", "contraction"},
-    {"functions"},
+    {"rearrange", "contraction", "outline"},
+    {"functions", "folder"},
     {"quant.balance", "quant.metrics", "quant.attribution", "array", "arguments", "config"},
+    {"parts"},
+    {"files"},
+    {"mapped"},
     {"api"},
     {"calibrator", "choice"},
     {"__init__"},

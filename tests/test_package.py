@@ -63,6 +63,7 @@ def test_public_names():
         "dequantize",
         "error",
         "error_matmul",
+        "load",
         "matmul",
         "quantize",
         "set_num_threads",

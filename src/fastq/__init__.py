@@ -6,6 +6,7 @@ from fastq.calibrator import Calibrator
 from fastq.choice import Choice, choose_bits
 from fastq.config import set_num_threads, show_config
 from fastq.errors import IsaError, NotFiniteError
+from fastq.files import load
 from fastq.quant.attribution import MatmulError, error_matmul
 from fastq.quant.balance import balance
 from fastq.quant.gptq import Gptq
@@ -31,6 +32,7 @@ __all__ = [
     "dequantize",
     "error",
     "error_matmul",
+    "load",
     "matmul",
     "quantize",
     "set_num_threads",

@@ -72,7 +72,9 @@ def _document(file: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_bytes())
     except FileNotFoundError:
-        raise FileNotFoundError(f"path must be a folder that fastq has saved, with a {DOCUMENT}; got {file.parent}") from None
+        raise FileNotFoundError(
+            f"path must be a folder that fastq has saved, with a {DOCUMENT}; got {file.parent}"
+        ) from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} must be JSON; {error}") from error
     if not isinstance(found, dict):

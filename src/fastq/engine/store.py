@@ -255,9 +255,7 @@ class Store:
         within = self._turned_scales(flipped) if grouped else None
         return self._pack((_swapped(codes) if flipped else codes)[index], cuts, within, index)
 
-    def operands(
-        self, flipped: bool, cuts: Segments, grouped: bool
-    ) -> tuple[dict[Index, Right], bool, Scales | None]:
+    def operands(self, flipped: bool, cuts: Segments, grouped: bool) -> tuple[dict[Index, Right], bool, Scales | None]:
         """All matrices packed, whether they are flipped, and the integer scales that they do not hold.
 
         What is packed already is given as it is; what is not is packed as asked for, and that is not kept.

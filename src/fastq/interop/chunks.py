@@ -11,8 +11,8 @@ from dask.base import normalize_token
 from dask.sizeof import sizeof
 
 from fastq.array import QArray
+from fastq.interop.form import apart, outline_of
 from fastq.machine import threads
-from fastq.outline import Outline, take_apart
 
 da.register_chunk_type(QArray)
 concatenate_lookup.register(QArray, np.concatenate)
@@ -27,10 +27,5 @@ def _sizeof(q: QArray) -> int:
 @normalize_token.register(QArray)
 def _token(q: QArray) -> Any:
     """The same for equal arrays in every process, whether and however they are packed."""
-    arrays, attributes = take_apart(q)
-    form = q.shape, str(q.dtype), q.bits, q.scheme, q.axis, q.group_size, q.rotation
-    usual = Outline(*form, q.axis_scale is not None).packed()
-    if attributes != usual.attributes() or ("groups" in arrays) != usual.grouped:
-        arrays, _ = take_apart(q._of(q._pieces()))
-    values = [(name, normalize_token(array)) for name, array in arrays.items() if name != "sums"]
-    return "fastq.QArray", form, values
+    values = [(name, normalize_token(array)) for name, array in apart(q).items()]
+    return "fastq.QArray", normalize_token(outline_of(q, q.shape).attributes()), values
