@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).parent.parent / "src" / "fastq"
 FLOORS = [
     {"errors", "scheme", "progress"},
     {"machine"},
-    {"layout", "rules"},
+    {"layout", "rules", "foreign"},
+    {"ufunc"},
     {"kernels"},
     {"engine"},
     {
@@ -28,6 +29,7 @@ FLOORS = [
         "quant.gptq",
     },
     {"structure", "operands"},
+    {"task"},
     {"product", "indexing"},
     {"coded"},
     {"rearrange", "contraction", "outline"},

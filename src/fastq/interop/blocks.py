@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 import fastq.interop.chunks  # noqa: F401  whoever runs these functions knows the chunks
 from fastq import api
+from fastq import product as engine
 from fastq.array import QArray
 from fastq.machine import threads
 from fastq.quant import affine, groups
@@ -143,22 +144,6 @@ def _narrowed(sums: Array, dtype: np.dtype[Any]) -> Array:
     return sums.astype(dtype, copy=False)
 
 
-def sums(a: Any, b: Any) -> Array:
-    def reduced(x, along):
-        if not isinstance(x, QArray):
-            return x.astype(np.int64)
-        p = x._pieces()
-        zero = x.zero_point if p.zeros is None else p.zeros
-        codes = x.codes.astype(np.int64)
-        if zero is not None:
-            codes = codes - affine.expand(zero, x.shape, x.axis, x.group_size)
-        if p.factors is not None and x.axis == x.ndim + along:
-            codes = codes * affine.expand(p.factors.astype(np.int64), x.shape, x.axis, x.group_size)
-        return codes
-
-    return np.matmul(reduced(a, -1), reduced(b, -2))
-
-
 @threads.alone()
 def product(a: Any, b: Any, **options: Any) -> Part:
     """The product of two blocks by itself: over all of K, or in floats that are to be added."""
@@ -168,7 +153,7 @@ def product(a: Any, b: Any, **options: Any) -> Part:
 @threads.alone()
 def integer_sums(a: Any, b: Any, dtype: np.dtype[Any]) -> Part:
     """The product of two blocks in integers, whose scales do not vary along K."""
-    return Part(sums(a, b).astype(dtype, copy=False), _scale(a, -1), _scale(b, -2))
+    return Part(engine.sums(a, b, dtype), _scale(a, -1), _scale(b, -2))
 
 
 def _scale(x: Any, summed: int) -> Array | None:

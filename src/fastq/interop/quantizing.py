@@ -89,9 +89,15 @@ def quantize(
     moment = check_calibration(calibration, chosen, axis, x.shape)
     if given and chosen != "minmax":
         raise ValueError(f"method={method!r} chooses the scale, so scale must be left out; got both")
-    turned = balance is not None or check_rotation(rotate, axis, x.shape) > 1
-    if balance is not None:
-        balance = check_balance(balance, axis, x.shape)
+    block = check_rotation(rotate, axis, x.shape)
+    turned = balance is not None or block > 1
+    if turned:
+        balance = None if balance is None else check_balance(balance, axis, x.shape)
+        ones = np.ones([block if i == axis else 1 for i in range(x.ndim)], x.dtype)
+        sample = api.quantize(
+            ones, bits, axis=axis, group_size=group_size, scheme=scheme, group_scale=group_scale,
+            balance=np.ones(block), rotate=rotate,
+        )  # fmt: skip
     if group is not None:
         x = x.rechunk({axis: whole(x.chunks[axis], group)})  # type: ignore[index]
     shared = range(x.ndim) if axis is None else (axis,)
