@@ -34,7 +34,7 @@ Array = npt.NDArray[Any]
 @threads.alone()
 def quantized(x: Array, *parameters: Array, **form: Any) -> QArray:
     """A block that shares no scale with another, or has the scale (and zero point) given."""
-    own = dict(zip(("scale", "zero_point"), parameters))
+    own: dict[str, Any] = dict(zip(("scale", "zero_point"), parameters))
     return api.quantize(x, **form, **own)
 
 
@@ -139,7 +139,8 @@ def _narrowed(sums: Array, dtype: np.dtype[Any]) -> Array:
     if sums.dtype != dtype and sums.size and (sums.min() < limits.min or sums.max() > limits.max):
         worst = sums.flat[np.abs(sums).argmax()]
         raise OverflowError(
-            f"the product of 8-bit integers must fit {dtype}, but it reaches {worst}; pass dtype=np.int64 for the exact result"
+            f"the product of 8-bit integers must fit {dtype}, but it reaches {worst}; pass dtype=np.int64 for the "
+            "exact result"
         )
     return sums.astype(dtype, copy=False)
 
@@ -167,7 +168,8 @@ def _scale(x: Any, summed: int) -> Array | None:
 
 def added(parts: Any, computed: np.dtype[Any], axis: Any = None, keepdims: bool = True) -> Part:
     """Several parts together, as :func:`dask.array.reduction` calls it."""
-    return reduce(partial(Part.plus, dtype=computed), parts) if isinstance(parts, list) else parts
+    found: Part = reduce(partial(Part.plus, dtype=computed), parts) if isinstance(parts, list) else parts
+    return found
 
 
 def finished(parts: Any, computed: np.dtype[Any], axis: Any = None, keepdims: bool = True) -> Array:

@@ -85,14 +85,19 @@ def kept(x: Any) -> Any:
 def from_qarray(q: QArray, chunks: Any = "auto") -> DaskQArray:
     """Cut a QArray into chunks.
 
-    Each chunk is a slice of it, so that a worker gets no more than its chunks; ``da.from_array(q)`` hands the whole array
-    to each.
+    Each chunk is a slice of it, so a worker gets its chunks alone; ``da.from_array(q)`` hands the whole array to each.
 
     Parameters
     ----------
     q : QArray
+        What is packed shares its memory with the chunks, where they are whole tiles: multiples of 16 columns.
     chunks : as of :func:`dask.array.from_array`
-        Along an axis with groups, the next multiples of the group size are taken.
+        Along the axis that shares scales they are rounded up to whole groups, and to whole blocks of a rotation.
+
+    Raises
+    ------
+    TypeError
+        If q is no QArray.
     """
     if not isinstance(q, QArray):
         raise TypeError(f"q must be a QArray, as fastq.quantize makes it; got {type(q).__name__}")

@@ -1,10 +1,11 @@
 """Quantized arrays in chunks: bigger than the memory of a machine, multiplied by many.
 
 A Dask array whose chunks are QArrays is a :class:`DaskQArray`: :func:`quantize` makes one of a Dask array, lazily,
-:func:`from_qarray` of a QArray, :func:`fastq.interop.zarr.open_dask` of what was saved. ``@``, ``np.matmul``, ``np.dot``
-and ``np.tensordot`` with it are :func:`matmul`. Once this module is imported, Dask keeps QArrays as chunks of its own
-arrays too, as it keeps any registered type; a product that is left to Dask (``da.matmul``, or an ``x @ q`` with a Dask
-array x and a plain QArray q) is right as well, but it adds up floats, chunk by chunk.
+:func:`from_qarray` of a QArray, :func:`fastq.interop.zarr.open_dask` of what was saved. ``@``, ``np.matmul``,
+``np.dot`` and ``np.tensordot`` with it are :func:`matmul`. Once this module is imported, Dask keeps QArrays as chunks
+of its own arrays too, as it keeps any registered type. A product that is left to Dask (``da.matmul(x, q)``, or
+``x @ q`` with a Dask array x and a QArray q) is right as well, but each chunk of K is rescaled by itself, and floats
+are added up.
 """
 
 from __future__ import annotations
@@ -39,18 +40,18 @@ def matmul(
     Where the scales of both operands are constant along K, chunks of K give integer sums, which are added up and
     rescaled once; the scale of a float row (or column) is that of the whole of it, across chunks. So the product is bit
     for bit ``fastq.matmul(a.compute(), b.compute())``, as long as K is not so large that its sums might leave int32
-    (131,000 for 8-bit operands): ``fastq.matmul`` then adds up floats of shorter segments, and the integers here are
-    closer. For that, all chunks of a float row are held until the largest element of it is known.
+    (131,000 for 8-bit operands): there ``fastq.matmul`` adds up the floats of shorter runs, and the integers here are
+    closer. The chunks of a float row are held until its largest element is known.
 
-    Float scales of groups, affine and balanced operands give float sums by chunk of K, with scales of a float operand by
-    chunk; each product is within :func:`fastq.matmul`'s own error, and adding them rounds once per chunk more. One chunk
-    of K is bit for bit the same again.
+    Float scales of groups, affine and balanced operands give float sums by chunk of K, and a float operand a scale for
+    each of its chunks: every sum is within the error of :func:`fastq.matmul`, and to add n of them rounds n - 1 times.
+    With one chunk along K, that too is bit for bit the same.
 
     Parameters
     ----------
     a, b : dask.array.Array, DaskQArray, array_like or QArray
-        Of the types and shapes that :func:`fastq.matmul` takes; one is a Dask array, to whose chunks along K the other is
-        cut. If both are, a quantized one (the right one, if both are) decides.
+        Of the types and shapes that :func:`fastq.matmul` takes. The chunks along K are those of the Dask array among
+        them; if both are, of the one that is quantized; if both are, of the right one. The other is rechunked.
     bits : int
         Bits for floats that are quantized on the fly.
     bias : array_like, optional
@@ -166,8 +167,8 @@ def _constant(x: Any, summed: int, side: str) -> bool:
     if form.axis not in (None, summed) and x.shape[summed] > 1:
         fix = -1 if side == "left" else -2
         raise ValueError(
-            f"the scale of the {side} operand must be constant along the axis that is summed over, or in groups along it; "
-            f"got shape {x.shape} with axis={form.axis}: quantize it with axis={fix} or axis=None, or multiply "
+            f"the scale of the {side} operand must be constant along the axis that is summed over, or in groups along "
+            f"it; got shape {x.shape} with axis={form.axis}: quantize it with axis={fix} or axis=None, or multiply "
             "q.dequantize()"
         )
     grouped = form.axis == summed and form.group_size is not None and form.axis_scale is None

@@ -19,7 +19,7 @@ from fastq.quant import affine
 from fastq.quant.by_method import Wanted
 from fastq.quant.gptq import Gptq
 from fastq.quant.methods import Percentile, method_of
-from fastq.rules import as_floats
+from fastq.rules import float_type
 
 
 def quantize(
@@ -40,9 +40,9 @@ def quantize(
     """Quantize a Dask array to 2 to 8 bits per element, lazily, chunk by chunk.
 
     What is computed is bit for bit ``fastq.quantize(x.compute(), ...)``, whose parameters are described there. Where
-    elements that share a scale lie in several chunks, a first pass finds the extremes of each chunk, so all chunks along
-    the axis are held, or spilled to disk by ``dask.distributed``, until the last of them is known; with ``axis=None``
-    these are all chunks of the array. A `scale` of your own saves that.
+    elements that share a scale lie in several chunks, a first pass finds the extremes of each chunk, so all chunks
+    along the axis are held, or spilled to disk by ``dask.distributed``, until the last of them is known; with
+    ``axis=None`` these are all chunks of the array. A `scale` of your own saves that.
 
     Along an axis with groups, chunks are moved to end at multiples of the group size. Whatever needs more than
     extremes (other methods than ``"minmax"``, `balance`, `rotate`) is done in chunks that hold the whole axis, and x is
@@ -62,8 +62,8 @@ def quantize(
     Raises
     ------
     TypeError, ValueError
-        For what :func:`fastq.quantize` refuses by its arguments. When it is computed, :class:`fastq.NotFiniteError` if a
-        chunk holds NaN or infinity.
+        For what :func:`fastq.quantize` refuses by its arguments. When it is computed, :class:`fastq.NotFiniteError`
+        if a chunk holds NaN or infinity.
 
     Examples
     --------
@@ -74,34 +74,26 @@ def quantize(
     True
     """
     x = known(x, "x")
-    given = scale is not None
-    # One element, quantized alike: it has the arguments checked and tells what form comes out.
-    sample = api.quantize(
-        np.ones((1,) * x.ndim, x.dtype), bits, axis=axis, group_size=group_size, scheme=scheme, group_scale=group_scale,
-        scale=1 if given else None, zero_point=0 if given and scheme == "asymmetric" else None,
-    )  # fmt: skip
+    shared: dict[str, Any] = {"group_size": group_size, "scheme": scheme, "group_scale": group_scale}
+    own: dict[str, Any] = {}
+    if scale is not None:
+        own = {"scale": 1, "zero_point": 0 if scheme == "asymmetric" else None, "method": method}
+    # One element, quantized alike: it has the arguments checked, and tells what form comes out.
+    sample = api.quantize(np.ones((1,) * x.ndim, x.dtype), bits, axis=axis, **shared, **own)
     form = Wanted(sample.bits, sample.axis, sample.group_size, scheme, sample.axis_scale is not None)
-    axis, group = form.axis, form.group
-    chosen = method_of(method)
+    bits, axis, group, _, integer = form
+    chosen, block = method_of(method), check_rotation(rotate, axis, x.shape)
     shape = affine.parameter_shape(x.shape, axis, group)
-    dtype = as_floats(np.empty(0, x.dtype), "x").dtype
-    parameters = check_parameters(scale, zero_point, shape, form.bits, scheme, dtype)
+    given = check_parameters(scale, zero_point, shape, bits, scheme, float_type(x.dtype, "x"))
     moment = check_calibration(calibration, chosen, axis, x.shape)
-    if given and chosen != "minmax":
-        raise ValueError(f"method={method!r} chooses the scale, so scale must be left out; got both")
-    block = check_rotation(rotate, axis, x.shape)
     turned = balance is not None or block > 1
     if turned:
         balance = None if balance is None else check_balance(balance, axis, x.shape)
         ones = np.ones([block if i == axis else 1 for i in range(x.ndim)], x.dtype)
-        sample = api.quantize(
-            ones, bits, axis=axis, group_size=group_size, scheme=scheme, group_scale=group_scale,
-            balance=np.ones(block), rotate=rotate,
-        )  # fmt: skip
+        sample = api.quantize(ones, bits, axis=axis, **shared, balance=np.ones(block), rotate=rotate)
     if group is not None:
-        x = x.rechunk({axis: whole(x.chunks[axis], group)})  # type: ignore[index]
-    shared = range(x.ndim) if axis is None else (axis,)
-    if any(x.numblocks[i] > 1 for i in shared):
+        x = x.rechunk({axis: whole(x.chunks[axis], group)})
+    if any(x.numblocks[i] > 1 for i in (range(x.ndim) if axis is None else (axis,))):
         if chosen != "minmax" or turned:
             if axis is None:
                 raise ValueError(
@@ -109,54 +101,45 @@ def quantize(
                     f"{x.npartitions} chunks: give an axis, or call x.rechunk(-1)"
                 )
             x = x.rechunk({axis: -1})
-        elif not given and (group is None or form.integer):
-            return kept(with_shared_scales(x, form, sample))
-    own = [da.from_array(np.array(p), _parameter_chunks(x, form)) for p in parameters if p is not None]
-    return kept(
-        da.map_blocks(
-            blocks.quantized,
-            x,
-            *own,
-            dtype=x.dtype,
-            meta=sample,
-            bits=form.bits,
-            axis=axis,
-            group_size=group,
-            scheme=scheme,
-            group_scale=group_scale,
-            method=chosen,
-            calibration=moment,
-            balance=balance,
-            rotate=rotate,
-        )  # fmt: skip
-    )
+        elif scale is None and (group is None or integer):
+            return kept(with_shared_scales(x, form, sample))  # type: ignore[no-any-return]
+    parameters = [da.from_array(np.array(p), _parameter_chunks(x, form)) for p in given if p is not None]
+    turns: dict[str, Any] = {"calibration": moment, "balance": balance, "rotate": rotate}
+    work = partial(blocks.quantized, bits=bits, axis=axis, method=chosen, **shared, **turns)
+    return kept(da.map_blocks(work, x, *parameters, dtype=sample.dtype, meta=sample))  # type: ignore[no-any-return]
 
 
 def with_shared_scales(x: Any, form: Wanted, sample: QArray, name: str = "x", narrow: bool = False) -> Any:
     """Quantize chunks under scales that several of them share, in two passes; see :mod:`fastq.interop.blocks`."""
-    axis, cuts = form.axis, _parameter_chunks(x, form)
-    numbers = np.empty((0,) * x.ndim, np.float32)  # what chunks of the first pass are, as far as Dask must know
-    at = axis or 0
-    two = tuple(tuple(n * (1 + (i == at)) for n in c * (x.numblocks[i] // len(c))) for i, c in enumerate(cuts))
-    pairs = x.map_blocks(partial(blocks.extremes, form=form, name=name), chunks=two, meta=numbers, dtype=numbers.dtype)
-    if form.group is None:
+    axis, group = form.axis, form.group
+    numbers: Any = {"dtype": np.float32, "meta": np.empty((0,) * x.ndim, np.float32)}  # as far as Dask must know
+    pairs = x.map_blocks(
+        partial(blocks.extremes, form=form, name=name), chunks=_parameter_chunks(x, form, 2), **numbers
+    )
+    if group is None:
         merged = partial(blocks.merged, form=form)
-        pairs = da.reduction(pairs, merged, merged, axis, True, numbers.dtype, output_size=2, meta=numbers)
+        pairs = da.reduction(pairs, merged, merged, axis, keepdims=True, output_size=2, **numbers)
     else:
         pairs = pairs.rechunk({axis: -1})
     one = tuple((1,) if axis in (None, i) else c for i, c in enumerate(x.chunks))
-    found = pairs.map_blocks(partial(blocks.parameters, form=form), chunks=one, meta=numbers, dtype=numbers.dtype)
+    found = pairs.map_blocks(partial(blocks.parameters, form=form), chunks=one, **numbers)
     starts = () if axis is None else tuple(np.cumsum([0, *x.chunks[axis]]).tolist())
     work = partial(blocks.coded, form=form, starts=starts, narrow=narrow)
-    return da.map_blocks(work, x, found, dtype=x.dtype, meta=sample)
+    return da.map_blocks(work, x, found, dtype=sample.dtype, meta=sample)
 
 
-def _parameter_chunks(x: Any, form: Wanted) -> tuple[tuple[int, ...], ...]:
-    """Chunks of parameters beside those of x."""
-    if form.axis is None:
-        return ((1,),) * x.ndim
-    along = (1,) if form.group is None else tuple(max(1, ceil_div(n, form.group)) for n in x.chunks[form.axis])
-    return (*x.chunks[: form.axis], along, *x.chunks[form.axis + 1 :])
+def _parameter_chunks(x: Any, form: Wanted, entries: int = 0) -> tuple[tuple[int, ...], ...]:
+    """Chunks of parameters beside those of x; with `entries`, so many for each chunk and group."""
+    axis, group = form.axis, form.group
+
+    def along(i: int) -> tuple[int, ...]:
+        if axis not in (None, i):
+            return tuple(x.chunks[i])
+        if group is not None:
+            return tuple(ceil_div(n, group) * (entries or 1) for n in x.chunks[i])
+        return (1 if entries == 0 or i != (axis or 0) else entries,) * (x.numblocks[i] if entries else 1)
+
+    return tuple(map(along, range(x.ndim)))
 
 
 def known(x: Any, name: str) -> Any:

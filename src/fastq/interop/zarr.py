@@ -46,12 +46,13 @@ def save(store: Any, q: Any, *, chunks: Lengths | None = None, overwrite: bool =
     Parameters
     ----------
     store : path or zarr store
-        Anything that ``zarr.open_group`` takes; workers in other processes need one that they can reach, such as a path.
+        Anything that ``zarr.open_group`` takes; workers in other processes need one that they can reach, as a path.
     q : QArray or DaskQArray
+        Any Dask array of QArrays will do.
     chunks : sequence of int, optional
-        Lengths of the stored chunks along each axis. They are rounded up to whole tiles (64 along the axis that shares a
-        scale, which products sum over, and 16 along the other one of a matrix) and whole groups. By default those of a
-        Dask array, or columns of about 8 MiB.
+        Lengths of the stored chunks along each axis. They are rounded up to whole tiles (64 along the axis that shares
+        a scale, which products sum over, and 16 along the other one of a matrix) and whole groups. By default those of
+        a Dask array, or columns of about 8 MiB.
     overwrite : bool
         Take the place of an array that was saved there before.
 
@@ -117,6 +118,7 @@ def open_dask(store: Any, chunks: Any = None) -> Any:
     Parameters
     ----------
     store : path or zarr store
+        As :func:`save` took it.
     chunks : as of :func:`dask.array.from_array`, optional
         Rounded up to whole tiles and groups, as those of :func:`save`; by default the chunks that were stored.
 
@@ -279,30 +281,38 @@ def _opened(store: Any) -> tuple[zarr.Group, Outline, tuple[int, ...]]:
     attributes = dict(group.attrs)
     if "fastq" not in attributes:
         raise ValueError(
-            f"store must hold an array that fastq has saved, whose attributes are written last; got {store} without: it "
-            "is another group, or not complete"
+            f"store must hold an array that fastq has saved, whose attributes are written last; got {store} without: "
+            "it is another group, or not complete"
         )
-    arrays = {name: array for name, array in group.arrays() if name in NAMES}
     with _named(store):
+        arrays = {name: array for name, array in group.arrays() if name in NAMES}
         outline = outline_from(attributes, arrays)
-        usual = outline._replace(flipped=False, cuts=None, grouped=False).packed()
         stored = attributes.get("chunks")
-        if outline != usual or stored != (_whole(outline, stored) if _are_lengths(stored, outline) else None):
-            raise ValueError(f"flipped, cuts and chunks must be as save writes them; got {attributes}")
-        wanted = {name: shape for name, (shape, _) in outline.arrays().items() if name != "sums"}
-        for name, shape in wanted.items():
-            if name not in arrays and (name != "balance" or outline.rotation > 1):
-                raise ValueError(f"arrays must be {', '.join(wanted)}; got {', '.join(sorted(arrays))}")
-            if name in arrays and arrays[name].shape != shape:
-                raise ValueError(f"{name} must have shape {shape}; got {arrays[name].shape}")
-            if name in arrays and arrays[name].nchunks_initialized != arrays[name].nchunks:
-                missing = arrays[name].nchunks - arrays[name].nchunks_initialized
-                raise ValueError(f"{name} must have all its chunks; {missing} of {arrays[name].nchunks} are missing")
-    return group, outline, tuple(stored)
+        lengths = stored if isinstance(stored, list) and all(type(n) is int for n in stored) else []
+        usual = outline == _packed(outline, outline.shape) and len(lengths) == len(outline.shape)
+        if not usual or lengths != _whole(outline, lengths):
+            raise ValueError(f"flipped, cuts and chunks must be as fastq writes them; got {attributes}")
+        _check_arrays(arrays, outline)
+    return group, outline, tuple(lengths)
 
 
-def _are_lengths(value: Any, outline: Outline) -> bool:
-    return isinstance(value, list) and len(value) == len(outline.shape) and all(type(n) is int and n > 0 for n in value)
+def _check_arrays(arrays: Mapping[str, Any], outline: Outline) -> None:
+    """That all of them are there, with all their chunks: zarr would fill what is missing with zeros."""
+    for name, (shape, _) in outline.arrays().items():
+        if name not in arrays:
+            if name == "sums" or (name == "balance" and outline.rotation == 1):
+                continue
+            raise ValueError(f"{name} must be there; it is missing")
+        array = arrays[name]
+        if array.shape != shape:
+            raise ValueError(f"{name} must have shape {shape}; got {array.shape}")
+        if missing := array.nchunks - array.nchunks_initialized:
+            raise ValueError(f"{name} must have all its chunks; {missing} of {array.nchunks} are missing")
+
+
+def _packed(outline: Outline, shape: tuple[int, ...]) -> Outline:
+    """The form that arrays of another shape have."""
+    return outline._replace(shape=shape, flipped=False, cuts=None, grouped=False).packed()
 
 
 @contextmanager
@@ -315,9 +325,7 @@ def _named(store: Any) -> Iterator[None]:
 
 def _read(group: zarr.Group, outline: Outline, box: Box) -> QArray:
     """The elements of a box."""
-    part = outline._replace(
-        shape=tuple(s.stop - s.start for s in box), flipped=False, cuts=None, grouped=False
-    ).packed()
+    part = _packed(outline, tuple(s.stop - s.start for s in box))
     arrays = {}
     for name, (shape, _) in part.arrays().items():
         if name in group:
