@@ -42,7 +42,7 @@ FLOORS = [
     {"api"},
     {"calibrator", "choice"},
     {"__init__"},
-    {"cli"},
+    {"cli", "interop"},
     {"__main__"},
 ]
 LONGEST = 400
