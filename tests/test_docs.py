@@ -78,6 +78,7 @@ def test_the_reference_has_every_name_of_interop(name):
     reference = (DOCS / "reference" / "interop.md").read_text()
     told = re.findall(rf"^\.\. auto(?:function|class):: fastq\.interop\.{name}\.(\w+)", reference, re.MULTILINE)
     assert sorted(told) == sorted(module.__all__)
+    assert all(">>> " in getattr(module, public).__doc__ for public in told)
 
 
 def test_the_reference_has_every_member_of_quantized_arrays():
