@@ -135,6 +135,9 @@ class QArray(Coded, NDArrayOperatorsMixin):
             "anew from q.dequantize()"
         )
 
+    def __delitem__(self, key: Any) -> NoReturn:
+        raise ValueError("cannot delete array elements")
+
     def __iter__(self) -> Iterator[Any]:
         if not self.shape:
             raise TypeError("iteration over a 0-d array")
@@ -233,10 +236,10 @@ class QArray(Coded, NDArrayOperatorsMixin):
     # Multiplying
 
     def __matmul__(self, other: Any) -> Any:
-        return product.matmul(self, other)
+        return np.matmul(self, other) if functions.foreign((other,)) else product.matmul(self, other)
 
     def __rmatmul__(self, other: Any) -> Any:
-        return product.matmul(other, self)
+        return np.matmul(other, self) if functions.foreign((other,)) else product.matmul(other, self)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
         if ufunc is np.matmul and method == "__call__" and not functions.foreign(inputs):
