@@ -75,7 +75,7 @@ class QArray(Coded, NDArrayOperatorsMixin):
     @property
     def T(self) -> Self:  # noqa: N802
         """The array with its axes in reverse order; codes of a matrix are shared, not copied."""
-        return self.transpose()
+        return self._swapped_matrices() if self.ndim == 2 else self.transpose()
 
     @property
     def mT(self) -> Self:  # noqa: N802

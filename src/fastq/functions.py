@@ -24,6 +24,9 @@ HINTS = {
 }
 
 
+_OURS = (Coded, np.ndarray, np.generic)
+
+
 def refuse(name: str) -> NoReturn:
     """Say by name that a function has no quantized form."""
     hint = HINTS.get(name, "call it on q.dequantize()")
@@ -32,9 +35,11 @@ def refuse(name: str) -> NoReturn:
 
 def foreign(values: Sequence[Any]) -> bool:
     """Whether some operand is another library's array, which may know what to do."""
-    return any(
-        hasattr(type(v), "__array_ufunc__") and not isinstance(v, Coded | np.ndarray | np.generic) for v in values
-    )
+    for v in values:
+        kind = type(v)
+        if kind is not np.ndarray and hasattr(kind, "__array_ufunc__") and not issubclass(kind, _OURS):
+            return True
+    return False
 
 
 # Ufuncs
