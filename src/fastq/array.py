@@ -153,10 +153,10 @@ class QArray(ArrayMethods, NDArrayOperatorsMixin):
     # Multiplying
 
     def __matmul__(self, other: Any) -> Any:
-        return product.matmul(self, other)
+        return np.matmul(self, other) if functions.foreign((other,)) else product.matmul(self, other)
 
     def __rmatmul__(self, other: Any) -> Any:
-        return product.matmul(other, self)
+        return np.matmul(other, self) if functions.foreign((other,)) else product.matmul(other, self)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
         if ufunc is np.matmul and method == "__call__" and not functions.foreign(inputs):

@@ -42,7 +42,7 @@ class ArrayMethods(Coded):
         >>> q.T.shape, q.T.axis
         ((3, 2), 0)
         """
-        return self.transpose()
+        return self._swapped_matrices() if self.ndim == 2 else self.transpose()
 
     @property
     def mT(self) -> Self:  # noqa: N802
@@ -155,6 +155,9 @@ class ArrayMethods(Coded):
             "a quantized array is immutable, because new values would need other scales; got an assignment: quantize "
             "anew from q.dequantize()"
         )
+
+    def __delitem__(self, key: Any) -> NoReturn:
+        raise ValueError("cannot delete array elements")
 
     def __iter__(self) -> Iterator[Any]:
         if not self.shape:
