@@ -34,7 +34,7 @@ FLOORS = [
     {"coded"},
     {"rearrange", "contraction"},
     {"functions"},
-    {"quant.balance", "quant.metrics", "quant.attribution", "array", "arguments", "config"},
+    {"quant.balance", "quant.metrics", "quant.attribution", "array", "arguments", "bound", "config"},
     {"api"},
     {"calibrator", "choice"},
     {"__init__"},

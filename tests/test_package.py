@@ -64,6 +64,7 @@ def test_public_names():
         "error",
         "error_matmul",
         "matmul",
+        "matmul_error_bound",
         "quantize",
         "set_num_threads",
         "show_config",
@@ -361,7 +362,8 @@ def test_show_config_tells_what_is_loaded():
 
 
 @pytest.mark.parametrize(
-    "name", ["api", "calibrator", "choice", "machine.threads", "quant.attribution", "quant.methods", "quant.metrics"]
+    "name",
+    ["api", "bound", "calibrator", "choice", "machine.threads", "quant.attribution", "quant.methods", "quant.metrics"],
 )
 def test_examples_in_docstrings(name):
     failures, tried = doctest.testmod(importlib.import_module(f"fastq.{name}"))
