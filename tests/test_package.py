@@ -67,6 +67,7 @@ def test_public_names():
         "error_matmul",
         "load",
         "matmul",
+        "matmul_error_bound",
         "quantize",
         "set_num_threads",
         "show_config",
