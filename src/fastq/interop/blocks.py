@@ -18,6 +18,7 @@ import fastq.interop.chunks  # noqa: F401  whoever runs these functions knows th
 from fastq import api
 from fastq import product as engine
 from fastq.array import QArray
+from fastq.errors import NotFiniteError
 from fastq.machine import threads
 from fastq.quant import affine, groups
 from fastq.quant.affine import Given
@@ -32,10 +33,24 @@ Array = npt.NDArray[Any]
 
 
 @threads.alone()
-def quantized(x: Array, *parameters: Array, **form: Any) -> QArray:
+def quantized(x: Array, *parameters: Array, block_id: tuple[int, ...] = (), **form: Any) -> QArray:
     """A block that shares no scale with another, or has the scale (and zero point) given."""
     own: dict[str, Any] = dict(zip(("scale", "zero_point"), parameters))
-    return api.quantize(x, **form, **own)
+    try:
+        return _packed(api.quantize(x, **form, **own))
+    except NotFiniteError:
+        affine.check_finite(x, _named("x", block_id))
+        raise
+
+
+def _packed(q: QArray) -> QArray:
+    """The array, packed for the products that it can be summed over in, where that takes less memory."""
+    if q.bits < 8 and q.ndim > 1:
+        if q.axis == q.ndim - 1:
+            q.mT.prepack()
+        elif q.axis in (None, q.ndim - 2):
+            q.prepack()
+    return q
 
 
 @threads.alone()
@@ -81,12 +96,12 @@ def coded(
     found: Given | Shared,
     form: Wanted,
     starts: tuple[int, ...] = (),
-    narrow: bool = False,
+    name: str = "x",
     block_id: tuple[int, ...] = (),
 ) -> QArray:
     """A block's codes under parameters that it shares with others; `starts`: where blocks begin along the axis.
 
-    `narrow`: without the lowest code, as products quantize floats on the left.
+    As the operand "a" of a product it does without the lowest code, as floats on the left do there.
     """
     if isinstance(found, Shared):
         assert form.axis is not None
@@ -100,10 +115,11 @@ def coded(
     result = affine.quantize(values, form.bits, form.axis, form.group, form.scheme, given)
     if isinstance(found, Shared):
         result = result._replace(scale=found.scale, factors=found.factors)
-    if narrow:
+    if name == "a":
         np.maximum(result.codes, 1 - 2 ** (form.bits - 1), out=result.codes)
     dtype = x.dtype if is_float(x.dtype) else values.dtype
-    return api._array(result, form, dtype.newbyteorder("="))
+    q = api._array(result, form, dtype.newbyteorder("="))
+    return q if name != "x" else _packed(q)
 
 
 # Multiplying
@@ -148,7 +164,10 @@ def _narrowed(sums: Array, dtype: np.dtype[Any]) -> Array:
 @threads.alone()
 def product(a: Any, b: Any, **options: Any) -> Part:
     """The product of two blocks by itself: over all of K, or in floats that are to be added."""
-    return Part(api.matmul(a, b, **options))
+    try:
+        return Part(api.matmul(a, b, **options))
+    except NotFiniteError as error:
+        raise NotFiniteError(f"{error}; indices are those of a chunk") from None
 
 
 @threads.alone()

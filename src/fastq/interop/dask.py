@@ -51,7 +51,7 @@ def matmul(
     ----------
     a, b : dask.array.Array, DaskQArray, array_like or QArray
         Of the types and shapes that :func:`fastq.matmul` takes. The chunks along K are those of the Dask array among
-        them; if both are, of the one that is quantized; if both are, of the right one. The other is rechunked.
+        them; of two, those of the one that is quantized, or else of the right one. The other is rechunked.
     bits : int
         Bits for floats that are quantized on the fly.
     bias : array_like, optional
@@ -181,7 +181,7 @@ def _codes(x: Any, bits: int, dtype: np.dtype[Any], axis: int, name: str) -> Any
         return x
     form = Wanted(bits, axis, None, "symmetric")
     sample = api.quantize(np.ones((1,) * x.ndim, dtype), bits, axis=axis)
-    return with_shared_scales(x.astype(dtype), form, sample, name, narrow=name == "a")
+    return with_shared_scales(x.astype(dtype), form, sample, name)
 
 
 def _reach(x: Any) -> int:
@@ -200,12 +200,14 @@ def _dot(a: Any, b: Any, out: Any = None) -> Any:
 
 
 def _tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
-    first, second = axes if np.ndim(axes) else (range(np.ndim(a) - axes, np.ndim(a)), range(axes))
-    pairs = list(zip(np.ravel(first).tolist(), np.ravel(second).tolist()))
-    if np.ndim(a) != 2 or np.ndim(b) != 2 or len(pairs) != 1:
+    if np.ndim(a) != 2 or np.ndim(b) != 2:
         return None
+    first, second = (-1, 0) if axes == 1 else axes if isinstance(axes, tuple | list) else ((), ())
+    (left, *more), (right, *others) = ((*np.ravel(i).tolist(), None)[:2] for i in (first, second))
+    if None in (left, right) or [*more, *others] != [None, None]:
+        return None  # over no axis, or over both
     a, b = (x if isinstance(x, da.Array | Operand) else np.asarray(x) for x in (a, b))
-    return matmul(a if pairs[0][0] in (1, -1) else a.T, b if pairs[0][1] in (0, -2) else b.T)
+    return matmul(a if left in (1, -1) else a.T, b if right in (0, -2) else b.T)
 
 
 # NumPy's functions that are ours with a DaskQArray among their operands; None: Dask's is as good.

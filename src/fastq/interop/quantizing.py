@@ -109,7 +109,7 @@ def quantize(
     return kept(da.map_blocks(work, x, *parameters, dtype=sample.dtype, meta=sample))  # type: ignore[no-any-return]
 
 
-def with_shared_scales(x: Any, form: Wanted, sample: QArray, name: str = "x", narrow: bool = False) -> Any:
+def with_shared_scales(x: Any, form: Wanted, sample: QArray, name: str = "x") -> Any:
     """Quantize chunks under scales that several of them share, in two passes; see :mod:`fastq.interop.blocks`."""
     axis, group = form.axis, form.group
     numbers: Any = {"dtype": np.float32, "meta": np.empty((0,) * x.ndim, np.float32)}  # as far as Dask must know
@@ -124,7 +124,7 @@ def with_shared_scales(x: Any, form: Wanted, sample: QArray, name: str = "x", na
     one = tuple((1,) if axis in (None, i) else c for i, c in enumerate(x.chunks))
     found = pairs.map_blocks(partial(blocks.parameters, form=form), chunks=one, **numbers)
     starts = () if axis is None else tuple(np.cumsum([0, *x.chunks[axis]]).tolist())
-    work = partial(blocks.coded, form=form, starts=starts, narrow=narrow)
+    work = partial(blocks.coded, form=form, starts=starts, name=name)
     return da.map_blocks(work, x, found, dtype=sample.dtype, meta=sample)
 
 
