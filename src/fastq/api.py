@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 Array = npt.NDArray[Any]
+Epilogue = Literal["relu", "gelu", "silu"] | Callable[[Any], Any] | None
+Bytes = type[np.int8] | type[np.uint8] | np.dtype[np.int8] | np.dtype[np.uint8] | Literal["int8", "uint8"]
+Out = TypeVar("Out", bound=Array)
 
 
 def quantize(
@@ -237,6 +240,21 @@ def dequantize(q: QArray, dtype: npt.DTypeLike | None = None, out: Array | None 
     return q.dequantize(dtype, out)
 
 
+@overload
+def matmul(
+    a: Any, b: Any, out: None = None, *, bits: int = 8, bias: npt.ArrayLike | None = None, epilogue: Epilogue = None,
+    dtype: Bytes, scale: npt.ArrayLike | None = None, zero_point: npt.ArrayLike | None = None,
+) -> QArray: ...  # fmt: skip
+@overload
+def matmul(
+    a: Any, b: Any, out: Out, *, bits: int = 8, bias: npt.ArrayLike | None = None, epilogue: Epilogue = None,
+    dtype: npt.DTypeLike | None = None, **options: Unpack[UfuncOptions],
+) -> Out: ...  # fmt: skip
+@overload
+def matmul(
+    a: Any, b: Any, out: Any = None, *, bits: int = 8, bias: npt.ArrayLike | None = None, epilogue: Epilogue = None,
+    dtype: npt.DTypeLike | None = None, **options: Unpack[UfuncOptions],
+) -> Any: ...  # fmt: skip
 def matmul(
     a: Any,
     b: Any,
@@ -244,7 +262,7 @@ def matmul(
     *,
     bits: int = 8,
     bias: npt.ArrayLike | None = None,
-    epilogue: str | Callable[[Any], Any] | None = None,
+    epilogue: Epilogue = None,
     dtype: npt.DTypeLike | None = None,
     scale: npt.ArrayLike | None = None,
     zero_point: npt.ArrayLike | None = None,

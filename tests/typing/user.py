@@ -41,6 +41,10 @@ assert_type(fq.dequantize(q, np.float64), Array)
 # Products
 y: npt.NDArray[np.float32] = x @ q
 y = fq.matmul(x, q, bias=[1.0], epilogue="relu")
+assert_type(fq.matmul(x, q, y), npt.NDArray[np.float32])
+assert_type(fq.matmul(x, q, out=y, order="C"), npt.NDArray[np.float32])
+assert_type(fq.matmul(x, q, epilogue="gelu", dtype=np.int8), fq.QArray)
+assert_type(fq.matmul(x, q, dtype="uint8", scale=0.1, zero_point=3), fq.QArray)
 
 # Errors: numbers for a whole array, arrays along an axis
 assert_type(fq.error(w, q), fq.Error[float])
@@ -75,6 +79,8 @@ with fq.set_num_threads(1):
 fq.quantize(w, bits="3")  # type: ignore[arg-type]
 fq.quantize(w, scheme="symetric")  # type: ignore[arg-type]
 fq.quantize(w, method="best")  # type: ignore[arg-type]
+fq.matmul(x, q, epilogue="tanh")  # type: ignore[call-overload]
+fq.matmul(x, q, scale=0.1)  # type: ignore[call-overload]
 fq.error_matmul(x, w, w)  # type: ignore[arg-type]
 fq.dequantize(w)  # type: ignore[arg-type]
 fq.Calibrator(scheme="affine")  # type: ignore[arg-type]
