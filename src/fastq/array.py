@@ -75,7 +75,7 @@ class QArray(Coded, NDArrayOperatorsMixin):
     @property
     def T(self) -> Self:  # noqa: N802
         """The array with its axes in reverse order; codes of a matrix are shared, not copied."""
-        return self.transpose()
+        return self._swapped_matrices() if self.ndim == 2 else self.transpose()
 
     @property
     def mT(self) -> Self:  # noqa: N802
@@ -134,6 +134,9 @@ class QArray(Coded, NDArrayOperatorsMixin):
             "a quantized array is immutable, because new values would need other scales; got an assignment: quantize "
             "anew from q.dequantize()"
         )
+
+    def __delitem__(self, key: Any) -> NoReturn:
+        raise ValueError("cannot delete array elements")
 
     def __iter__(self) -> Iterator[Any]:
         if not self.shape:
@@ -233,10 +236,10 @@ class QArray(Coded, NDArrayOperatorsMixin):
     # Multiplying
 
     def __matmul__(self, other: Any) -> Any:
-        return product.matmul(self, other)
+        return np.matmul(self, other) if functions.foreign((other,)) else product.matmul(self, other)
 
     def __rmatmul__(self, other: Any) -> Any:
-        return product.matmul(other, self)
+        return np.matmul(other, self) if functions.foreign((other,)) else product.matmul(other, self)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
         if ufunc is np.matmul and method == "__call__" and not functions.foreign(inputs):

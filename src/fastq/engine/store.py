@@ -188,7 +188,7 @@ class Store:
         one = next(iter(form.packed.values()))
         blocks, tiles = _cover(across, n, BLOCK), _cover(down, k, DEPTH, one.group_size)
         if not one.cuts.gapless:
-            tiles = Cover(slice(0, one.cuts.tiles), down, down == slice(None))
+            tiles = Cover(slice(0, one.cuts.tiles), down, isinstance(down, slice) and down == slice(None))
         grouped = one.form.grouped
         if not prod(shape):
             return Store(np.empty(shape, self._dtype), self.limits, self.bits, scales)
