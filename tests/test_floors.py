@@ -34,6 +34,7 @@ FLOORS = [
     {"coded"},
     {"rearrange", "contraction", "outline"},
     {"functions", "folder"},
+    {"sink"},
     {"quant.balance", "quant.metrics", "quant.attribution", "array", "arguments", "config"},
     {"parts"},
     {"files"},

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import uuid
-from contextlib import ExitStack
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 from types import TracebackType
@@ -89,7 +89,6 @@ class Folder:
         self._check()
         self.place = self._sibling("part")
         self._files: dict[str, IO[bytes]] = {}
-        self._open = ExitStack()
 
     def _sibling(self, kind: str) -> Path:
         return self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}.{kind}")
@@ -110,19 +109,18 @@ class Folder:
 
     def create(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> NpyFile:
         """A new array in the folder."""
-        file = self._open.enter_context(open(self.place / f"{name}.npy", "w+b"))
-        self._files[name] = file
+        file = self._files[name] = open(self.place / f"{name}.npy", "w+b")  # noqa: SIM115
         return NpyFile(file, shape, dtype)
 
     def finish(self, attributes: dict[str, Any]) -> None:
         """Write the document, and give the folder its name."""
-        document = self._open.enter_context(open(self.place / DOCUMENT, "wb"))
-        text = json.dumps({**attributes, "arrays": sorted(self._files)}, indent=1)
-        document.write(text.encode() + b"\n")
-        for file in (*self._files.values(), document):
+        text = json.dumps({**attributes, "arrays": sorted(self._files)}, indent=1) + "\n"
+        document = self._files[DOCUMENT] = open(self.place / DOCUMENT, "wb")  # noqa: SIM115
+        document.write(text.encode())
+        for file in self._files.values():
             file.flush()
             os.fsync(file.fileno())
-        self._open.close()
+            file.close()
         self._check()
         if not os.path.lexists(self.path):
             self.place.rename(self.path)
@@ -137,10 +135,8 @@ class Folder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for file in self._files.values():
-            try:
+            with suppress(OSError):  # what is buffered may still not fit; the error that led here says so
                 file.close()
-            except OSError:  # what is buffered still does not fit; the error that led here says so
-                pass
         shutil.rmtree(self.place, ignore_errors=True)
 
 

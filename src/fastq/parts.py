@@ -35,8 +35,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastq.array import QArray
 from fastq.arguments import LARGEST_BLOCK
+from fastq.array import QArray
 from fastq.engine.groups import Factors
 from fastq.engine.memory import LINE, address_of, aligned
 from fastq.engine.prepack import INT32_MAX, Right
@@ -189,12 +189,12 @@ def _checked(name: str, array: Any, shape: tuple[int, ...], types: tuple[str, ..
     of = isinstance(array, np.ndarray) and array.shape == shape and array.dtype in [np.dtype(t) for t in types]
     _must(of, f"{name} must be an array of {' or '.join(types)} and shape {shape}", described)
     _must(array.flags.c_contiguous, f"{name} must be C-contiguous", f"strides {array.strides} for {described}")
-    plain = array.view(np.ndarray)  # without what a subclass does
+    plain: Array = array.view(np.ndarray)  # without what a subclass does
     if name != "tiles":
         return plain if plain.flags.aligned else plain.copy()
     if address_of(plain) % LINE == 0:
         return plain
-    moved = aligned(plain.nbytes).reshape(shape)  # vectors would straddle cache lines
+    moved: Array = aligned(plain.nbytes).reshape(shape)  # vectors would straddle cache lines
     moved[...] = plain
     return moved
 
@@ -248,7 +248,7 @@ def _check_groups(packed: Array, outline: Outline) -> None:
         factors = part[:, :count, 0].swapaxes(0, 1).reshape(count, -1)[:, :columns]
         lowest, highest = int(factors.min()), int(factors.max())
         most = largest_factor(outline.bits)
-        _must(0 < lowest and highest <= most, f"factors in groups must be from 1 to {most}", (lowest, highest))
+        _must(lowest > 0 and highest <= most, f"factors in groups must be from 1 to {most}", (lowest, highest))
         found = Factors.unpacked(part, size, count, columns, limits)
         whole = found.zeros is None or int(found.zeros.max()) <= limits.high
         _must(

@@ -41,6 +41,7 @@ class Line:
         self.last = 0.0
 
     def __call__(self, progress: Progress) -> None:
+        """Tell it, if it is time."""
         self.told = progress
         if progress.seconds - self.last >= (0.2 if self.terminal else 10):
             self.last = progress.seconds
@@ -63,6 +64,7 @@ class Mebibytes:
         self.task, self.line, self.begin = task, Line(), time.perf_counter()
 
     def __call__(self, done: int, total: int) -> None:
+        """Tell it, if it is time."""
         self.line(Progress(done >> 20, total >> 20, time.perf_counter() - self.begin, self.task, "MiB"))
         if done == total:
             self.line.close()

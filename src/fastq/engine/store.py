@@ -264,7 +264,7 @@ class Store:
         if codes is None:
             return packed, turned, scales
         within = self._turned_scales(flipped) if grouped else None
-        matrices = codes.swapaxes(-1, -2) if flipped else codes
+        matrices = _swapped(codes) if flipped else codes
         packed = {i: self._pack(matrices[i], cuts, within, i) for i in np.ndindex(matrices.shape[:-2])}
         return packed, flipped, None if grouped else scales
 
