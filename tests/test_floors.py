@@ -35,7 +35,7 @@ FLOORS = [
     {"rearrange", "contraction", "outline"},
     {"functions", "folder"},
     {"sink"},
-    {"quant.balance", "quant.metrics", "quant.attribution", "array", "arguments", "config"},
+    {"quant.balance", "quant.metrics", "quant.attribution", "array", "arguments", "bound", "config"},
     {"parts"},
     {"files"},
     {"mapped"},

@@ -2,6 +2,7 @@
 
 from fastq.api import dequantize, matmul, quantize
 from fastq.array import QArray
+from fastq.bound import matmul_error_bound
 from fastq.calibrator import Calibrator
 from fastq.choice import Choice, choose_bits
 from fastq.config import set_num_threads, show_config
@@ -34,6 +35,7 @@ __all__ = [
     "error_matmul",
     "load",
     "matmul",
+    "matmul_error_bound",
     "quantize",
     "set_num_threads",
     "show_config",

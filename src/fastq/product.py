@@ -19,13 +19,12 @@ from fastq.engine.ready import Ready
 from fastq.engine.run import Parameters
 from fastq.errors import NotFiniteError
 from fastq.foreign import as_array, has_own_products, is_dask
-from fastq.layout.tiles import DEPTH
 from fastq.operands import Codes, Floats, Operand, Reduced
 from fastq.quant.affine import Given, Quantized
 from fastq.quant.affine import quantize as quantize_array
 from fastq.rules import EIGHT_BIT, check_dtype, deliverable, in_place, output_type, result_shape
 from fastq.scheme import SCHEMES, code_range
-from fastq.task import INTEGERS, MOST_LEFT, Task, left_bytes
+from fastq.task import INTEGERS, Task, all_at_once, rows_at_once
 from fastq.ufunc import UfuncOptions, call, wrapped
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ def _remember(task: Task, kind: tuple[Any, Any]) -> None:
     if (known := b.ready.get(key)) is not None and known.machine == this_machine():
         return
     _, cuts, packed, columns, plan = task.pieces((), ())
-    if plan.unit is None or columns.offset is not None or left_bytes(task.m, cuts, plan) > MOST_LEFT:
+    if plan.unit is None or columns.offset is not None or rows_at_once(task.m, cuts, plan) < task.m:
         return
     if len(b.ready) >= KINDS_READY:
         b.ready.clear()
@@ -171,10 +170,9 @@ def _in_place(target: Array, wanted: np.dtype[Any], task: Task) -> bool:
     """Whether the product can be written where it goes, rather than copied there."""
     if task.matrices[0] != 1 or not in_place(target, task.matrices[1:], wanted):
         return False
-    # Of a left operand that may be multiplied in bands, rows are read when others have been written.
-    perhaps_in_bands = 8 * task.m * (task.k + DEPTH) > MOST_LEFT
     left = task.inputs[0]
-    return not (perhaps_in_bands and isinstance(left, np.ndarray) and np.may_share_memory(target, left))
+    # Where it is multiplied in bands, rows are read when others have been written.
+    return all_at_once(task.m, task.k) or isinstance(left, Operand) or not np.may_share_memory(target, left)
 
 
 class Ours(NamedTuple):
@@ -201,7 +199,8 @@ def _of_others(a: Any, b: Any, out: Any, ours: Ours, dtype: Any, options: UfuncO
     arguments = a, b, out
     if ours.given or any(isinstance(x, Operand) for x in arguments) or not any(map(has_own_products, arguments)):
         return NotImplemented
-    return np.matmul(a, b, out=out, dtype=dtype, **options)
+    kind = {} if dtype is None else {"dtype": dtype}
+    return np.matmul(a, b, out=out, **kind, **options)
 
 
 def _of_numpy(

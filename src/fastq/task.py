@@ -104,9 +104,10 @@ class Task(NamedTuple):
                 return 0
         a, cuts, packed, columns, plan = self.pieces(left_at, right_at)
         status = 0
-        for rows in _bands(self.m, cuts, plan):
-            mine = plan if len(rows) == self.m else _plan(len(rows), packed, cuts, self.output)
-            part = slice(rows.start, rows.stop)
+        size = rows_at_once(self.m, cuts, plan)
+        for start in range(0, self.m, size):
+            part = slice(start, min(start + size, self.m))
+            mine = plan if size == self.m else _plan(part.stop - start, packed, cuts, self.output)
             with workspace() as work:
                 x = left.rows_of(left_at, part)
                 if isinstance(left, Floats):
@@ -181,16 +182,21 @@ def _plan(m: int, packed: Right, cuts: Segments, output: Output) -> Plan:
     return plan_matmul(m, packed.n, cuts, packed.form, output, this_machine())
 
 
-def left_bytes(m: int, cuts: Segments, plan: Plan) -> int:
+def _left_bytes(m: int, cuts: Segments, plan: Plan) -> int:
     """Bytes of the left codes of m rows in tiles."""
     return m * cuts.tiles * DEPTH * (1 if plan.unit is None else plan.unit.left_bytes)
 
 
-def _bands(m: int, cuts: Segments, plan: Plan) -> Iterator[range]:
-    """The rows that are multiplied at a time."""
-    whole = left_bytes(m, cuts, plan) <= MOST_LEFT
-    size = m if whole else max(1, BAND // left_bytes(DEPTH, cuts, plan)) * DEPTH  # whole tiles, also of packed codes
-    return (range(start, min(start + size, m)) for start in range(0, m, size))
+def rows_at_once(m: int, cuts: Segments, plan: Plan) -> int:
+    """How many of m rows are multiplied at a time."""
+    if _left_bytes(m, cuts, plan) <= MOST_LEFT:
+        return m
+    return max(1, BAND // _left_bytes(DEPTH, cuts, plan)) * DEPTH  # whole tiles, also of packed codes
+
+
+def all_at_once(m: int, k: int) -> bool:
+    """Whether that is all of them, on every machine and however K is cut."""
+    return 8 * m * (k + DEPTH) <= MOST_LEFT
 
 
 def _rows(a: Lines, rows: slice) -> Lines:

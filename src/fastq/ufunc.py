@@ -75,6 +75,9 @@ def _checked(a: Any, b: Any, out: Any, natural: np.dtype[Any], wanted: np.dtype[
         target = np.empty([shape[i] for i in back], wanted, order="F")
     if target is not None:
         target = target if turned is None else target.transpose(turned)
+        missing = len(shape) - target.ndim
+        if missing > 0 and target.ndim >= core - (len(a.shape) > 1) and set(shape[:missing]) == {1}:
+            target = target[(None,) * missing]  # NumPy lets axes of length 1 be left out, down to that of one row
         _check_target(target, shape, core, wanted, casting)
     return Call(a, b, shape, target, turned, casting)
 
