@@ -327,12 +327,12 @@ def _read(group: zarr.Group, outline: Outline, box: Box) -> QArray:
     """The elements of a box."""
     part = _packed(outline, tuple(s.stop - s.start for s in box))
     arrays = {}
-    for name, (shape, _) in part.arrays().items():
-        if name in group:
-            places = _places(name, outline)
-            starts = [0 if place is None else box[place[0]].start // place[1] for place in places]
-            arrays[name] = np.asarray(group[name][tuple(slice(s, s + n) for s, n in zip(starts, shape))])
     with _named(group.store_path):
+        for name, (shape, _) in part.arrays().items():
+            if name in group:
+                places = _places(name, outline)
+                starts = [0 if place is None else box[place[0]].start // place[1] for place in places]
+                arrays[name] = np.asarray(group[name][tuple(slice(s, s + n) for s, n in zip(starts, shape))])
         return put_together(arrays, part.attributes())
 
 
