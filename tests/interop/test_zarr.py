@@ -212,7 +212,7 @@ def replaced(name, shape):
 
 DAMAGE = {
     "a form of the future": (attributes(fastq=2), r"attribute fastq must be 1"),
-    "another shape": (attributes(shape=[K + 64, N]), r"tiles must have shape \(5, 6, 384\); got \(5, 5, 384\)"),
+    "another shape": (attributes(shape=[K, N + 16]), r"scale must have shape \(1, 86\); got \(1, 70\)"),
     "shape of text": (attributes(shape="x"), r"attribute shape must be a list of lengths"),
     "other bits": (attributes(bits=4), r"tiles must have shape"),
     "flipped": (attributes(flipped=True), r"must"),

@@ -209,11 +209,7 @@ def _new_group(store: Any, overwrite: bool) -> zarr.Group:
         pass
     if not overwrite:
         raise FileExistsError(f"store must not exist yet, or be overwritten with overwrite=True; got {store}")
-    try:
-        known = "fastq" in zarr.open_group(store, mode="r").attrs
-    except (ContainsArrayError, FileNotFoundError):
-        known = False
-    if not known:
+    if "fastq" not in zarr.open(store, mode="r").attrs:
         raise FileExistsError(
             f"store must be free, or hold what fastq has saved, which alone is overwritten; got {store}"
         )
@@ -273,11 +269,11 @@ def _check_shared(found: Sequence[Mapping[Any, str]]) -> None:
 def _opened(store: Any) -> tuple[zarr.Group, Outline, tuple[int, ...]]:
     """A stored array, what form it has, and its chunks; all but the bytes is checked."""
     try:
-        group = zarr.open_group(store, mode="r")
+        group = zarr.open(store, mode="r")
     except FileNotFoundError:
         raise FileNotFoundError(f"store must hold a zarr group that fastq has saved; got nothing at {store}") from None
-    except ContainsArrayError:
-        raise ValueError(f"store must hold a zarr group that fastq has saved; got an array at {store}") from None
+    if not isinstance(group, zarr.Group):
+        raise ValueError(f"store must hold a zarr group that fastq has saved; got an array at {store}")
     attributes = dict(group.attrs)
     if "fastq" not in attributes:
         raise ValueError(
