@@ -339,6 +339,7 @@ def test_products_are_those_of_numpy(w, x, name):
 def test_other_products_are_right(w, x, name):
     q, d, rows = fq.quantize(w, **FORMS[name]), quantize(lazy(w, 64, 32), **FORMS[name]), lazy(x, 20, 77)
     assert close(rows @ d, x, q)
+    assert close(rows @ from_qarray(q, (64, 32)), x, q)  # what needs whole columns to be quantized, cut afterwards
     one = lazy(x, 20, -1) @ from_qarray(q, (-1, 32))
     assert np.array_equal(one.compute(), x @ q)
 
@@ -349,6 +350,20 @@ def test_the_scale_of_a_row_is_that_of_the_whole_row(x):
     whole, chunks = x @ q, da.matmul(lazy(x, 20, 40), from_qarray(q, (40, K))).compute()
     assert not np.array_equal(whole, chunks)
     assert np.array_equal((lazy(x, 20, 40) @ from_qarray(q, (40, K))).compute(), whole)
+
+
+def test_chunks_of_x_move_to_whole_groups(w, x):
+    q = fq.quantize(w, 3, axis=0, group_size=16)
+    assert np.array_equal(matmul(lazy(x, 20, 77), q).compute(), x @ q)
+
+
+def test_rows_of_the_smallest_numbers(x):
+    """Their scale has so few bits that the largest code rounds up to one that floats on the left do without."""
+    tiny = np.finfo(np.float32).smallest_subnormal
+    rows = np.where(x > 0, 255, -255).astype(np.float32) * tiny
+    a, q = lazy(rows, 20, 77), fq.quantize(np.eye(K, dtype=np.float32) * 2.0**100, axis=0)
+    assert fq.quantize(rows, axis=1).codes.min() == -128
+    assert np.array_equal(matmul(a, q).compute(), rows @ q)
 
 
 def test_products_of_two_quantized_and_of_two_floats(w, x):

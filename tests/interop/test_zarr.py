@@ -62,7 +62,8 @@ def test_round_trip_of_other_shapes(rng, w, store):
     deep = rng.standard_normal((3, 4, 70, 20))
     arrays = [fq.quantize(w[0]), fq.quantize(w[:0]), fq.quantize(np.float32(3)), fq.quantize(w[:1, :1], 3, axis=0),
               fq.quantize(deep, 3, axis=2, group_size=16), fq.quantize(deep, 3, axis=1), fq.quantize(deep[0], axis=-1),
-              fq.quantize(w.astype(np.float16), axis=0), fq.quantize(w[:, :3].T, 3, axis=0).T]  # fmt: skip
+              fq.quantize(w.astype(np.float16), axis=0), fq.quantize(w[:, :3].T, 3, axis=0).T,
+              fq.quantize(np.zeros_like(w), 3, axis=0, scheme="asymmetric")]  # fmt: skip
     for number, q in enumerate(arrays):
         fz.save(store, q, overwrite=number > 0)
         assert fz.open(store).equals(q), number
