@@ -62,7 +62,9 @@ def test_weights_stay_on_workers_and_are_used_again(client, rng, w):
         x = rng.standard_normal((8, K), np.float32)
         assert np.array_equal((x @ d).compute(), x @ q)
     held = sum(client.nbytes([f.key for f in distributed.futures_of(d)], summary=False).values())
-    assert 3 / 8 < held / w.size < 6 / 8  # packed; chunks as small as these have nearly as many bytes of scales and sums
+    assert (
+        3 / 8 < held / w.size < 6 / 8
+    )  # packed; chunks as small as these have nearly as many bytes of scales and sums
 
 
 def test_both_workers_work(client, w):
@@ -124,3 +126,13 @@ def test_a_worker_gets_its_chunks_alone(client, w):
     each = [sum(wire(graph[key])) for key in d.__dask_keys__()[0]]
     assert max(each) < q.nbytes / 8
     assert d.compute().equals(q)
+
+
+def test_workers_write_and_read_zarr(client, tmp_path, w):
+    pytest.importorskip("zarr", minversion="3")
+    from fastq.interop import zarr as fz
+
+    form = {"axis": 0, "bits": 3, "group_size": 64}
+    fz.save(tmp_path / "q", quantize(da.from_array(w, chunks=(128, 64)), **form))
+    assert fz.open(tmp_path / "q").equals(fq.quantize(w, **form))
+    assert fz.open_dask(tmp_path / "q").compute().equals(fq.quantize(w, **form))

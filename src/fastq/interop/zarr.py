@@ -228,11 +228,7 @@ def _new_group(store: Any, overwrite: bool) -> zarr.Group:
         pass
     if not overwrite:
         raise FileExistsError(f"store must not exist yet, or be overwritten with overwrite=True; got {store}")
-    try:
-        known = "fastq" in zarr.open_group(store, mode="r").attrs
-    except (ContainsArrayError, FileNotFoundError):
-        known = False
-    if not known:
+    if "fastq" not in zarr.open(store, mode="r").attrs:
         raise FileExistsError(
             f"store must be free, or hold what fastq has saved, which alone is overwritten; got {store}"
         )
@@ -292,11 +288,11 @@ def _check_shared(found: Sequence[Mapping[Any, str]]) -> None:
 def _opened(store: Any) -> tuple[zarr.Group, Outline, tuple[int, ...]]:
     """A stored array, what form it has, and its chunks; all but the bytes is checked."""
     try:
-        group = zarr.open_group(store, mode="r")
+        group = zarr.open(store, mode="r")
     except FileNotFoundError:
         raise FileNotFoundError(f"store must hold a zarr group that fastq has saved; got nothing at {store}") from None
-    except ContainsArrayError:
-        raise ValueError(f"store must hold a zarr group that fastq has saved; got an array at {store}") from None
+    if not isinstance(group, zarr.Group):
+        raise ValueError(f"store must hold a zarr group that fastq has saved; got an array at {store}")
     attributes = dict(group.attrs)
     if "fastq" not in attributes:
         raise ValueError(
@@ -346,12 +342,12 @@ def _read(group: zarr.Group, outline: Outline, box: Box) -> QArray:
     """The elements of a box."""
     part = _packed(outline, tuple(s.stop - s.start for s in box))
     arrays = {}
-    for name, (shape, _) in part.arrays().items():
-        if name in group:
-            places = _places(name, outline)
-            starts = [0 if place is None else box[place[0]].start // place[1] for place in places]
-            arrays[name] = np.asarray(group[name][tuple(slice(s, s + n) for s, n in zip(starts, shape))])
     with _named(group.store_path):
+        for name, (shape, _) in part.arrays().items():
+            if name in group:
+                places = _places(name, outline)
+                starts = [0 if place is None else box[place[0]].start // place[1] for place in places]
+                arrays[name] = np.asarray(group[name][tuple(slice(s, s + n) for s, n in zip(starts, shape))])
         return put_together(arrays, part.attributes())
 
 
