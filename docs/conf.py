@@ -1,5 +1,6 @@
 """How Sphinx builds the documentation: ``sphinx-build -W --keep-going -n docs build/docs``; nothing is fetched."""
 
+import importlib.util
 import pathlib
 import sys
 
@@ -21,6 +22,7 @@ myst_heading_anchors = 3
 # Types stand in the docstrings, next to what they are for; in signatures they would stand twice.
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
+autodoc_mock_imports = [] if importlib.util.find_spec("zarr") else ["zarr"]  # Python 3.10 has no zarr 3
 autosummary_generate = False
 napoleon_google_docstring = False
 napoleon_use_param = False  # types of parameters are words ("array_like"), not names to be looked up
