@@ -132,6 +132,18 @@ def test_dask_reads_and_writes_chunk_by_chunk(w, store, monkeypatch):
     assert part.equals(fq.quantize(w, 3, axis=0, scale=0.1)[70:100, 5:10])
 
 
+def test_dask_of_stacks(rng, store):
+    da = pytest.importorskip("dask.array")
+    from fastq.interop.dask import quantize
+
+    deep = rng.standard_normal((4, 70, 20))
+    for axis in (0, 1, 2, None):
+        q = fq.quantize(deep, 3, axis=axis)
+        fz.save(store, quantize(da.from_array(deep, chunks=(3, 64, 16)), 3, axis=axis), overwrite=axis != 0)
+        assert fz.open(store).equals(q)
+        assert fz.open_dask(store).compute().equals(q)
+
+
 def test_chunks_that_do_not_agree(w, store):
     """Arrays that were quantized apart cannot share one scale; what was written is no array."""
     da = pytest.importorskip("dask.array")
