@@ -11,9 +11,10 @@ PACKAGE = Path(__file__).parent.parent / "src" / "fastq"
 
 # From the ground up; a module may import its own room and lower floors.
 FLOORS = [
-    {"errors", "scheme"},
+    {"errors", "scheme", "progress"},
     {"machine"},
-    {"layout", "rules"},
+    {"layout", "rules", "foreign"},
+    {"ufunc"},
     {"kernels"},
     {"engine"},
     {
@@ -28,15 +29,20 @@ FLOORS = [
         "quant.gptq",
     },
     {"structure", "operands"},
+    {"task"},
     {"product", "indexing"},
     {"coded"},
-    {"rearrange", "contraction"},
-    {"functions"},
-    {"quant.balance", "quant.metrics", "quant.attribution", "array", "arguments", "config"},
+    {"rearrange", "contraction", "outline"},
+    {"functions", "folder"},
+    {"sink"},
+    {"quant.balance", "quant.metrics", "quant.attribution", "array", "arguments", "bound", "config"},
+    {"parts"},
+    {"files"},
+    {"mapped"},
     {"api"},
     {"calibrator", "choice"},
     {"__init__"},
-    {"cli"},
+    {"cli", "interop"},
     {"__main__"},
 ]
 LONGEST = 400

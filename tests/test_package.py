@@ -63,7 +63,9 @@ def test_public_names():
         "dequantize",
         "error",
         "error_matmul",
+        "load",
         "matmul",
+        "matmul_error_bound",
         "quantize",
         "set_num_threads",
         "show_config",
@@ -361,7 +363,8 @@ def test_show_config_tells_what_is_loaded():
 
 
 @pytest.mark.parametrize(
-    "name", ["api", "calibrator", "choice", "machine.threads", "quant.attribution", "quant.methods", "quant.metrics"]
+    "name",
+    ["api", "bound", "calibrator", "choice", "machine.threads", "quant.attribution", "quant.methods", "quant.metrics"],
 )
 def test_examples_in_docstrings(name):
     failures, tried = doctest.testmod(importlib.import_module(f"fastq.{name}"))

@@ -2,10 +2,12 @@
 
 from fastq.api import dequantize, matmul, quantize
 from fastq.array import QArray
+from fastq.bound import matmul_error_bound
 from fastq.calibrator import Calibrator
 from fastq.choice import Choice, choose_bits
 from fastq.config import set_num_threads, show_config
 from fastq.errors import IsaError, NotFiniteError
+from fastq.files import load
 from fastq.quant.attribution import MatmulError, error_matmul
 from fastq.quant.balance import balance
 from fastq.quant.gptq import Gptq
@@ -31,7 +33,9 @@ __all__ = [
     "dequantize",
     "error",
     "error_matmul",
+    "load",
     "matmul",
+    "matmul_error_bound",
     "quantize",
     "set_num_threads",
     "show_config",

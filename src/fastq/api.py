@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from fastq import product
+from fastq import mapped, product
 from fastq.arguments import (
     check_axis,
     check_balance,
@@ -20,12 +21,18 @@ from fastq.arguments import (
 )
 from fastq.array import QArray, Scheme
 from fastq.engine.store import Scales, Store
+from fastq.files import load, save
+from fastq.progress import Mebibytes
 from fastq.quant import affine
 from fastq.quant.by_method import Wanted, by_method
 from fastq.quant.gptq import Gptq
 from fastq.quant.methods import Percentile, method_of
-from fastq.rules import EIGHT_BIT, as_floats, check_bits, is_float
+from fastq.rules import EIGHT_BIT, check_bits, float_type, is_float
 from fastq.scheme import SCHEMES, code_range
+from fastq.ufunc import UfuncOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Array = npt.NDArray[Any]
 
@@ -44,6 +51,8 @@ def quantize(
     zero_point: npt.ArrayLike | None = None,
     balance: npt.ArrayLike | None = None,
     rotate: bool = False,
+    out: str | PathLike[str] | None = None,
+    progress: bool | Callable[[int, int], Any] = False,
 ) -> QArray:
     """Quantize an array to 2 to 8 bits per element.
 
@@ -96,6 +105,12 @@ def quantize(
         takes H to the other operand likewise. What an outlier has is shared out among its block, so rows of both
         operands come close to Gaussian. With 8 of 1,024 channels 20 to 100 times larger than others, balanced products
         gain another 11 dB with weights of 8 bits, and with 3 bits, groups of 64 and ``method="mse"``.
+    out : path, optional
+        Write the array to a new folder of this name, block by block, and give it as :func:`fastq.load` does: it lies in
+        the files, and is multiplied there. The folder appears when all is written, or, on an error, not at all.
+    progress : bool or callable
+        True: a line on stderr. A function is called as ``progress(done, total)`` with the bytes of x that have been
+        read, and that are to be: twice its size where parameters depend on all of it.
 
     Returns
     -------
@@ -107,6 +122,17 @@ def quantize(
         For types that cannot be quantized (bool, complex, object, strings) and arguments of a wrong type.
     ValueError
         For arguments out of range. As :class:`fastq.NotFiniteError` if x holds NaN or infinity.
+    FileExistsError, OSError
+        If there is something of the name `out` already, or it cannot be written, for want of space say.
+
+    Notes
+    -----
+    An x of more than 32 MiB is quantized block by block if it is a ``np.memmap``, or if there is an `out`. Codes and
+    parameters are the same; beside x (of which a memory map keeps no more than a block in memory) and the result (which
+    takes none with `out`), a few tens of MiB are needed. Two cases need more: methods other than "minmax" look at all
+    elements that share a scale, and at no fewer than 16 rows or columns, at once (``axis=None``: at all of x); "gptq"
+    besides keeps several matrices of K x K, and the last bits of its result depend on the blocks. The result is packed
+    for ``x @ q``, or with ``axis=-1`` for ``x @ q.T``.
 
     References
     ----------
@@ -124,7 +150,7 @@ def quantize(
     if isinstance(x, QArray):
         raise TypeError("x is quantized already; quantize x.dequantize() to change its form")
     array = np.asarray(x)
-    values = as_floats(array, "x")
+    floats = float_type(array.dtype, "x")
     bits = check_bits(bits)
     if scheme not in SCHEMES:
         raise ValueError(f"scheme must be one of {', '.join(map(repr, SCHEMES))}; got {scheme!r}")
@@ -132,7 +158,7 @@ def quantize(
     at = check_axis(axis, array.ndim)
     group = check_grouping(group_size, at)
     shape = affine.parameter_shape(array.shape, at, group)
-    own_scale, own_zero = check_parameters(scale, zero_point, shape, bits, scheme, values.dtype)
+    own_scale, own_zero = check_parameters(scale, zero_point, shape, bits, scheme, floats)
     given = None if own_scale is None else affine.Given(own_scale, own_zero)
     if given is not None and chosen != "minmax":
         raise ValueError(f"method={method!r} chooses the scale, so scale must be left out; got both")
@@ -141,16 +167,28 @@ def quantize(
     if balance is not None or block > 1:
         name = "x / balance" if block == 1 else "x / balance, rotated,"
         factors = check_balance(balance, at, array.shape)
-        values = affine.balanced(values, at, factors, block)
         moment = None if moment is None else moment.turned(factors, block)
     integer = check_group_scale(group_scale, bits, group, scheme, given is not None)
     wanted = Wanted(bits, at, group, scheme, integer)
+    tell = progress if callable(progress) else Mebibytes("quantizing") if progress else None
+    if mapped.is_large(x) or (out is not None and array.nbytes >= mapped.IN_ONE_GO):
+        source = mapped.Source(array, mapped.map_of(x), floats, at, factors, block, name)
+        return mapped.quantize(source, wanted, given, chosen, moment, out, tell)
+    values = array.astype(floats, copy=False)
+    if factors is not None:
+        values = affine.balanced(values, at, factors, block)
     if given is not None:
         result = affine.quantize(values, bits, at, group, scheme, given, name)
     else:
         result = by_method(values, wanted, chosen, moment, name)
-    logical = array.dtype if is_float(array.dtype) else values.dtype
-    return _array(result, wanted, logical.newbyteorder("="), factors, block)
+    logical = array.dtype if is_float(array.dtype) else floats
+    q = _array(result, wanted, logical.newbyteorder("="), factors, block)
+    if tell is not None:
+        tell(array.nbytes, array.nbytes)
+    if out is None:
+        return q
+    save(q, out)
+    return load(out)
 
 
 def _array(
@@ -183,6 +221,7 @@ def matmul(
     dtype: npt.DTypeLike | None = None,
     scale: npt.ArrayLike | None = None,
     zero_point: npt.ArrayLike | None = None,
+    **options: Unpack[UfuncOptions],
 ) -> Any:
     """Matrix product at the speed of the CPU's integer units; a drop-in for ``np.matmul``.
 
@@ -192,16 +231,20 @@ def matmul(
         C_ij = epilogue(sa_i * sb_j * sum_k (qa_ik - za_i) * (qb_kj - zb_j) + bias_j)
 
     Weights that are used again are better quantized once, with :func:`quantize`: with few rows in `a`, quantizing `b`
-    takes longer than the product.
+    takes longer than the product. How far a product may be from that of the floats tells
+    :func:`fastq.matmul_error_bound`.
 
     Parameters
     ----------
     a, b : array_like or QArray
-        Shapes follow ``np.matmul``: vectors, matrices, and stacks of matrices that broadcast. The scale of a quantized
-        operand must not vary along the summed axis, other than in groups. An array that meets a balanced one is
-        multiplied by its factors before it is quantized; integers become floats for that.
-    out : numpy.ndarray, optional
-        Where to write the product. It is untouched when the call fails, unless an `epilogue` of your own raises.
+        Shapes follow ``np.matmul``: vectors, matrices, and stacks of matrices that broadcast. Also sequences, buffers,
+        memory maps, and tensors with ``__array__`` or DLPack in the CPU's memory; of any strides and byte order. The
+        scale of a quantized operand must not vary along the summed axis, other than in groups. An array that meets a
+        balanced one is multiplied by its factors before it is quantized; integers become floats for that.
+    out : numpy.ndarray, or a tuple of one, optional
+        Where to write the product, which broadcasts to its shape; it may overlap an operand. It is untouched when the
+        call fails, unless an `epilogue` of your own or the ``__array_wrap__`` of `out` raises, or the codes of `a` take
+        more than 256 MiB, so that it is multiplied in bands of rows, of which a later one is found not to be finite.
     bits : int
         Bits for operands that are quantized on the fly.
     bias : array_like, optional
@@ -215,26 +258,41 @@ def matmul(
     dtype : data type, optional
         Type of the product: float16, float32 or float64 (float16 is rounded from float32), int32 or int64 for 8-bit
         integers. With ``int8`` or ``uint8`` the product is a :class:`QArray` of 8 bits, symmetric or asymmetric, for
-        the next product; no float array of its size is made on the way.
+        the next product; no float array of its size is made on the way. Of arrays, products in other types are NumPy's.
     scale, zero_point : array_like, optional
         With ``dtype`` int8 or uint8: parameters of the product, one number, or one per row with shape ``(..., M, 1)``.
         By default they are chosen from the extremes of each row, as ``fq.quantize(c, axis=-1)`` does.
+    axes, casting, order, subok : optional
+        As of ``np.matmul``: which axes are multiplied and where those of the product go; what conversions from the
+        product's own type to `dtype` and `out` are allowed; whether a new array lies by rows or, with ``"F"``, by
+        columns (``"A"``: as both operands do); whether the product of a subclass is of the subclass.
 
     Returns
     -------
     numpy.ndarray or scalar, or QArray
         float32, or float64 if an operand is; int32 for two arrays of 8-bit integers, where NumPy would wrap around.
-        Two arrays of which none is of floats (bool, wide integers), and arrays of bool, complex or object, are
-        multiplied by ``np.matmul`` unchanged.
+        A NumPy scalar for two vectors. Of subclasses (masked arrays, matrices), what their ``__array_wrap__`` makes of
+        it, as in NumPy.
 
     Raises
     ------
     TypeError, ValueError
-        For shapes, types and values that do not fit; NaN and infinity in floats are a :class:`fastq.NotFiniteError`.
+        For shapes, types and values that do not fit, in NumPy's words where it would refuse them too; NaN and infinity
+        in floats are a :class:`fastq.NotFiniteError`.
     OverflowError
         If a product of 8-bit integers does not fit int32 (possible for K above 33,000); give an int64 `out` then.
     RuntimeError
         If an `epilogue` of your own raises an exception for some element.
+
+    Notes
+    -----
+    ``np.matmul`` itself multiplies, with all that it is given, two arrays of which none is of floats (bool, wide
+    integers), and arrays of bool, complex, longdouble or object.
+
+    An object with an ``__array_ufunc__`` of its own (a DataFrame, a quantity with a unit) gets what ``np.matmul`` gives
+    it: its own library's product, in floats, with labels and units. Where that has no say, because a QArray takes part
+    or `bits`, `bias` or `epilogue` are given, the object is read as an array. Dask arrays go to
+    :func:`fastq.interop.dask.matmul`, lazily.
 
     Examples
     --------
@@ -243,13 +301,18 @@ def matmul(
     array([[20000]], dtype=int32)
     """
     if dtype is not None and np.dtype(dtype) in EIGHT_BIT:
+        if options:
+            name = min(options)
+            raise TypeError(
+                f"{name} must be left out with dtype={np.dtype(dtype)}, whose result is a QArray; got {name}"
+            )
         return _requantized(a, b, out, bits, bias, epilogue, np.dtype(dtype), scale, zero_point)
     if scale is not None or zero_point is not None:
         raise ValueError(
             f"scale and zero_point are those of a quantized product, so they need dtype=np.int8 or np.uint8; got "
             f"dtype={dtype!r}"
         )
-    return product.matmul(a, b, out, bits=bits, bias=bias, epilogue=epilogue, dtype=dtype)
+    return product.matmul(a, b, out, bits=bits, bias=bias, epilogue=epilogue, dtype=dtype, **options)
 
 
 def _requantized(
@@ -259,7 +322,7 @@ def _requantized(
     if out is not None:
         raise TypeError(f"out must be left out with dtype={dtype}, whose result is a QArray; got out")
     scheme: Scheme = "symmetric" if dtype == np.int8 else "asymmetric"
-    task = product.Task.of(a, b, bits, bias, epilogue)
+    task = product.of_floats(a, b, bits, bias, epilogue)
     limits = code_range(8, scheme)
     one = scale is not None and np.size(scale) == 1 and np.size(0 if zero_point is None else zero_point) == 1
     axis = None if one or not task.shape else len(task.shape) - 1

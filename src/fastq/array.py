@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from os import PathLike
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-from fastq import functions, product, rearrange
+from fastq import folder, functions, product, rearrange
 from fastq.coded import Coded, Scheme
 from fastq.layout.tiles import segments
 from fastq.quant import affine
@@ -258,7 +259,38 @@ class QArray(Coded, NDArrayOperatorsMixin):
         self.right(first, segments(k, self.lines(first, "right").group))
         return self
 
-    # Copies
+    # Files and copies
+
+    def save(self, path: str | PathLike[str], overwrite: bool = False) -> None:
+        """Write the array to a folder, packed, for :func:`fastq.load`.
+
+        A matrix that is not packed yet is packed for ``x @ q``, or for ``x @ q.T`` if the last axis shares a scale.
+        Arrays are written as .npy files (:mod:`fastq.parts`), into a folder that gets its name when all is there.
+
+        Parameters
+        ----------
+        path : path
+            The folder to make.
+        overwrite : bool
+            Put it in the place of one that was saved before. Arrays that were loaded from that one stay as they are.
+
+        Raises
+        ------
+        FileExistsError
+            If there is something of that name which is not to be overwritten, or was not saved by fastq.
+        OSError
+            If it cannot be written; there is no folder of that name then, or the one that was there before.
+
+        Examples
+        --------
+        >>> import numpy as np, fastq as fq, tempfile
+        >>> q = fq.quantize(np.eye(3), bits=3, axis=0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     q.save(f"{folder}/q")
+        ...     fq.load(f"{folder}/q").equals(q)
+        True
+        """
+        folder.save(self, path, overwrite)
 
     def __copy__(self) -> QArray:
         return self

@@ -258,6 +258,13 @@ class Coded(Operand):
             matrix = turned.of_matrix(index).multiplied(matrix.T).T
         return matrix
 
+    def rows_of(self, index: tuple[int, ...], rows: slice) -> Array:
+        """Some rows of one matrix, without more of its codes being unpacked than they need."""
+        if rows == slice(0, self.shape[-2]):
+            return self.matrix(index)
+        part = self._part((*(slice(i, i + 1) for i in index), rows, slice(None)))
+        return part.matrix((0,) * len(index))
+
     def _scaled_along(self, axis: int) -> bool:
         """Whether groups along an axis have integer scales."""
         return self.axis == axis and self._store.groups_shape is not None

@@ -263,7 +263,8 @@ def _joined(arrays: Sequence[Any], axis: int, dtype: Any) -> Any:
     arrays = [with_dtype(a, dtype) for a in arrays]
     result = arrays[0]._of(structure.joined([a._pieces() for a in arrays], axis))
     ways = {a._packed_way() for a in arrays}
-    if len(ways) == 1 and None not in ways:
+    matrices = result.axis is None or result.axis >= result.ndim - 2  # what shares scales across them is not multiplied
+    if len(ways) == 1 and None not in ways and matrices:
         (result.mT if ways.pop() else result).prepack()
     return result
 

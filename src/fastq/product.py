@@ -1,46 +1,37 @@
-"""The product: NumPy's shape rules, operands of every kind, and the way to the engine.
+"""The product: NumPy's rules, operands of every kind, and the way to the engine.
 
 Everything a user hands over is checked here, once; the engine and the kernels below trust it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from math import gcd, prod
-from typing import Any, NamedTuple
+import importlib
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from fastq.engine import multiply, plain, run
-from fastq.engine.memory import empty, workspace
-from fastq.engine.plan import Plan, plan_matmul, this_machine
-from fastq.engine.prepack import Columns, Lines, Right, longest_segment
+from fastq.engine import multiply
+from fastq.engine.memory import empty
+from fastq.engine.plan import this_machine
+from fastq.engine.prepack import longest_segment
 from fastq.engine.ready import Ready
 from fastq.engine.run import Parameters
 from fastq.errors import NotFiniteError
-from fastq.kernels.outputs import ACTIVATIONS, Output, with_function
-from fastq.layout.tiles import Segments, segments
-from fastq.operands import Codes, Floats, Operand, PlainArray, balanced, operand, readable
-from fastq.quant.affine import Given, Quantized, check_finite
+from fastq.foreign import as_array, has_own_products, is_dask
+from fastq.operands import Codes, Floats, Operand, Reduced
+from fastq.quant.affine import Given, Quantized
 from fastq.quant.affine import quantize as quantize_array
-from fastq.rules import (
-    check_bias,
-    check_bits,
-    check_dtype,
-    check_epilogue,
-    check_out,
-    in_place,
-    output_type,
-    result_shape,
-)
+from fastq.rules import EIGHT_BIT, check_dtype, deliverable, in_place, output_type, result_shape
 from fastq.scheme import SCHEMES, code_range
+from fastq.task import INTEGERS, Task, all_at_once, rows_at_once
+from fastq.ufunc import UfuncOptions, call, wrapped
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Array = npt.NDArray[Any]
-Index = tuple[int, ...]
 
-INTEGERS = Output("int32")
 _WRITTEN_AS_IT_IS = {("float32", "float16"), ("int32", "int64")}  # product and `out`
 
 
@@ -99,8 +90,8 @@ def _remember(task: Task, kind: tuple[Any, Any]) -> None:
     key = a.shape, a.dtype, floats, *kind
     if (known := b.ready.get(key)) is not None and known.machine == this_machine():
         return
-    _, cuts, packed, columns, plan = _pieces(task, (), ())
-    if plan.unit is None or columns.offset is not None:
+    _, cuts, packed, columns, plan = task.pieces((), ())
+    if plan.unit is None or columns.offset is not None or rows_at_once(task.m, cuts, plan) < task.m:
         return
     if len(b.ready) >= KINDS_READY:
         b.ready.clear()
@@ -108,79 +99,165 @@ def _remember(task: Task, kind: tuple[Any, Any]) -> None:
     b.ready[key] = Ready(a.shape, a.dtype, balance, packed, columns, cuts, plan, this_machine())
 
 
-class Task(NamedTuple):
-    """A product whose arguments have been checked."""
-
-    inputs: tuple[Any, Any]  # as they came in, but as arrays
-    left: Operand
-    right: Operand
-    batch: tuple[int, ...]
-    m: int
-    k: int
-    n: int
-    shape: tuple[int, ...]  # of the result
-    bias: Array | None
-    output: Output
-
-    @classmethod
-    def of(cls, a: Any, b: Any, bits: int, bias: Any, epilogue: Any) -> Task:
-        """A product of floats, whatever the operands are."""
-        a, b = _arrays(a, b)
-        natural = _natural_type(a, b)
-        if natural is None:
-            raise TypeError(
-                f"dtype must be left out for a product that NumPy computes, as that of {a.dtype} and {b.dtype} is"
-            )
-        return _task(a, b, bits, bias, epilogue, np.result_type(natural if natural.kind == "f" else np.float32))
-
-    @property
-    def matrices(self) -> tuple[int, int, int]:
-        """The result as a stack of matrices."""
-        return prod(self.batch), self.m, self.n
-
-    def each(self) -> Iterator[tuple[int, Index, Index]]:
-        """Number of a matrix, and its index in the left and the right operand."""
-        for number, index in enumerate(np.ndindex(self.batch) if self.batch else ((),)):
-            yield number, _within(self.left.shape, index), _within(self.right.shape, index)
+def arrays(a: Any, b: Any) -> tuple[Any, Any]:
+    """Operands as arrays, unless they are quantized arrays."""
+    for name, x in (("a", a), ("b", b)):
+        if is_dask(x):
+            raise TypeError(f"{name} must be an array in memory here, got one of Dask; compute() it first")
+    return a if isinstance(a, Operand) else as_array(a, "a"), b if isinstance(b, Operand) else as_array(b, "b")
 
 
-def _arrays(a: Any, b: Any) -> tuple[Any, Any]:
-    return a if isinstance(a, Operand) else np.asarray(a), b if isinstance(b, Operand) else np.asarray(b)
-
-
-def _natural_type(a: Any, b: Any) -> np.dtype[Any] | None:
+def natural_type(a: Any, b: Any) -> np.dtype[Any] | None:
+    """The type of the product of such operands; None where NumPy computes it."""
     return output_type(a.dtype, b.dtype, (isinstance(a, Operand), isinstance(b, Operand)))
 
 
+def of_floats(a: Any, b: Any, bits: Any, bias: Any, epilogue: Any) -> Task:
+    """A product of floats, whatever the operands are."""
+    a, b = arrays(a, b)
+    natural = natural_type(a, b)
+    if natural is None:
+        raise TypeError(
+            f"dtype must be left out for a product that NumPy computes, as that of {a.dtype} and {b.dtype} is"
+        )
+    return Task.of(a, b, bits, bias, epilogue, np.result_type(natural if natural.kind == "f" else np.float32))
+
+
 def matmul(
-    a: Any, b: Any, out: Any = None, *, bits: int = 8, bias: Any = None, epilogue: Any = None, dtype: Any = None
+    a: Any,
+    b: Any,
+    out: Any = None,
+    *,
+    bits: int = 8,
+    bias: Any = None,
+    epilogue: Any = None,
+    dtype: Any = None,
+    **options: Unpack[UfuncOptions],
 ) -> Any:
     """Matrix product with quantized operands; see :func:`fastq.matmul`."""
     kind = epilogue, dtype
-    if bits == 8 and (result := _repeated(a, b, out, bias, kind)) is not None:
+    if bits == 8 and not options and (result := _repeated(a, b, out, bias, kind)) is not None:
         return result
-    a_in, b_in = _arrays(a, b)
-    natural = _natural_type(a_in, b_in)
-    if natural is None:
-        return _plain(a_in, b_in, out, bias, epilogue, dtype)
+    if isinstance(out, tuple) and len(out) == 1:
+        out = out[0]
+    ours = Ours(bits, bias, epilogue)
+    if (result := _of_others(a, b, out, ours, dtype, options)) is not NotImplemented:
+        return result
+    left, right = arrays(a, b)
+    natural = natural_type(left, right)
+    quantized = isinstance(left, Operand) or isinstance(right, Operand)
+    if natural is None or not (dtype is None or quantized or np.dtype(dtype).name in deliverable(natural)):
+        return _of_numpy((a, b), (left, right), out, ours, dtype, options)
     wanted = natural if dtype is None else check_dtype(dtype, natural)
-    shape = result_shape(a_in.shape, b_in.shape)[-1]
-    target = None if out is None else check_out(out, shape, wanted)
+    asked = call(left, right, out, natural, wanted, options)
+    target = asked.target
     if target is not None and (wanted.name, target.dtype.name) in _WRITTEN_AS_IT_IS:
-        wanted = target.dtype
-    task = _task(a_in, b_in, bits, bias, epilogue, wanted)
-    direct = target is not None and task.matrices[0] == 1 and in_place(target, task.matrices[1:], wanted)
+        wanted = target.dtype.newbyteorder("=")
+    task = Task.of(asked.a, asked.b, bits, bias, epilogue, wanted)
+    direct = target is not None and target.shape == asked.shape and _in_place(target, wanted, task)
     result = target.reshape(task.matrices) if direct and target is not None else empty(task.matrices, wanted)
-    _fill(result, task)
-    if bits == 8 and (out is None or dtype is not None or wanted == natural):
+    task.fill(result)
+    if bits == 8 and not options and (out is None or dtype is not None or wanted == natural):
         _remember(task, kind)
-    if direct:
-        return target
-    result = result.reshape(shape)
-    if target is None:
-        return result if shape else result[()]
-    np.copyto(target, result, casting="same_kind")
-    return target
+    if not direct:
+        result = result.reshape(asked.shape)
+        if target is not None:
+            np.copyto(target, result, casting=asked.casting)
+    return wrapped(asked.turned_back(result if target is None else target), (a, b), out, options.get("subok", True))
+
+
+def _in_place(target: Array, wanted: np.dtype[Any], task: Task) -> bool:
+    """Whether the product can be written where it goes, rather than copied there."""
+    if task.matrices[0] != 1 or not in_place(target, task.matrices[1:], wanted):
+        return False
+    left = task.inputs[0]
+    # Where it is multiplied in bands, rows are read when others have been written.
+    return all_at_once(task.m, task.k) or isinstance(left, Operand) or not np.may_share_memory(target, left)
+
+
+class Ours(NamedTuple):
+    """Arguments of a product that np.matmul does not have."""
+
+    bits: Any
+    bias: Any
+    epilogue: Any
+
+    @property
+    def given(self) -> bool:
+        """Whether there are some."""
+        return self.bits != 8 or self.bias is not None or self.epilogue is not None
+
+
+def _of_others(a: Any, b: Any, out: Any, ours: Ours, dtype: Any, options: UfuncOptions) -> Any:
+    """The product by another library, if an operand belongs to one that has its own; otherwise NotImplemented."""
+    if is_dask(a) or is_dask(b):
+        refused = {"out": out, "epilogue": ours.epilogue, **options}
+        if names := [name for name, value in refused.items() if value is not None]:
+            raise TypeError(f"{names[0]} must be left out for Dask arrays, whose product is lazy; got {names[0]}")
+        lazy = importlib.import_module("fastq.interop.dask")
+        return lazy.matmul(a, b, bits=ours.bits, bias=ours.bias, dtype=dtype)
+    arguments = a, b, out
+    if ours.given or any(isinstance(x, Operand) for x in arguments) or not any(map(has_own_products, arguments)):
+        return NotImplemented
+    kind = {} if dtype is None else {"dtype": dtype}
+    return np.matmul(a, b, out=out, **kind, **options)
+
+
+def _of_numpy(
+    given: tuple[Any, Any], arrays: tuple[Any, Any], out: Any, ours: Ours, dtype: Any, options: UfuncOptions
+) -> Any:
+    """The product as NumPy computes it, of what was given, unless that is readable as arrays only."""
+    if ours.epilogue is not None:
+        types = f"{arrays[0].dtype} and {arrays[1].dtype}"
+        raise TypeError(f"epilogue needs a product of floats; got {types}, which NumPy multiplies")
+    a, b = (x if hasattr(type(x), "__array_wrap__") else array for x, array in zip(given, arrays))
+    if ours.bias is None:
+        return np.matmul(a, b, out=out, dtype=dtype, **options)
+    if "axes" in options:
+        raise TypeError("bias must be added to what fq.matmul returns, if NumPy multiplies along axes; got both")
+    result = np.add(np.matmul(a, b, dtype=dtype, **options), ours.bias)
+    if out is None:
+        return result
+    np.copyto(out, result, casting=options.get("casting", "same_kind"))
+    return out
+
+
+def sums(a: Any, b: Any, dtype: npt.DTypeLike | None = None) -> Array:
+    """The integers that a product scales: ``sum_k (qa_ik - za_i) * (qb_kj - zb_j)``, exact.
+
+    Parameters
+    ----------
+    a, b : array of int8 or uint8, or QArray
+        Of shapes as for :func:`matmul`. Float scales that are constant along K, offsets apart, and what an array is
+        balanced by are left out; integer scales of groups are multiplied with the codes.
+    dtype : int32 or int64, optional
+        By default int64 if the longest sum of such operands may not fit int32, whatever the codes are.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For other operands: of other types, affine, or with a float scale that varies along K.
+    OverflowError
+        If int32 is asked for and a sum does not fit.
+    """
+    operands = [_reduced(*named) for named in (("a", a), ("b", b))]
+    left, right = operands[0].promoted("left"), operands[1].promoted("right")
+    batch, m, k, n, shape = result_shape(operands[0].shape, operands[1].shape)
+    wide = k > longest_segment(left.reach, right.reach)
+    wanted = np.dtype((np.int64 if wide else np.int32) if dtype is None else dtype)
+    task = Task((a, b), left, right, batch, m, k, n, shape, None, INTEGERS)
+    result = empty(task.matrices, wanted)
+    task.fill(result)
+    return result.reshape(shape)
+
+
+def _reduced(name: str, x: Any) -> Reduced:
+    if not isinstance(x, Operand):
+        x = as_array(x, name)
+        if x.dtype not in EIGHT_BIT:
+            raise TypeError(f"{name} must be of int8 or uint8, or a QArray, got dtype {x.dtype}")
+        x = Codes(x)
+    return Reduced(x, name)
 
 
 def requantized(task: Task, scheme: str, given: Given | None) -> Quantized:
@@ -191,17 +268,17 @@ def requantized(task: Task, scheme: str, given: Given | None) -> Quantized:
     axis = None if given is not None and given.scale.size == 1 else len(task.shape) - 1
     if len(task.shape) < 2 or 0 in (*task.shape, task.k):
         floats = empty(task.matrices, np.dtype(task.output.type))
-        _fill(floats, task)
+        task.fill(floats)
         floats = floats.reshape(task.shape)
         return quantize_array(floats, 8, axis if task.shape else None, None, scheme, given, "a @ b")
     limits = code_range(8, scheme)
     codes = np.empty(task.matrices, np.int8 if limits.signed else np.uint8)
     found = _parameters(task, given)
     status = 0
-    with _named_errors(task):
+    with task.named_errors():
         for number, left_at, right_at in task.each():
             mine = found if axis is None else Parameters(*(p[number] for p in found))
-            status |= _one(codes[number], task, left_at, right_at, multiply.Grid(mine, limits, SCHEMES.index(scheme)))
+            status |= task.one(codes[number], left_at, right_at, multiply.Grid(mine, limits, SCHEMES.index(scheme)))
     if status:
         raise NotFiniteError("a @ b must be finite, because NaN and infinity have no code; it overflows its float type")
     shape = (1,) * len(task.shape) if axis is None else (*task.shape[:-1], 1)
@@ -220,141 +297,3 @@ def _parameters(task: Task, given: Given | None) -> Parameters:
     shape = (*task.shape[:-1], 1)
     scale, zero = (np.broadcast_to(0 if p is None else p, shape).astype(dtype).reshape(rows) for p in parts)
     return Parameters(scale, zero, *(np.zeros(rows, dtype) for _ in range(3)))
-
-
-def _task(a_in: Any, b_in: Any, bits: Any, bias: Any, epilogue: Any, wanted: np.dtype[Any]) -> Task:
-    """Operands and output of a product, checked."""
-    if type(bits) is not int or bits != 8:
-        bits = check_bits(bits)
-    batch, m, k, n, shape = result_shape(a_in.shape, b_in.shape)
-    output = _output(check_epilogue(epilogue, wanted, ACTIVATIONS), wanted)
-    computed = np.dtype(output.computed)
-    extra = None if bias is None else check_bias(bias, n, computed)
-    left = operand(a_in, bits, computed, "left").promoted("left")
-    right = operand(b_in, bits, computed, "right").promoted("right")
-    left, right = balanced(left, right, bits, computed)
-    if isinstance(left, PlainArray) and len(right.shape) == 2 and len(left.shape) > 2:
-        # Every row of every matrix meets the same right operand: one product with many rows.
-        m, batch = m * prod(batch), ()
-        left = left.on(left.array.reshape(m, k))
-    return Task((a_in, b_in), left, right, batch, m, k, n, shape, extra, output)
-
-
-def _output(epilogue: Any, wanted: np.dtype[Any]) -> Output:
-    name = "int32" if wanted.kind == "i" else str(wanted)
-    if epilogue is None or isinstance(epilogue, str):
-        return Output(name, epilogue or "")
-    return with_function(name, epilogue)
-
-
-def _fill(result: Array, task: Task) -> None:
-    """Write a stack of products."""
-    if result.size and task.k == 0:
-        sums = np.zeros(task.n, np.result_type(task.output.computed)) if task.bias is None else task.bias
-        result[...] = plain.activated(np.asarray(sums), task.output)
-    elif result.size:
-        with _named_errors(task):
-            for number, left_at, right_at in task.each():
-                _one(result[number], task, left_at, right_at)
-
-
-@contextmanager
-def _named_errors(task: Task) -> Iterator[None]:
-    """Tell where an operand is not finite, with the index in what came in."""
-    try:
-        yield
-    except NotFiniteError:
-        for name, operand in zip("ab", task.inputs):
-            if isinstance(operand, np.ndarray):
-                check_finite(operand, name)
-        raise
-
-
-def _plain(a: Any, b: Any, out: Any, bias: Any, epilogue: Any, dtype: Any) -> Any:
-    """The product as NumPy computes it."""
-    if epilogue is not None:
-        raise TypeError(f"epilogue needs a product of floats; got {a.dtype} and {b.dtype}, which NumPy multiplies")
-    if isinstance(out, tuple) and len(out) == 1:
-        out = out[0]
-    if bias is None:
-        return np.matmul(a, b, dtype=dtype) if out is None else np.matmul(a, b, out=out, dtype=dtype)
-    result = np.add(np.matmul(a, b, dtype=dtype), bias)
-    if out is None:
-        return result
-    np.copyto(out, result, casting="same_kind")
-    return out
-
-
-def _within(shape: tuple[int, ...], index: Index) -> Index:
-    """The index of a broadcast batch in an operand's own batch dimensions."""
-    own = shape[:-2]
-    return tuple(0 if size == 1 else i for size, i in zip(own, index[len(index) - len(own) :]))
-
-
-def _one(
-    out: Array,
-    task: Task,
-    left_at: Index,
-    right_at: Index,
-    grid: multiply.Grid | None = None,
-) -> int:
-    """One matrix of a product; into codes on a grid, if one is given."""
-    left, bias = task.left, task.bias
-    if task.output.computed == "int32":
-        longest = longest_segment(left.lines(left_at, "left").reach, task.right.lines(right_at, "right").reach)
-        if task.k > longest or out.dtype == np.int64:
-            _one_wide(out, left.matrix(left_at), task.right.matrix(right_at), longest, bias)
-            return 0
-    a, cuts, packed, columns, plan = _pieces(task, left_at, right_at)
-    with workspace() as work:
-        if isinstance(left, Floats):
-            rows = run.left_from_floats(work, readable(left.matrix(left_at)), left.bits, left.balance, cuts, plan)
-            if rows is None:
-                raise NotFiniteError("a, balanced as b is, must be finite; it overflows its float type")
-        else:
-            rows = run.left_from_codes(work, left.matrix(left_at), a, cuts, plan, columns.scale.dtype)
-        if grid is not None:
-            return multiply.matmul_requantized(work, rows, packed, columns, cuts, out, grid, bias, plan)
-        multiply.matmul(work, rows, packed, columns, cuts, out, bias, plan)
-    return 0
-
-
-def _pieces(task: Task, left_at: Index, right_at: Index) -> tuple[Lines, Segments, Right, Columns, Plan]:
-    """What the product of two matrices is made of, but for the left operand's data."""
-    a, b = task.left.lines(left_at, "left"), task.right.lines(right_at, "right")
-    cuts = _cuts(task.k, a, b, longest_segment(a.reach, b.reach))
-    packed = task.right.right(right_at, cuts)
-    computed = np.dtype(task.output.computed)
-    columns = task.right.columns(right_at, packed, cuts, computed, a.offset is not None or b.offset is not None)
-    return a, cuts, packed, columns, plan_matmul(task.m, packed.n, cuts, packed.form, task.output, this_machine())
-
-
-def _one_wide(out: Array, a: Array, b: Array, longest: int, bias: Array | None) -> None:
-    """An integer product whose sums may leave int32: parts of K that cannot, added up in int64."""
-    total = np.zeros(out.shape, np.int64)
-    if bias is not None:
-        total += bias
-    part = np.empty(out.shape, np.int32)
-    for start in range(0, a.shape[1], longest):
-        stop = min(start + longest, a.shape[1])
-        operands = Codes(a[:, start:stop]), Codes(b[start:stop])
-        m, n = out.shape
-        _one(part, Task(operands, *operands, (), m, stop - start, n, out.shape, None, INTEGERS), (), ())
-        total += part
-    limits = np.iinfo(out.dtype)
-    if total.min() < limits.min or total.max() > limits.max:
-        worst = total.flat[np.abs(total).argmax()]
-        raise OverflowError(
-            f"the product of 8-bit integers must fit {out.dtype}, but with K = {a.shape[1]} it reaches {worst}; "
-            "pass out=np.empty(shape, np.int64) for the exact result"
-        )
-    out[...] = total
-
-
-def _cuts(k: int, a: Lines, b: Lines, longest: int) -> Segments:
-    """Segments of K within which all parameters are constant and no sum overflows."""
-    groups = [lines.group for lines in (a, b) if lines.group is not None and lines.group < k]
-    size = gcd(*groups) if groups else k
-    if size > longest:
-        size = gcd(size, longest) if groups else longest
-    return segments(k, size)

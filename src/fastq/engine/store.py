@@ -255,6 +255,19 @@ class Store:
         within = self._turned_scales(flipped) if grouped else None
         return self._pack((_swapped(codes) if flipped else codes)[index], cuts, within, index)
 
+    def operands(self, flipped: bool, cuts: Segments, grouped: bool) -> tuple[dict[Index, Right], bool, Scales | None]:
+        """All matrices packed, whether they are flipped, and the integer scales that they do not hold.
+
+        What is packed already is given as it is; what is not is packed as asked for, and that is not kept.
+        """
+        codes, packed, turned, scales = self._form
+        if codes is None:
+            return packed, turned, scales
+        within = self._turned_scales(flipped) if grouped else None
+        matrices = _swapped(codes) if flipped else codes
+        packed = {i: self._pack(matrices[i], cuts, within, i) for i in np.ndindex(matrices.shape[:-2])}
+        return packed, flipped, None if grouped else scales
+
     def _turned_scales(self, flipped: bool) -> Scales | None:
         scales = self.scales()
         return scales.arranged(_swapped) if flipped and scales is not None else scales
