@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +15,9 @@ import numpy as np
 import pytest
 
 import fastq as fq
-from fastq import product
+from fastq import mapped, product
 from fastq.machine import cpu, threads
+from fastq.parts import put_together
 from fastq.quant.gptq import Gptq, quantize_columns
 from fastq.quant.moment import SecondMoment
 
@@ -23,12 +25,14 @@ PACKAGE = Path(fq.__file__).parent
 PUBLIC = ("api", "arguments", "array", "coded", "structure", "indexing", "rearrange", "functions", "contraction",
           "rules", "product", "task", "ufunc", "foreign", "engine/plain", "kernels/custom", "operands", "quant/affine",
           "quant/balance", "quant/search", "quant/metrics", "quant/methods", "quant/attribution", "quant/by_method",
-          "quant/gptq", "quant/moment", "config", "calibrator", "choice", "machine/threads", "machine/cpu")  # fmt: skip
+          "quant/gptq", "quant/moment", "config", "calibrator", "choice", "machine/threads", "machine/cpu",
+          "parts", "folder", "files", "mapped")  # fmt: skip
 
 X = np.arange(-3, 3, dtype=np.float32).reshape(2, 3)
 BAD = np.where(X == 0, np.nan, X)
 CODES = X.astype(np.int8)
 TOP = np.finfo(np.float32).max
+FAR = np.repeat([-TOP, TOP], 64)[:, None]
 LONG = np.full((1, 33_026), 255, np.uint8)
 READ_ONLY = np.broadcast_to(np.float32(0), (2, 2))
 
@@ -88,6 +92,30 @@ def gptq(bits=3, scheme="symmetric", k=2, matrix=None, **options):
     if matrix is not None:
         moment._mean = np.array(matrix, float)
     return quantize_columns(X, bits, None, scheme, moment, **options)
+
+
+def in_files(call, document=None, missing=None, text=b"["):
+    """What a function makes of a folder that an array was saved to, with a file that is changed."""
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "q"
+        q(axis=0).save(path)
+        if document is not None:
+            (path / "qarray.json").write_bytes(document)
+        if missing is not None:
+            (path / missing).unlink()
+            (path / missing).write_bytes(text) if text else None
+        return call(path)
+
+
+def in_blocks(call):
+    """What a function raises where arrays are quantized block by block."""
+    limit, mapped.IN_ONE_GO = mapped.IN_ONE_GO, 1
+    blocks, mapped.BLOCK = mapped.BLOCK, 1
+    try:
+        with tempfile.TemporaryDirectory() as place:
+            return call(f"{place}/q")
+    finally:
+        mapped.IN_ONE_GO, mapped.BLOCK = limit, blocks
 
 
 def isa(name, call=q):
@@ -580,6 +608,30 @@ CASES = {
         ValueError, r"calibration of several weights must be a mapping with the same names; got nothing for 'up'"),
     "chosen with one calibration for all": (lambda: fq.choose_bits({"up": X}, sqnr=10, calibration=X),
         ValueError, r"calibration of several weights must be a mapping with the same names; got ndarray"),
+    # files
+    "file that is there": (lambda: in_files(q().save), FileExistsError,
+        r"path must not exist yet, or be overwritten with overwrite=True; got .*q$"),
+    "folder of someone else's": (lambda: in_files(lambda path: q().save(path.parent, overwrite=True)), FileExistsError,
+        r"path must be free, or a folder that fastq has saved, which alone is overwritten; got "),
+    "folder that is not there": (lambda: fq.load("/nowhere/q"), FileNotFoundError,
+        r"path must be a folder that fastq has saved, with a qarray\.json; got /nowhere/q"),
+    "document that is none": (lambda: in_files(fq.load, b"{"), ValueError, r"qarray\.json must be JSON; Expecting"),
+    "document of another kind": (lambda: in_files(fq.load, b"[]"), ValueError,
+        r"qarray\.json must hold a JSON object, got list"),
+    "document without arrays": (lambda: in_files(fq.load, b"{}"), ValueError,
+        r"qarray\.json must list its arrays, of tiles, .*; got None"),
+    "document without attributes": (lambda: in_files(fq.load, b'{"arrays": []}'), ValueError,
+        r"q holds no quantized array that is whole: attributes must be a mapping with fastq, shape, .*; got $"),
+    "array that is missing": (lambda: in_files(fq.load, missing="tiles.npy", text=b""), FileNotFoundError,
+        r"tiles\.npy must be there, because qarray\.json lists it; it is missing"),
+    "array that is cut": (lambda: in_files(fq.load, missing="tiles.npy"), ValueError,
+        r"tiles\.npy must be a complete \.npy file of numbers; "),
+    "parts of something else": (lambda: put_together({}, {}), ValueError,
+        r"attributes must be a mapping with fastq, shape, dtype, .*; got $"),
+    "NaN in blocks": (lambda: in_blocks(lambda out: fq.quantize(BAD, out=out)), fq.NotFiniteError,
+        r"x must be finite.*; 1 of 6 values is not, the first at index \(1, 0\) \(nan\)"),
+    "affine span in blocks": (lambda: in_blocks(lambda out: fq.quantize(FAR, out=out, scheme="affine")), ValueError,
+        r"max - min of affine data must be finite in its float type; it overflows"),
     # settings
     "no threads": (lambda: fq.set_num_threads(0), ValueError, r"threads must be a positive integer or None, got 0"),
     "threads of a float": (lambda: fq.set_num_threads(2.0), ValueError, r"threads must be a positive .* got 2\.0"),

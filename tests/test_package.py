@@ -364,7 +364,19 @@ def test_show_config_tells_what_is_loaded():
 
 @pytest.mark.parametrize(
     "name",
-    ["api", "bound", "calibrator", "choice", "machine.threads", "quant.attribution", "quant.methods", "quant.metrics"],
+    [
+        "api",
+        "array",
+        "bound",
+        "calibrator",
+        "choice",
+        "files",
+        "machine.threads",
+        "parts",
+        "quant.attribution",
+        "quant.methods",
+        "quant.metrics",
+    ],
 )
 def test_examples_in_docstrings(name):
     failures, tried = doctest.testmod(importlib.import_module(f"fastq.{name}"))

@@ -65,11 +65,12 @@ class Sink:
         create: Callable[[str, tuple[int, ...], npt.DTypeLike], Target],
     ) -> None:
         self.form, ndim = form, len(form.shape)
-        shapes = form.arrays()
+        arrays = form.arrays()
         if balance is None:
-            shapes.pop("balance", None)
+            arrays.pop("balance", None)
         types = {"scale": floats, "offset": floats}
-        self.targets = {name: create(name, shape, types.get(name, own[0])) for name, (shape, own) in shapes.items()}
+        self.shapes = {name: shape for name, (shape, _) in arrays.items()}
+        self.targets = {name: create(name, shape, types.get(name, own[0])) for name, (shape, own) in arrays.items()}
         if balance is not None:
             self.targets["balance"].put(tuple(slice(0, n) for n in balance.shape), balance)
         self.k_axis, self.n_axis = (ndim - 1, ndim - 2) if form.flipped else (ndim - 2, ndim - 1)
@@ -108,7 +109,7 @@ class Sink:
             arrays |= {"factors": found.factors, "zeros": found.zero}
         for name, values in arrays.items():
             if values is not None:
-                self.targets[name].put(self._grid(box, values.shape), values)
+                self.targets[name].put(self._grid(name, box, values.shape), values)
         if self.form.grouped:
             k = box[self.k_axis]
             for index, at in self._matrices(box):
@@ -142,12 +143,12 @@ class Sink:
                 place = slice(blocks.start * BLOCK, blocks.stop * BLOCK)
                 self.targets["sums"].add((*at, place), _lifted(right.col_sum[0], at))
 
-    def _grid(self, box: Box, shape: tuple[int, ...]) -> Box:
+    def _grid(self, name: str, box: Box, shape: tuple[int, ...]) -> Box:
         """Where the parameters of a box, of this shape, are among all."""
         axis, group = self.form.axis, self.form.group
         first = [0 if axis is None else s.start for s in box]
-        if axis is not None:
-            first[axis] = 0 if group is None else box[axis].start // group
+        if axis is not None:  # the scale that groups share is one
+            first[axis] = 0 if group is None or self.shapes[name][axis] == 1 else box[axis].start // group
         return tuple(slice(f, f + n) for f, n in zip(first, shape))
 
     def _blocks(self, box: Box) -> slice:
