@@ -33,7 +33,7 @@ FLOORS = [
     {"product", "indexing"},
     {"coded"},
     {"rearrange", "contraction", "outline"},
-    {"functions", "folder"},
+    {"functions", "folder", "ndarray"},
     {"sink"},
     {"quant.balance", "quant.metrics", "quant.attribution", "array", "arguments", "bound", "config"},
     {"parts"},

@@ -22,11 +22,11 @@ from fastq.quant.gptq import Gptq, quantize_columns
 from fastq.quant.moment import SecondMoment
 
 PACKAGE = Path(fq.__file__).parent
-PUBLIC = ("api", "arguments", "array", "coded", "structure", "indexing", "rearrange", "functions", "contraction",
-          "rules", "product", "task", "ufunc", "foreign", "engine/plain", "kernels/custom", "operands", "quant/affine",
-          "quant/balance", "quant/search", "quant/metrics", "quant/methods", "quant/attribution", "quant/by_method",
-          "quant/gptq", "quant/moment", "config", "calibrator", "choice", "machine/threads", "machine/cpu",
-          "parts", "folder", "files", "mapped")  # fmt: skip
+PUBLIC = ("api", "arguments", "array", "ndarray", "coded", "structure", "indexing", "rearrange", "functions",
+          "contraction", "rules", "product", "task", "ufunc", "foreign", "engine/plain", "kernels/custom", "operands",
+          "quant/affine", "quant/balance", "quant/search", "quant/metrics", "quant/methods", "quant/attribution",
+          "quant/by_method", "quant/gptq", "quant/moment", "config", "calibrator", "choice", "machine/threads",
+          "machine/cpu", "parts", "folder", "files", "mapped")  # fmt: skip
 
 X = np.arange(-3, 3, dtype=np.float32).reshape(2, 3)
 BAD = np.where(X == 0, np.nan, X)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 Array = npt.NDArray[Any]
+Epilogue = Literal["relu", "gelu", "silu"] | Callable[[Any], Any] | None
+Bytes = type[np.int8] | type[np.uint8] | np.dtype[np.int8] | np.dtype[np.uint8] | Literal["int8", "uint8"]
+Out = TypeVar("Out", bound=Array)
 
 
 def quantize(
@@ -204,12 +207,54 @@ def _array(
 
 
 def dequantize(q: QArray, dtype: npt.DTypeLike | None = None, out: Array | None = None) -> Array:
-    """Turn a quantized array back into numbers; see :meth:`QArray.dequantize`."""
+    """Turn a quantized array back into numbers; see :meth:`fastq.QArray.dequantize`.
+
+    Parameters
+    ----------
+    q : QArray
+        What :func:`quantize` made.
+    dtype : data type, optional
+        A float type; by default the logical type of `q`, or that of `out`.
+    out : numpy.ndarray, optional
+        Where to write them.
+
+    Returns
+    -------
+    numpy.ndarray
+
+    Raises
+    ------
+    TypeError
+        If `q` is not a QArray, `dtype` not a float type, or `out` not an array of it.
+    ValueError
+        If `out` has another shape or is read-only.
+
+    Examples
+    --------
+    >>> import fastq as fq
+    >>> fq.dequantize(fq.quantize([0.5, -1.0, 1.5], bits=3))
+    array([ 0.5, -1. ,  1.5])
+    """
     if not isinstance(q, QArray):
         raise TypeError(f"q must be a QArray, as fastq.quantize makes it; got {type(q).__name__}")
     return q.dequantize(dtype, out)
 
 
+@overload
+def matmul(
+    a: Any, b: Any, out: None = None, *, bits: int = 8, bias: npt.ArrayLike | None = None, epilogue: Epilogue = None,
+    dtype: Bytes, scale: npt.ArrayLike | None = None, zero_point: npt.ArrayLike | None = None,
+) -> QArray: ...  # fmt: skip
+@overload
+def matmul(
+    a: Any, b: Any, out: Out, *, bits: int = 8, bias: npt.ArrayLike | None = None, epilogue: Epilogue = None,
+    dtype: npt.DTypeLike | None = None, **options: Unpack[UfuncOptions],
+) -> Out: ...  # fmt: skip
+@overload
+def matmul(
+    a: Any, b: Any, out: Any = None, *, bits: int = 8, bias: npt.ArrayLike | None = None, epilogue: Epilogue = None,
+    dtype: npt.DTypeLike | None = None, **options: Unpack[UfuncOptions],
+) -> Any: ...  # fmt: skip
 def matmul(
     a: Any,
     b: Any,
@@ -217,7 +262,7 @@ def matmul(
     *,
     bits: int = 8,
     bias: npt.ArrayLike | None = None,
-    epilogue: str | Callable[[Any], Any] | None = None,
+    epilogue: Epilogue = None,
     dtype: npt.DTypeLike | None = None,
     scale: npt.ArrayLike | None = None,
     zero_point: npt.ArrayLike | None = None,

@@ -63,7 +63,7 @@ def matmul_error_bound(a: Any, b: Any, *, bits: int = 8) -> Any:
     >>> abs(fq.matmul(a, b) - 0.75) <= bound
     array([[ True]])
     >>> print(bound.round(4))
-    [[0.0108]]
+    [[0.0109]]
     """
     a, b = product.arrays(a, b)
     natural = product.natural_type(a, b)

@@ -126,13 +126,27 @@ class Coded(Operand):
 
     @property
     def codes(self) -> Array:
-        """The codes, read-only: int8 for symmetric arrays, uint8 for others."""
+        """The codes, read-only; int8 for symmetric arrays, uint8 for others.
+
+        Examples
+        --------
+        >>> import fastq as fq
+        >>> fq.quantize([-1.0, 1.0, 2.0], bits=4, scheme="asymmetric").codes
+        array([ 0, 10, 15], dtype=uint8)
+        """
         codes = self._store.codes()
         return _frozen(_swapped(codes) if self._flipped else codes)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of codes, as they are stored now, and parameters."""
+        """Bytes of codes, as they are stored now, and parameters.
+
+        Examples
+        --------
+        >>> import numpy as np, fastq as fq
+        >>> fq.quantize(np.ones((1024, 64), np.float32)).nbytes  # a byte each until they are packed, and one scale
+        65540
+        """
         cached = sum(c.nbytes for c in self._cache.values() if isinstance(c, Columns))
         return int(self._store.nbytes + cached + sum(p.nbytes for p in self._parameters if p is not None))
 

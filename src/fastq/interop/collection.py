@@ -19,13 +19,32 @@ class DaskQArray(da.Array):
 
     Slices, ``rechunk``, transposes, ``persist``, products with numbers and the like are DaskQArrays again. ``dtype`` is
     the logical type of what the codes stand for; :meth:`dequantize` gives a Dask array of that.
+
+    Examples
+    --------
+    >>> import dask.array as da, fastq as fq
+    >>> from fastq.interop.dask import quantize
+    >>> q = quantize(da.eye(64, chunks=32), bits=4, axis=0)
+    >>> type(q[:32].T).__name__, q[:32].T.shape
+    ('DaskQArray', (64, 32))
+    >>> (da.ones((3, 64), chunks=32) @ q).compute().shape
+    (3, 64)
     """
 
     __slots__ = ()
     __array_priority__ = da.Array.__array_priority__ + 1
 
     def dequantize(self, dtype: npt.DTypeLike | None = None) -> Any:
-        """The numbers, lazily; see :meth:`fastq.QArray.dequantize`."""
+        """The numbers, lazily; see :meth:`fastq.QArray.dequantize`.
+
+        Examples
+        --------
+        >>> import dask.array as da
+        >>> from fastq.interop.dask import quantize
+        >>> quantize(da.eye(2), bits=4, axis=0).dequantize().compute()
+        array([[1., 0.],
+               [0., 1.]])
+        """
         wanted = np.dtype(self.dtype if dtype is None else dtype)
         return self.map_blocks(blocks.dequantized, wanted, dtype=wanted, meta=np.empty((0,) * self.ndim, wanted))
 
@@ -66,7 +85,7 @@ def _keeping(name: str) -> Any:
     def method(self: DaskQArray, *args: Any, **kwargs: Any) -> Any:
         return kept(plain(self, *args, **kwargs))
 
-    method.__name__, method.__doc__ = name, plain.__doc__
+    method.__name__, method.__doc__ = name, f"As of ``dask.array.Array.{name}``; a :class:`DaskQArray` again."
     return method
 
 
@@ -91,13 +110,21 @@ def from_qarray(q: QArray, chunks: Any = "auto") -> DaskQArray:
     ----------
     q : QArray
         What is packed shares its memory with the chunks, where they are whole tiles: multiples of 16 columns.
-    chunks : as of :func:`dask.array.from_array`
+    chunks : as of ``dask.array.from_array``
         Along the axis that shares scales they are rounded up to whole groups, and to whole blocks of a rotation.
 
     Raises
     ------
     TypeError
         If q is no QArray.
+
+    Examples
+    --------
+    >>> import numpy as np, fastq as fq
+    >>> from fastq.interop.dask import from_qarray
+    >>> lazy = from_qarray(fq.quantize(np.eye(64), axis=0), chunks=32)
+    >>> lazy.numblocks, lazy.compute().shape
+    ((2, 2), (64, 64))
     """
     if not isinstance(q, QArray):
         raise TypeError(f"q must be a QArray, as fastq.quantize makes it; got {type(q).__name__}")

@@ -107,6 +107,15 @@ def open(store: Any) -> QArray:  # as zarr names it
         If there is no zarr group.
     ValueError
         If it holds no quantized array, or not all of one.
+
+    Examples
+    --------
+    >>> import numpy as np, fastq as fq, tempfile
+    >>> from fastq.interop import zarr as fz
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     fz.save(f"{folder}/eye.zarr", fq.quantize(np.eye(64), bits=3, axis=0))
+    ...     fz.open(f"{folder}/eye.zarr").bits
+    3
     """
     group, outline, _ = _opened(store)
     return _read(group, outline, tuple(slice(0, n) for n in outline.shape))
@@ -119,7 +128,7 @@ def open_dask(store: Any, chunks: Any = None) -> Any:
     ----------
     store : path or zarr store
         As :func:`save` took it.
-    chunks : as of :func:`dask.array.from_array`, optional
+    chunks : as of ``dask.array.from_array``, optional
         Rounded up to whole tiles and groups, as those of :func:`save`; by default the chunks that were stored.
 
     Returns
@@ -130,6 +139,16 @@ def open_dask(store: Any, chunks: Any = None) -> Any:
     ------
     FileNotFoundError, ValueError
         As :func:`open`; what is wrong with the bytes of a chunk, when it is read.
+
+    Examples
+    --------
+    >>> import numpy as np, fastq as fq, tempfile
+    >>> from fastq.interop import zarr as fz
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     fz.save(f"{folder}/eye.zarr", fq.quantize(np.eye(64), axis=0), chunks=(64, 16))
+    ...     lazy = fz.open_dask(f"{folder}/eye.zarr")
+    ...     lazy.chunks, (np.ones((1, 64)) @ lazy).compute().shape
+    (((64,), (16, 16, 16, 16)), (1, 64))
     """
     import dask.array as da
 
