@@ -32,7 +32,7 @@ def name_of(func):
 ALIKE = {
     "shape": lambda f: np.shape(f(Q)),
     "ndim": lambda f: np.ndim(f(STACK)),
-    "size": lambda f: (np.size(f(Q)), np.size(f(Q), 1), np.size(f(Q), axis=(0, 1))),
+    "size": lambda f: (np.size(f(Q)), np.size(f(Q), 1)),
     "iscomplexobj": lambda f: np.iscomplexobj(f(Q)),
     "isrealobj": lambda f: np.isrealobj(f(Q)),
     "real": lambda f: np.real(f(Q)),
