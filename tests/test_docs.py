@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import fastq as fq
-from fastq.operands import Operand
+from fastq.products.operands import Operand
 
 DOCS = Path(__file__).parent.parent / "docs"
 GUESTS = {"cluster": ("dask", "zarr")}  # what pages need beside the tests' own requirements

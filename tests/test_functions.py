@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.testing.overrides import get_overridable_numpy_array_functions, get_overridable_numpy_ufuncs
 
 import fastq as fq
-from fastq.functions import FUNCTIONS, UFUNCS
+from fastq.qarray.functions import FUNCTIONS, UFUNCS
 from tests.test_indexing import FORMS, SCHEMES, arrays, attempt, consistent, made, same
 
 RNG = np.random.default_rng(5)

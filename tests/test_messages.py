@@ -15,18 +15,21 @@ import numpy as np
 import pytest
 
 import fastq as fq
-from fastq import mapped, product
 from fastq.machine import cpu, threads
-from fastq.parts import put_together
+from fastq.products import product
 from fastq.quant.gptq import Gptq, quantize_columns
 from fastq.quant.moment import SecondMoment
+from fastq.storage import mapped
+from fastq.storage.parts import put_together
 
 PACKAGE = Path(fq.__file__).parent
-PUBLIC = ("api", "arguments", "array", "ndarray", "coded", "structure", "indexing", "rearrange", "functions",
-          "contraction", "rules", "product", "task", "ufunc", "foreign", "engine/plain", "kernels/custom", "operands",
-          "quant/affine", "quant/balance", "quant/search", "quant/metrics", "quant/methods", "quant/attribution",
-          "quant/by_method", "quant/gptq", "quant/moment", "config", "calibrator", "choice", "machine/threads",
-          "machine/cpu", "parts", "folder", "files", "mapped")  # fmt: skip
+PUBLIC = ("api", "arguments", "calibrator", "choice", "config", "engine/plain", "kernels/custom", "machine/cpu",
+          "machine/threads", "products/foreign", "products/operands", "products/product", "products/task",
+          "products/ufunc", "qarray/array", "qarray/coded", "qarray/contraction", "qarray/functions",
+          "qarray/indexing", "qarray/ndarray", "qarray/rearrange", "qarray/structure", "quant/affine",
+          "quant/attribution", "quant/balance", "quant/by_method", "quant/gptq", "quant/methods", "quant/metrics",
+          "quant/moment", "quant/search", "rules", "storage/files", "storage/folder", "storage/mapped",
+          "storage/parts")  # fmt: skip
 
 X = np.arange(-3, 3, dtype=np.float32).reshape(2, 3)
 BAD = np.where(X == 0, np.nan, X)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
-from fastq import mapped, product
 from fastq.arguments import (
     check_axis,
     check_balance,
@@ -19,17 +18,19 @@ from fastq.arguments import (
     check_parameters,
     check_rotation,
 )
-from fastq.array import QArray, Scheme
 from fastq.engine.store import Scales, Store
-from fastq.files import load, save
+from fastq.products import product
+from fastq.products.ufunc import UfuncOptions
 from fastq.progress import Mebibytes
+from fastq.qarray.array import QArray, Scheme
 from fastq.quant import affine
 from fastq.quant.by_method import Wanted, by_method
 from fastq.quant.gptq import Gptq
 from fastq.quant.methods import Percentile, method_of
 from fastq.rules import EIGHT_BIT, check_bits, float_type, is_float
 from fastq.scheme import SCHEMES, code_range
-from fastq.ufunc import UfuncOptions
+from fastq.storage import mapped
+from fastq.storage.files import load, save
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

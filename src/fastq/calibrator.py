@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fastq.api import quantize
-from fastq.array import QArray
 from fastq.progress import Line, Progress
+from fastq.qarray.array import QArray
 from fastq.quant.affine import check_finite
 from fastq.quant.histogram import Histogram, parameters, range_of_least_error, range_of_share
 from fastq.quant.methods import Percentile, scale_method

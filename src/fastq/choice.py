@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastq.api import quantize
-from fastq.array import QArray, Scheme
+from fastq.qarray.array import QArray, Scheme
 from fastq.quant.affine import check_finite
 from fastq.quant.methods import Percentile, scale_method
 from fastq.rules import as_floats, check_bits, check_group

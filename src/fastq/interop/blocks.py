@@ -16,10 +16,10 @@ import numpy.typing as npt
 
 import fastq.interop.chunks  # noqa: F401  whoever runs these functions knows the chunks
 from fastq import api
-from fastq import product as engine
-from fastq.array import QArray
 from fastq.errors import NotFiniteError
 from fastq.machine import threads
+from fastq.products import product as engine
+from fastq.qarray.array import QArray
 from fastq.quant import affine, groups
 from fastq.quant.affine import Given
 from fastq.quant.by_method import Wanted

@@ -10,9 +10,9 @@ from dask.array.dispatch import concatenate_lookup, tensordot_lookup
 from dask.base import normalize_token
 from dask.sizeof import sizeof
 
-from fastq.array import QArray
 from fastq.interop.form import apart, outline_of
 from fastq.machine import threads
+from fastq.qarray.array import QArray
 
 da.register_chunk_type(QArray)
 concatenate_lookup.register(QArray, np.concatenate)

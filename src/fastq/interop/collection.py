@@ -10,8 +10,8 @@ import numpy.typing as npt
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
-from fastq.array import QArray
 from fastq.interop import blocks
+from fastq.qarray.array import QArray
 
 
 class DaskQArray(da.Array):

@@ -19,13 +19,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fastq import api
-from fastq.array import QArray
 from fastq.engine.prepack import longest_segment
 from fastq.interop import blocks
 from fastq.interop.collection import DaskQArray, from_qarray, grain, whole
 from fastq.interop.quantizing import known, quantize, with_shared_scales
 from fastq.kernels.outputs import COMPUTED
-from fastq.operands import Operand
+from fastq.products.operands import Operand
+from fastq.qarray.array import QArray
 from fastq.quant.by_method import Wanted
 from fastq.rules import EIGHT_BIT, check_bias, check_bits, check_dtype, output_type, result_shape
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy.typing as npt
 
-from fastq.array import QArray
-from fastq.outline import Outline, take_apart
+from fastq.qarray.array import QArray
+from fastq.storage.outline import Outline, take_apart
 
 Array = npt.NDArray[Any]
 
@@ -19,7 +19,7 @@ def outline_of(q: QArray, shape: tuple[int, ...]) -> Outline:
 
 
 def apart(q: QArray) -> dict[str, Array]:
-    """The arrays of :mod:`fastq.parts` in that form, but for the sums, which are not needed."""
+    """The arrays of :mod:`fastq.storage.parts` in that form, but for the sums, which are not needed."""
     arrays, attributes = take_apart(q)
     usual = outline_of(q, q.shape)
     if attributes != usual.attributes() or ("groups" in arrays) != usual.grouped:

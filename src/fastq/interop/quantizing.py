@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from fastq import api
 from fastq.arguments import check_balance, check_calibration, check_parameters, check_rotation
-from fastq.array import QArray, Scheme
 from fastq.interop import blocks
 from fastq.interop.collection import DaskQArray, kept, whole
 from fastq.layout.tiles import ceil_div
+from fastq.qarray.array import QArray, Scheme
 from fastq.quant import affine
 from fastq.quant.by_method import Wanted
 from fastq.quant.gptq import Gptq

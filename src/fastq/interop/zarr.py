@@ -1,7 +1,7 @@
 """Quantized arrays in zarr (version 3) stores: packed bytes, scales and a few attributes, read and written by chunks.
 
-A stored array is a group that holds the arrays of :mod:`fastq.parts` (but for their sums) and, as its attributes, those
-that are described there, and ``chunks``: the lengths of its chunks along each axis, which are whole tiles, groups and
+A stored array is a group that holds the arrays of :mod:`fastq.storage.parts` (but for their sums) and, as its
+attributes, those that are described there, and ``chunks``: the lengths of its chunks along each axis, which are whole tiles, groups and
 rotated blocks. What is packed is stored as bytes, uint8, uncompressed, because codes look random. Whoever multiplies
 such an array gets it as it lies there.
 """
@@ -21,12 +21,12 @@ import numpy.typing as npt
 import zarr
 from zarr.errors import ContainsArrayError, ContainsGroupError
 
-from fastq.array import QArray
 from fastq.interop.form import apart, outline_of
 from fastq.layout.tiles import BLOCK, DEPTH, ceil_div
-from fastq.outline import NAMES, Outline
-from fastq.parts import _outline as outline_from
-from fastq.parts import put_together
+from fastq.qarray.array import QArray
+from fastq.storage.outline import NAMES, Outline
+from fastq.storage.parts import _outline as outline_from
+from fastq.storage.parts import put_together
 
 Array = npt.NDArray[Any]
 Lengths = Sequence[int]

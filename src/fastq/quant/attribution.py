@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastq import product
 from fastq.kernels import reference
-from fastq.operands import Operand
+from fastq.products import product
+from fastq.products.operands import Operand
 from fastq.quant.affine import check_finite, quantize, unbalance
 from fastq.quant.metrics import Error, Sums
 from fastq.rules import EIGHT_BIT, is_float

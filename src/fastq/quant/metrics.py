@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
-from fastq.operands import Operand
+from fastq.products.operands import Operand
 from fastq.rules import check_group, is_float
 
 Array = npt.NDArray[Any]

@@ -13,10 +13,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from fastq import contraction, product, structure
-from fastq.coded import Coded
-from fastq.contraction import dot
-from fastq.rearrange import axes_of, axis_of, expanded, reshaped, times, transposed, with_dtype, without
+from fastq.products import product
+from fastq.qarray import contraction, structure
+from fastq.qarray.coded import Coded
+from fastq.qarray.contraction import dot
+from fastq.qarray.rearrange import axes_of, axis_of, expanded, reshaped, times, transposed, with_dtype, without
 
 HINTS = {
     **dict.fromkeys(("save", "savez", "savez_compressed"), "q.save(path) keeps a quantized array"),

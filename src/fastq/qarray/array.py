@@ -10,13 +10,15 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-from fastq import folder, functions, product
-from fastq.coded import Scheme
 from fastq.layout.tiles import segments
-from fastq.ndarray import ArrayMethods
+from fastq.products import product
+from fastq.qarray import functions
+from fastq.qarray.coded import Scheme
+from fastq.qarray.ndarray import ArrayMethods
 from fastq.quant import affine
 from fastq.rules import is_float
 from fastq.scheme import code_range
+from fastq.storage import folder
 
 Array = npt.NDArray[Any]
 
@@ -190,7 +192,8 @@ class QArray(ArrayMethods, NDArrayOperatorsMixin):
         """Write the array to a folder, packed, for :func:`fastq.load`.
 
         A matrix that is not packed yet is packed for ``x @ q``, or for ``x @ q.T`` if the last axis shares a scale.
-        Arrays are written as .npy files (:mod:`fastq.parts`), into a folder that gets its name when all is there.
+        Arrays are written as .npy files (:mod:`fastq.storage.parts`), into a folder that gets its name when all is
+        there.
 
         Parameters
         ----------

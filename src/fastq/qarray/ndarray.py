@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, overload
 import numpy as np
 import numpy.typing as npt
 
-from fastq import rearrange
-from fastq.coded import Coded
+from fastq.qarray import rearrange
+from fastq.qarray.coded import Coded
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from fastq import structure
 from fastq.engine.prepack import Balance, Columns, Lines, Right
 from fastq.engine.store import Scales, Store
 from fastq.layout.tiles import Segments
-from fastq.operands import Operand
+from fastq.products.operands import Operand
+from fastq.qarray import structure
+from fastq.qarray.structure import Pieces
 from fastq.scheme import code_range
-from fastq.structure import Pieces
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -216,7 +216,7 @@ class Coded(Operand):
         return self if self.ndim != 1 else self._of(structure.expanded(self._pieces(), 0 if side == "left" else 1))
 
     def balance_along(self, side: str) -> Balance | None:
-        """See :class:`fastq.operands.Operand`."""
+        """See :class:`fastq.products.operands.Operand`."""
         summed = self.ndim - 1 if side == "left" else self.ndim - 2
         here = self.balance is not None and self.axis == summed
         return Balance(self.balance.reshape(-1), self.rotation) if here else None  # type: ignore[union-attr]
