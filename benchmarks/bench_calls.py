@@ -50,3 +50,36 @@ def bench_dequantize(contest, side):
         [Entry("NumPy expression", lambda: codes * scale, BASELINE), Entry("fastq", q.dequantize)],
         rounds=2,
     )
+
+
+def bench_protocols(contest):
+    """A product by each of the ways in which NumPy code asks for one, and what it costs to cut a packed array."""
+    task = problem(64, 64, 64)
+    x, q = task.x, fq.quantize(task.w, axis=0)
+    turned = fq.quantize(task.w.T, axis=-1)
+    ways = {
+        "fq.matmul": lambda: fq.matmul(x, q),
+        "x @ q": lambda: x @ q,
+        "np.matmul": lambda: np.matmul(x, q),
+        "np.dot": lambda: np.dot(x, q),
+        "np.einsum": lambda: np.einsum("ij,jk->ik", x, q),
+        "x @ q.T": lambda: x @ turned.T,
+    }
+    expected = x @ q
+    assert all((way() == expected).all() for way in ways.values())
+    contest("call: ways to a product 64x64", [Entry(name, way) for name, way in ways.items()], rounds=2)
+
+
+def bench_parts(contest):
+    """Sixty-four of 4096 rows that are packed for ``x @ q.T``: they are neighbouring tiles, which are not copied."""
+    q = fq.quantize(np.random.default_rng(0).standard_normal((4096, 1024), dtype=np.float32), 3, axis=-1)
+    q.T.prepack()
+    w = q.dequantize()
+    assert (q[64:128].dequantize() == w[64:128]).all()
+    assert q[64:128].nbytes < q.nbytes / 32
+    contest(
+        "call: 64 of 4096 rows",
+        [Entry("ndarray", lambda: w[64:128], BASELINE), Entry("QArray", lambda: q[64:128]),
+         Entry("QArray, a copy of the codes", lambda: q[64:128].codes)],
+        rounds=2,
+    )  # fmt: skip

@@ -155,6 +155,8 @@ def _figures() -> Iterator[Figure]:
 
     yield Figure("a call: 64x64 @ 64x64, int8 weights", "microseconds", 15e-6, 8e-6,
                  lambda run: Value(run.row("call: product 64x64", INT8).best))  # fmt: skip
+    yield Figure("np.matmul(x, q), 64x64, beyond x @ q", "microseconds", 3e-6, None,
+                 beyond("call: ways to a product 64x64", "np.matmul", "x @ q"))  # fmt: skip
     for state, bar, stretch in (("warm", 1.0, 0.6), ("cold", 5.0, 2.5)):
         yield Figure(f"the first product of a new process beyond NumPy's, {state} cache", "seconds", bar, stretch,
                      beyond("start", f"fastq: import and product, {state}", "NumPy: import and product"))  # fmt: skip
