@@ -106,6 +106,21 @@ def test_the_bound_is_met_by_half(isa, bits, dtype, rng):
     assert 0.99 < share(a, b, bits) <= 1
 
 
+def test_errors_of_both_sides_in_one_element(isa):
+    """1.5 becomes 2 on either side: without the product of the two errors the bound would be too low."""
+    a, b = np.full((1, 200), 1.5), np.full((200, 1), 1.5)
+    a[0, :2], b[:2, 0] = (3, 0), (0, 3)
+    assert 0.98 < share(a, b, bits=3) <= 1
+
+
+def test_the_sum_of_many_groups(isa):
+    """Adding a number again and again rounds the same way each time."""
+    q = fq.quantize(np.full((3000, 1), 0.1, np.float32), axis=0, group_size=1, scale=np.float32(0.1))
+    assert share(np.ones((1, 3000), np.int8), q) > 0.01
+    error = abs(float(fq.matmul(np.ones((1, 3000), np.int8), q)[0, 0]) - 3000 * float(np.float32(0.1)))
+    assert error > 300 * 20 * np.finfo(np.float32).eps  # many more roundings than those of one segment
+
+
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_either_side_alone(isa, side, rng):
     for _ in range(3):
@@ -153,7 +168,7 @@ def test_balanced_and_rotated(isa, axis, rotate, side, rng):
         return
     k = 32 if axis == "summed" else 1
     x, w = rng.standard_normal((16, k)).astype(np.float32), rng.standard_normal((k, 48)).astype(np.float32)
-    factors = rng.uniform(0.1, 3, {"left": 16, "right": 48}[side] if axis == "kept" else k)
+    factors = rng.uniform(10, 99, {"left": 16, "right": 48}[side]) if axis == "kept" else rng.uniform(0.1, 3, k)
     along = (1 if side == "left" else 0) if axis == "summed" else (0 if side == "left" else 1)
     q = fq.quantize(x if side == "left" else w, 6, axis=along, balance=factors, rotate=rotate)
     others = (
