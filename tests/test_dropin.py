@@ -17,8 +17,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import fastq as fq
-from fastq import task
 from fastq.engine import multiply
+from fastq.products import task
 from tests.cases import integers
 
 

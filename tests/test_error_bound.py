@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import fastq as fq
-from fastq import product
+from fastq.products import product
 from tests.cases import integers
 
 SCHEMES = ("symmetric", "asymmetric", "affine")

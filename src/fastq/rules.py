@@ -28,16 +28,20 @@ def is_float(dtype: np.dtype[Any]) -> bool:
     return (dtype.kind == "f" and dtype.itemsize <= 8) or dtype.name == "bfloat16"
 
 
-def as_floats(array: Array, name: str) -> Array:
-    """The array in the type that it is quantized in: float32, or float64 for what float32 cannot hold."""
-    if is_float(array.dtype) or array.dtype.kind in "iu":
-        wide = array.itemsize == 8 if array.dtype.kind == "f" else array.dtype.kind in "iu" and array.itemsize > 2
-        wanted = np.float64 if wide else np.float32
-        return array.astype(wanted, copy=False)
+def float_type(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:
+    """The type that arrays are quantized in: float32, or float64 for what float32 cannot hold."""
+    if is_float(dtype) or dtype.kind in "iu":
+        wide = dtype.itemsize == 8 if dtype.kind == "f" else dtype.kind in "iu" and dtype.itemsize > 2
+        return np.dtype(np.float64 if wide else np.float32)
     raise TypeError(
-        f"{name} must be of real numbers (float16, float32, float64, bfloat16 or integers), got dtype {array.dtype}; "
+        f"{name} must be of real numbers (float16, float32, float64, bfloat16 or integers), got dtype {dtype}; "
         "convert it first"
     )
+
+
+def as_floats(array: Array, name: str) -> Array:
+    """The array in that type."""
+    return array.astype(float_type(array.dtype, name), copy=False)
 
 
 @lru_cache(maxsize=256)

@@ -188,7 +188,7 @@ class Store:
         one = next(iter(form.packed.values()))
         blocks, tiles = _cover(across, n, BLOCK), _cover(down, k, DEPTH, one.group_size)
         if not one.cuts.gapless:
-            tiles = Cover(slice(0, one.cuts.tiles), down, down == slice(None))
+            tiles = Cover(slice(0, one.cuts.tiles), down, isinstance(down, slice) and down == slice(None))
         grouped = one.form.grouped
         if not prod(shape):
             return Store(np.empty(shape, self._dtype), self.limits, self.bits, scales)
@@ -254,6 +254,19 @@ class Store:
         codes = self.codes()
         within = self._turned_scales(flipped) if grouped else None
         return self._pack((_swapped(codes) if flipped else codes)[index], cuts, within, index)
+
+    def operands(self, flipped: bool, cuts: Segments, grouped: bool) -> tuple[dict[Index, Right], bool, Scales | None]:
+        """All matrices packed, whether they are flipped, and the integer scales that they do not hold.
+
+        What is packed already is given as it is; what is not is packed as asked for, and that is not kept.
+        """
+        codes, packed, turned, scales = self._form
+        if codes is None:
+            return packed, turned, scales
+        within = self._turned_scales(flipped) if grouped else None
+        matrices = _swapped(codes) if flipped else codes
+        packed = {i: self._pack(matrices[i], cuts, within, i) for i in np.ndindex(matrices.shape[:-2])}
+        return packed, flipped, None if grouped else scales
 
     def _turned_scales(self, flipped: bool) -> Scales | None:
         scales = self.scales()

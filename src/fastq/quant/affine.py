@@ -85,11 +85,16 @@ def check_finite(x: npt.NDArray[Any], what: str) -> None:
     count = int(bad.sum())
     if count:
         first = tuple(int(i) for i in np.unravel_index(int(bad.argmax()), x.shape))
-        verb = "is" if count == 1 else "are"
-        raise NotFiniteError(
-            f"{what} must be finite, because NaN and infinity have no code; {count} of {x.size} values {verb} not, "
-            f"the first at index {first} ({x[first]})"
-        )
+        raise not_finite(what, count, x.size, first, x[first])
+
+
+def not_finite(what: str, count: int, size: int, first: tuple[int, ...], value: Any) -> NotFiniteError:
+    """The error that counts and locates what is not finite."""
+    verb = "is" if count == 1 else "are"
+    return NotFiniteError(
+        f"{what} must be finite, because NaN and infinity have no code; {count} of {size} values {verb} not, "
+        f"the first at index {first} ({value})"
+    )
 
 
 def _runs(shape: tuple[int, ...], axis: int | None, group: int | None) -> tuple[list[run.Runs], int]:
@@ -200,6 +205,39 @@ _SPAN = (
     "max - min of affine data must be finite in its float type; it overflows, so codes would be meaningless: "
     "scale the data down, convert it to float64, or use scheme='symmetric'"
 )
+
+
+def find(x: Array, axis: int | None, group: int | None, scheme: str) -> tuple[Array, Array] | None:
+    """Extremes of each run, for :func:`chosen`; None if x is not finite. Those of parts of a run may be merged."""
+    if this_machine().isa == "reference":
+        return extremes(x, axis, group) if np.isfinite(x).all() else None
+    x = np.require(x, requirements=["C", "A"])
+    calls, spots = _runs(x.shape, axis, group)
+    shape = parameter_shape(x.shape, axis, group)
+    found = _room(x, shape, None, spots)
+    number, status = SCHEMES.index(scheme), 0
+    for call in calls:
+        status |= run.quantize(x, None, call, found, code_range(8, scheme), number, jobs.FIND)
+    if status & jobs.NOT_FINITE:
+        return None
+    if axis is None:
+        return found.minimum.min().reshape(shape), found.maximum.max().reshape(shape)
+    return found.minimum.reshape(shape), found.maximum.reshape(shape)
+
+
+def chosen(low: Array, high: Array, bits: int, scheme: str) -> Given:
+    """Parameters of runs with these extremes, bit for bit those that :func:`quantize` finds."""
+    if this_machine().isa == "reference":
+        return choose(low, high, bits, scheme)
+    flat = (np.ascontiguousarray(end).reshape(-1) for end in (low, high))
+    found = run.Parameters(*(np.empty(low.size, low.dtype) for _ in range(3)), *flat)
+    runs = run.Runs(low.size, 1, 0, 1, 0, 0, 1, 0)
+    if run.quantize(low, None, runs, found, code_range(bits, scheme), SCHEMES.index(scheme), jobs.CHOOSE):
+        raise ValueError(_SPAN)
+    scale, zero, offset = (p.reshape(low.shape) for p in found[:3])
+    return Given(
+        scale, zero.astype(np.int32) if scheme == "asymmetric" else None, offset if scheme == "affine" else None
+    )
 
 
 def balanced(x: Array, axis: int | None, factors: Array, block: int) -> Array:

@@ -54,15 +54,26 @@ def rounded_up(scale: Array) -> Array:
 
 def widened(own: Given, bits: int, axis: int) -> Shared:
     """Integer scales that are at least each group's own scale, so that no value is cut off that was not before."""
-    scale, zero = np.moveaxis(own.scale, axis, -1), None if own.zero is None else np.moveaxis(own.zero, axis, -1)
+    return under(rounded_up(needed(own, bits, axis)), own, bits, axis)
+
+
+def needed(own: Given, bits: int, axis: int) -> Array:
+    """The shared scale that groups need so that their integers do not become too large; 1 along the axis."""
+    limit = largest(own.scale, own.zero, bits)
+    shared: Array = (np.abs(own.scale) / limit).max(axis=axis, keepdims=True)
+    return shared
+
+
+def under(shared: Array, own: Given, bits: int, axis: int) -> Shared:
+    """Integer scales of groups under a shared scale, which may be that of more groups than these."""
+    scale, zero = own.scale, own.zero
     limit = largest(scale, zero, bits)
-    shared = rounded_up((np.abs(scale) / limit).max(axis=-1, keepdims=True))
     factors = np.clip(np.ceil(np.abs(scale) / shared), 1, limit).astype(np.int8)
     factors = np.where(scale < 0, -factors, factors).astype(np.int8)
     # A zero point is where the range begins, which a wider scale moves: rint(-min / scale).
     if zero is not None:
         zero = np.rint(zero * (scale / (shared * factors))).astype(np.int32)
-    return _back(shared, factors, zero, axis)
+    return Shared(shared, factors, zero)
 
 
 def chosen(x: Array, own: Given, bits: int, axis: int, group: int, scheme: str, weights: Array | None = None) -> Shared:

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from fastq import product
-from fastq.operands import Operand
+from fastq.products import product
+from fastq.products.operands import Operand
 
 
 def _array(x: Any) -> Any:
@@ -39,7 +39,7 @@ def contract(a: Any, b: Any, names: tuple[str, str, str], out: Any = None, dtype
     b = _matrices(b, right, batch, summed, own[1])
     y = product.matmul(a, b, dtype=dtype)
     found = [*batch, *own[0], *own[1]]
-    y = y.reshape(*y.shape[: len(batch)], *(sizes[i] for i in own[0] + own[1]))
+    y = np.reshape(y, (*y.shape[: len(batch)], *(sizes[i] for i in own[0] + own[1])))
     y = np.transpose(y, [found.index(i) for i in result])
     if out is None:
         return y if y.shape else y[()]

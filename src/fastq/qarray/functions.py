@@ -13,12 +13,19 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from fastq import contraction, product, structure
-from fastq.coded import Coded
-from fastq.contraction import dot
-from fastq.rearrange import axes_of, axis_of, expanded, reshaped, times, transposed, with_dtype, without
+from fastq.products import product
+from fastq.qarray import contraction, structure
+from fastq.qarray.coded import Coded
+from fastq.qarray.contraction import dot
+from fastq.qarray.rearrange import axes_of, axis_of, expanded, reshaped, times, transposed, with_dtype, without
 
-HINTS = dict.fromkeys(("save", "savez", "savez_compressed", "savetxt"), "q.save(path) keeps a quantized array")
+HINTS = {
+    **dict.fromkeys(("save", "savez", "savez_compressed"), "q.save(path) keeps a quantized array"),
+    **dict.fromkeys(("equal", "not_equal"), "q.equals(other) compares two of them, and q.dequantize() has elements"),
+}
+
+
+_OURS = (Coded, np.ndarray, np.generic)
 
 
 def refuse(name: str) -> NoReturn:
@@ -29,9 +36,11 @@ def refuse(name: str) -> NoReturn:
 
 def foreign(values: Sequence[Any]) -> bool:
     """Whether some operand is another library's array, which may know what to do."""
-    return any(
-        hasattr(type(v), "__array_ufunc__") and not isinstance(v, Coded | np.ndarray | np.generic) for v in values
-    )
+    for v in values:
+        kind = type(v)
+        if kind is not np.ndarray and hasattr(kind, "__array_ufunc__") and not issubclass(kind, _OURS):
+            return True
+    return False
 
 
 # Ufuncs
@@ -140,7 +149,7 @@ if hasattr(np, "astype"):
     FUNCTIONS[np.astype] = lambda x, dtype, /, **kwargs: with_dtype(x, dtype)
 
 # Functions of NumPy that are made of indices, transposes and joins, which a quantized array has.
-for _name in ("moveaxis", "rollaxis", "flip", "rot90", "split", "array_split", "hsplit", "vsplit", "dsplit", "unstack",
+for _name in ("moveaxis", "rollaxis", "flip", "split", "array_split", "hsplit", "vsplit", "dsplit", "unstack",
               "vstack", "hstack", "dstack"):  # fmt: skip
     if hasattr(np, _name):
         FUNCTIONS[getattr(np, _name)] = getattr(np, _name)._implementation
@@ -206,6 +215,14 @@ def _fliplr(m: Any) -> Any:
     return m[:, ::-1]
 
 
+@_handles(np.rot90)
+def _rot90(m: Any, k: int = 1, axes: Any = (0, 1)) -> Any:
+    first, second = axes_of(tuple(axes), m.ndim)
+    for _ in range(k % 4):
+        m = np.swapaxes(np.flip(m, second), first, second)
+    return m
+
+
 @_handles(np.take)
 def _take(a: Any, indices: Any, axis: Any = None, out: Any = None, mode: str = "raise") -> Any:
     if out is not None or mode != "raise":
@@ -247,7 +264,8 @@ def _joined(arrays: Sequence[Any], axis: int, dtype: Any) -> Any:
     arrays = [with_dtype(a, dtype) for a in arrays]
     result = arrays[0]._of(structure.joined([a._pieces() for a in arrays], axis))
     ways = {a._packed_way() for a in arrays}
-    if len(ways) == 1 and None not in ways:
+    matrices = result.axis is None or result.axis >= result.ndim - 2  # what shares scales across them is not multiplied
+    if len(ways) == 1 and None not in ways and matrices:
         (result.mT if ways.pop() else result).prepack()
     return result
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from fastq import indexing, structure
-from fastq.coded import Coded
+from fastq.qarray import indexing, structure
+from fastq.qarray.coded import Coded
 from fastq.rules import is_float
 
 Q = TypeVar("Q", bound=Coded)
@@ -54,12 +54,7 @@ def with_dtype(q: Q, dtype: npt.DTypeLike) -> Q:
     wanted = np.dtype(dtype)
     if not is_float(wanted):
         raise TypeError(f"dtype must be a float type that NumPy computes in, got {wanted}; codes are in q.codes")
-    if wanted == q.dtype:
-        return q
-    p = q._form_only()
-    if wanted == np.float64:
-        p = p.mapped(lambda values: values.astype(np.float64), "scale", "offset")
-    return q._placed(p, q._store, q._flipped, wanted)
+    return q if wanted == q.dtype else q._placed(q._form_only(), q._store, q._flipped, wanted)
 
 
 def without(q: Q, axis: int) -> Q:
@@ -109,7 +104,8 @@ def times(q: Q, factor: Any, divide: bool) -> Q:
     p = q._form_only()
     if dtype == np.float64:
         p = p.mapped(lambda values: values.astype(np.float64), "scale", "offset")
-    values = np.asarray(by, p.scale.dtype)
+    with np.errstate(over="ignore"):
+        values = np.asarray(by, p.scale.dtype)
     if divide and not values.all():
         raise ZeroDivisionError(
             "a quantized array must not be divided by 0, because its scale would be infinite; got 0"

@@ -18,14 +18,14 @@ from fastq.engine.prepack import longest_segment
 from fastq.engine.ready import Ready
 from fastq.engine.run import Parameters
 from fastq.errors import NotFiniteError
-from fastq.foreign import as_array, has_own_products, is_dask
-from fastq.operands import Codes, Floats, Operand, Reduced
+from fastq.products.foreign import as_array, has_own_products, is_dask
+from fastq.products.operands import Codes, Floats, Operand, Reduced
+from fastq.products.task import INTEGERS, Task, all_at_once, rows_at_once
+from fastq.products.ufunc import UfuncOptions, call, wrapped
 from fastq.quant.affine import Given, Quantized
 from fastq.quant.affine import quantize as quantize_array
 from fastq.rules import EIGHT_BIT, check_dtype, deliverable, in_place, output_type, result_shape
 from fastq.scheme import SCHEMES, code_range
-from fastq.task import INTEGERS, Task, all_at_once, rows_at_once
-from fastq.ufunc import UfuncOptions, call, wrapped
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastq import product
-from fastq.coded import Coded
 from fastq.engine.prepack import Balance, longest_segment
-from fastq.operands import Codes, Floats, Operand
+from fastq.products import product
+from fastq.products.operands import Codes, Floats, Operand
+from fastq.products.task import Task, cut
+from fastq.qarray.coded import Coded
 from fastq.quant.affine import check_finite, expand
 from fastq.rules import result_shape
-from fastq.task import Task, cut
 
 Array = npt.NDArray[Any]
 

@@ -18,7 +18,7 @@ from fastq.engine.prepack import Columns, Lines, Right, longest_segment
 from fastq.errors import NotFiniteError
 from fastq.kernels.outputs import ACTIVATIONS, Output, with_function
 from fastq.layout.tiles import DEPTH, Segments, segments
-from fastq.operands import Codes, Floats, Operand, PlainArray, balanced, operand
+from fastq.products.operands import Codes, Floats, Operand, PlainArray, balanced, operand
 from fastq.quant.affine import check_finite
 from fastq.rules import check_bias, check_bits, check_epilogue, result_shape
 

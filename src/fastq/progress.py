@@ -1,0 +1,70 @@
+"""How far a long task has come, as a line on stderr or as a call of a user's function."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import NamedTuple
+
+
+class Progress(NamedTuple):
+    """How far a task has come."""
+
+    done: int  # in units
+    total: int | None
+    seconds: float
+    task: str = "calibrating"
+    unit: str = "batches"
+
+    @property
+    def rate(self) -> float:
+        """Units per second."""
+        return self.done / self.seconds if self.seconds else 0.0
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds to go, at this rate; None if that is not known."""
+        return (self.total - self.done) / self.rate if self.total is not None and self.rate else None
+
+    def __str__(self) -> str:
+        of = "" if self.total is None else f" of {self.total}"
+        to_go = "" if self.remaining is None else f", {max(0.0, self.remaining):.0f} s to go"
+        return f"{self.task}: {self.done}{of} {self.unit}, {self.rate:.1f} per second{to_go}"
+
+
+class Line:
+    """One line on stderr that is written over on a terminal; into a file, a line every ten seconds."""
+
+    def __init__(self) -> None:
+        self.terminal = sys.stderr.isatty()
+        self.told: Progress | None = None
+        self.last = 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        """Tell it, if it is time."""
+        self.told = progress
+        if progress.seconds - self.last >= (0.2 if self.terminal else 10):
+            self.last = progress.seconds
+            self._write("\r" if self.terminal else "\n")
+
+    def _write(self, end: str) -> None:
+        sys.stderr.write(f"{self.told!s:<78}{end}" if self.terminal else f"{self.told}{end}")
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        """End the line."""
+        if self.told is not None:
+            self._write("\n")
+
+
+class Mebibytes:
+    """Tells a line of bytes that are done."""
+
+    def __init__(self, task: str) -> None:
+        self.task, self.line, self.begin = task, Line(), time.perf_counter()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Tell it, if it is time."""
+        self.line(Progress(done >> 20, total >> 20, time.perf_counter() - self.begin, self.task, "MiB"))
+        if done == total:
+            self.line.close()

@@ -1,0 +1,149 @@
+"""Writing a quantized array to a folder that is there when it is complete, and not before.
+
+A folder holds one .npy file per array of :mod:`fastq.storage.parts`, and :data:`DOCUMENT`: the attributes as JSON, and
+which arrays there are. All of it is written under another name next to the one that is asked for, the document last, and
+renamed at the end; on an error it is deleted. Files are written rather than mapped into memory: a full disk is then an
+OSError, not a signal that ends the process, and what is written takes no memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from contextlib import suppress
+from math import prod
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from fastq.qarray.coded import Coded
+from fastq.storage.outline import take_apart
+
+Array = npt.NDArray[Any]
+Box = tuple[slice, ...]  # with a start and a stop for each axis
+
+DOCUMENT = "qarray.json"
+
+
+class Target(Protocol):
+    """An array that is written piece by piece; it starts as zeros."""
+
+    def put(self, box: Box, values: Array) -> None:
+        """Write a box of it."""
+
+    def add(self, box: Box, values: Array) -> None:
+        """Add to a box of it."""
+
+
+class NpyFile:
+    """A .npy file as a :class:`Target`."""
+
+    def __init__(self, file: IO[bytes], shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
+        self.file, self.shape, self.dtype = file, shape, np.dtype(dtype)
+        form = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, form)
+        self.start = file.tell()
+        file.truncate(self.start + prod(shape) * self.dtype.itemsize)
+
+    def _runs(self, box: Box) -> list[tuple[int, tuple[int, ...]]]:
+        """Where each contiguous run of the box begins in the file, and its index in the box."""
+        whole = len(box)  # axes from here on are complete, and belong to one run with the axis before
+        while whole and box[whole - 1] == slice(0, self.shape[whole - 1]):
+            whole -= 1
+        outer = max(whole - 1, 0)
+        pitches = [prod(self.shape[d + 1 :]) * self.dtype.itemsize for d in range(len(box))]
+        first = self.start + sum(s.start * p for s, p in zip(box, pitches))
+        counts = [s.stop - s.start for s in box[:outer]]
+        return [(first + sum(i * p for i, p in zip(at, pitches)), at) for at in np.ndindex(*counts)]
+
+    def put(self, box: Box, values: Array) -> None:
+        """See :class:`Target`."""
+        values = np.ascontiguousarray(values, self.dtype)
+        if not values.size:
+            return
+        for place, at in self._runs(box):
+            self.file.seek(place)
+            self.file.write(values[at].reshape(-1).view(np.uint8).data)
+
+    def add(self, box: Box, values: Array) -> None:
+        """See :class:`Target`."""
+        found = np.empty(values.shape, self.dtype)
+        for place, at in self._runs(box):
+            self.file.seek(place)
+            run = np.frombuffer(self.file.read(found[at].nbytes), self.dtype)
+            found[at] = run.reshape(found[at].shape)
+        self.put(box, found + values)
+
+
+class Folder:
+    """A new folder, as a context manager: it appears when :meth:`finish` has been called, or not at all."""
+
+    def __init__(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
+        self.path = Path(os.path.abspath(os.fspath(path)))
+        self.overwrite = overwrite
+        self._check()
+        self.place = self._sibling("part")
+        self._files: dict[str, IO[bytes]] = {}
+
+    def _sibling(self, kind: str) -> Path:
+        return self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}.{kind}")
+
+    def _check(self) -> None:
+        if not os.path.lexists(self.path):
+            return
+        if not self.overwrite:
+            raise FileExistsError(f"path must not exist yet, or be overwritten with overwrite=True; got {self.path}")
+        if not (self.path / DOCUMENT).is_file():
+            raise FileExistsError(
+                f"path must be free, or a folder that fastq has saved, which alone is overwritten; got {self.path}"
+            )
+
+    def __enter__(self) -> Folder:
+        self.place.mkdir()
+        return self
+
+    def create(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> NpyFile:
+        """A new array in the folder."""
+        file = self._files[name] = open(self.place / f"{name}.npy", "w+b")  # noqa: SIM115
+        return NpyFile(file, shape, dtype)
+
+    def finish(self, attributes: dict[str, Any]) -> None:
+        """Write the document, and give the folder its name."""
+        text = json.dumps({**attributes, "arrays": sorted(self._files)}, indent=1) + "\n"
+        document = self._files[DOCUMENT] = open(self.place / DOCUMENT, "wb")  # noqa: SIM115
+        document.write(text.encode())
+        for file in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+        self._check()
+        if not os.path.lexists(self.path):
+            self.place.rename(self.path)
+            return
+        # Between these two there is nothing under the name; both folders are complete, though.
+        old = self._sibling("old")
+        self.path.rename(old)
+        self.place.rename(self.path)
+        shutil.rmtree(old)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for file in self._files.values():
+            with suppress(OSError):  # what is buffered may still not fit; the error that led here says so
+                file.close()
+        shutil.rmtree(self.place, ignore_errors=True)
+
+
+def save(q: Coded, path: str | os.PathLike[str], overwrite: bool = False) -> None:
+    """Write a quantized array to a folder; see :meth:`fastq.QArray.save`."""
+    arrays, attributes = take_apart(q)
+    with Folder(path, overwrite) as folder:
+        for name, array in arrays.items():
+            folder.create(name, array.shape, array.dtype).put(tuple(slice(0, n) for n in array.shape), array)
+        folder.finish(attributes)
