@@ -1,9 +1,9 @@
 """Quantized arrays in zarr (version 3) stores: packed bytes, scales and a few attributes, read and written by chunks.
 
 A stored array is a group that holds the arrays of :mod:`fastq.storage.parts` (but for their sums) and, as its
-attributes, those that are described there, and ``chunks``: the lengths of its chunks along each axis, which are whole tiles, groups and
-rotated blocks. What is packed is stored as bytes, uint8, uncompressed, because codes look random. Whoever multiplies
-such an array gets it as it lies there.
+attributes, those that are described there, and ``chunks``: the lengths of its chunks along each axis, which are whole
+tiles, groups and rotated blocks. What is packed is stored as bytes, uint8, uncompressed, because codes look random.
+Whoever multiplies such an array gets it as it lies there.
 """
 
 from __future__ import annotations
