@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 import fastq as fq
 from fastq.engine import multiply
 from fastq.products import task
+from fastq.quant import affine
 from tests.cases import integers
 
 
@@ -707,10 +708,15 @@ def test_bands_into_memory_that_is_read(isa, bands, rng):
 def test_bands_of_what_is_not_finite(monkeypatch, rng):
     monkeypatch.setattr(task, "MOST_LEFT", 64 << 10)
     monkeypatch.setattr(task, "BAND", 64 << 10)
+    monkeypatch.setattr(affine, "CHECKED", 10_000)
     x, w = np.ones((5000, 64), np.float32), np.ones((64, 9), np.float32)
-    x[4000, 3] = np.inf
-    with pytest.raises(fq.NotFiniteError, match=r"1 of 320000 values is not, the first at index \(4000, 3\)"):
+    x[4000, 3] = x[4999, 63] = np.inf
+    with pytest.raises(fq.NotFiniteError, match=r"2 of 320000 values are not, the first at index \(4000, 3\) \(inf\)"):
         fq.matmul(x, w)
+    with pytest.raises(fq.NotFiniteError, match=r"1 of 30000 values is not, the first at index \(29999,\)"):
+        affine.check_finite(np.where(np.arange(30_000) < 29_999, 1, np.nan), "x")
+    with pytest.raises(fq.NotFiniteError, match=r"1 of 1 values is not, the first at index \(\) \(nan\)"):
+        affine.check_finite(np.array(np.nan), "x")
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f2", ">f4", "f8", "i2"])

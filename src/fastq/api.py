@@ -358,7 +358,9 @@ def matmul(
             f"scale and zero_point are those of a quantized product, so they need dtype=np.int8 or np.uint8; got "
             f"dtype={dtype!r}"
         )
-    return product.matmul(a, b, out, bits=bits, bias=bias, epilogue=epilogue, dtype=dtype, **options)
+    if options:
+        return product.matmul(a, b, out, bits=bits, bias=bias, epilogue=epilogue, dtype=dtype, **options)
+    return product.matmul(a, b, out, bits=bits, bias=bias, epilogue=epilogue, dtype=dtype)  # 0.2 us less
 
 
 def _requantized(

@@ -175,7 +175,6 @@ def _of_floats(
     # The scale is rounded, and where it is subnormal made larger by up to two of the smallest numbers; the quotient,
     # which is rounded before it is rounded to an integer, is `high` at most.
     step = (top / high * (1 + 4 * unit) + 2 * float(info.smallest_subnormal)) / 2 * (1 + 2 * (high + 2) * unit)
-    step = np.where(top == 0, 0, step)
     if given.dtype.kind in "iu" and given.dtype.itemsize == 8:
         step += unit * top  # such integers are rounded to float64
     if balance is not None and balance.block == 1:

@@ -101,10 +101,15 @@ def _remember(task: Task, kind: tuple[Any, Any]) -> None:
 
 def arrays(a: Any, b: Any) -> tuple[Any, Any]:
     """Operands as arrays, unless they are quantized arrays."""
-    for name, x in (("a", a), ("b", b)):
-        if is_dask(x):
-            raise TypeError(f"{name} must be an array in memory here, got one of Dask; compute() it first")
-    return a if isinstance(a, Operand) else as_array(a, "a"), b if isinstance(b, Operand) else as_array(b, "b")
+    return _array("a", a), _array("b", b)
+
+
+def _array(name: str, x: Any) -> Any:
+    if type(x) is np.ndarray or isinstance(x, Operand):
+        return x
+    if is_dask(x):
+        raise TypeError(f"{name} must be an array in memory here, got one of Dask; compute() it first")
+    return as_array(x, name)
 
 
 def natural_type(a: Any, b: Any) -> np.dtype[Any] | None:
@@ -190,6 +195,8 @@ class Ours(NamedTuple):
 
 def _of_others(a: Any, b: Any, out: Any, ours: Ours, dtype: Any, options: UfuncOptions) -> Any:
     """The product by another library, if an operand belongs to one that has its own; otherwise NotImplemented."""
+    if {type(a), type(b), type(out)} <= {np.ndarray, type(None)}:
+        return NotImplemented
     if is_dask(a) or is_dask(b):
         refused = {"out": out, "epilogue": ours.epilogue, **options}
         if names := [name for name, value in refused.items() if value is not None]:

@@ -115,7 +115,8 @@ class Task(NamedTuple):
                     if tiles is None:
                         raise NotFiniteError("a, balanced as b is, must be finite; it overflows its float type")
                 else:
-                    tiles = run.left_from_codes(work, x, _rows(a, part), cuts, mine, columns.scale.dtype)
+                    lines = a if size == self.m else _rows(a, part)
+                    tiles = run.left_from_codes(work, x, lines, cuts, mine, columns.scale.dtype)
                 operands = work, tiles, packed, columns, cuts, out[part]
                 if grid is None:
                     multiply.matmul(*operands, self.bias, mine)

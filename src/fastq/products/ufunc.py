@@ -53,6 +53,8 @@ def call(a: Any, b: Any, out: Any, natural: np.dtype[Any], wanted: np.dtype[Any]
 def _checked(a: Any, b: Any, out: Any, natural: np.dtype[Any], wanted: np.dtype[Any], options: UfuncOptions) -> Call:
     if unknown := options.keys() - UfuncOptions.__annotations__:
         raise TypeError(f"matmul() got an unexpected keyword argument {min(unknown)!r}")
+    if out is None and not options and wanted == natural:
+        return Call(a, b, result_shape(a.shape, b.shape)[-1], None, None, "same_kind")
     casting, order = options.get("casting", "same_kind"), options.get("order") or "K"
     if not np.can_cast(natural, wanted, casting):
         raise TypeError(f"dtype must be one to which casting={casting!r} lets {natural} become; got {wanted}")

@@ -17,6 +17,7 @@ from fastq.layout.tiles import ceil_div
 from fastq.scheme import SCHEMES, CodeRange, code_range, span_scale, symmetric_scale
 
 Array = npt.NDArray[Any]
+CHECKED = 1 << 24  # elements that are looked at together for what is not finite, since they may lie in a large file
 LONG_RUN = 16384  # a whole array under one scale is cut into runs of this length, for threads to share
 
 
@@ -81,10 +82,16 @@ def restore(codes: Array, parameters: Sequence[Array | None], limits: CodeRange,
 
 def check_finite(x: npt.NDArray[Any], what: str) -> None:
     """Raise NotFiniteError that counts and locates what is not finite."""
-    bad = ~np.isfinite(x)
-    count = int(bad.sum())
-    if count:
-        first = tuple(int(i) for i in np.unravel_index(int(bad.argmax()), x.shape))
+    rows = np.atleast_1d(x)
+    step = max(1, CHECKED * len(rows) // max(1, x.size))
+    count, first = 0, None
+    for start in range(0, len(rows), step):
+        bad = ~np.isfinite(rows[start : start + step])
+        count += int(bad.sum())
+        if count and first is None:
+            row, *rest = np.unravel_index(int(bad.argmax()), bad.shape)
+            first = (start + int(row), *map(int, rest))[: x.ndim]
+    if first is not None:
         raise not_finite(what, count, x.size, first, x[first])
 
 
