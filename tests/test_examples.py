@@ -44,6 +44,13 @@ LESSONS = {
         "balance and rotation gain ",
         "choose_bits:",
     ],
+    "09_dask.py": [
+        "4.0 GiB; nothing of it is there yet",
+        "equal to fq.quantize of the whole: True",
+        "the product took less than a fifth of x: True",
+        "a slice in chunks equals it whole: True",
+        "multiplied from the store, equal: True",
+    ],
 }
 
 
@@ -55,8 +62,13 @@ def run(path, folder):
     )
 
 
+NEEDS = {"09_dask.py": ("dask.array", "zarr")}
+
+
 @pytest.mark.parametrize("name", LESSONS)
 def test_lesson(name, tmp_path):
+    for guest in NEEDS.get(name, ()):
+        pytest.importorskip(guest)
     done = run(FOLDER / name, tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -78,6 +90,16 @@ def test_picture_goes_into_the_folder(tmp_path):
     run(FOLDER / "05_bits_scales_and_methods.py", tmp_path / "new")
     (picture,) = (tmp_path / "new").iterdir()
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", NEEDS)
+def test_lesson_says_what_it_needs(name, tmp_path):
+    (tmp_path / "dask.py").write_text("raise ModuleNotFoundError('no dask')")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    lesson = [sys.executable, str(FOLDER / name)]
+    done = subprocess.run(lesson, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == 'This lesson is about Dask: pip install "fastq[dask]" brings it.\n'
 
 
 def test_lesson_says_that_the_picture_is_left_out(tmp_path):

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 import fastq as fq
-from fastq import folder as folders
 from fastq.engine.memory import aligned
-from fastq.files import load
-from fastq.parts import put_together, take_apart
+from fastq.storage import folder as folders
+from fastq.storage.files import load
+from fastq.storage.parts import put_together, take_apart
 
 SCHEMES = ("symmetric", "asymmetric", "affine")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc and limits of Linux")

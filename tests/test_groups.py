@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import fastq as fq
-from fastq.array import QArray
 from fastq.engine.store import Scales, Store
 from fastq.kernels import table
 from fastq.layout.tiles import GROUPED, Form
 from fastq.machine import cpu, jit
+from fastq.qarray.array import QArray
 from fastq.scheme import code_range, largest_factor
 from tests.cases import edges, units
 

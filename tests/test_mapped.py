@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastq as fq
-from fastq import mapped
+from fastq.storage import mapped
 from tests.test_files import resident
 
 TYPES = (np.float16, np.float32, np.float64, ml_dtypes.bfloat16, np.int8, np.uint16, np.int32, ">f4", ">i2")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import sys
 import tempfile
 import traceback
 from pathlib import Path
+from types import SimpleNamespace
 
 import ml_dtypes
 import numba
@@ -13,18 +15,21 @@ import numpy as np
 import pytest
 
 import fastq as fq
-from fastq import mapped
 from fastq.machine import cpu, threads
-from fastq.parts import put_together
+from fastq.products import product
 from fastq.quant.gptq import Gptq, quantize_columns
 from fastq.quant.moment import SecondMoment
+from fastq.storage import mapped
+from fastq.storage.parts import put_together
 
 PACKAGE = Path(fq.__file__).parent
-PUBLIC = ("api", "arguments", "array", "coded", "structure", "indexing", "rearrange", "functions", "contraction",
-          "rules", "product", "engine/plain", "kernels/custom", "operands",
-          "quant/affine", "quant/balance", "quant/search", "quant/metrics", "quant/methods", "quant/attribution",
-          "quant/by_method", "quant/gptq", "quant/moment", "config", "calibrator", "choice", "machine/threads",
-          "machine/cpu", "parts", "folder", "files", "mapped")  # fmt: skip
+PUBLIC = ("api", "arguments", "calibrator", "choice", "config", "engine/plain", "kernels/custom", "machine/cpu",
+          "machine/threads", "products/foreign", "products/operands", "products/product", "products/task",
+          "products/ufunc", "qarray/array", "qarray/coded", "qarray/contraction", "qarray/functions",
+          "qarray/indexing", "qarray/ndarray", "qarray/rearrange", "qarray/structure", "quant/affine",
+          "quant/attribution", "quant/balance", "quant/by_method", "quant/gptq", "quant/methods", "quant/metrics",
+          "quant/moment", "quant/search", "rules", "storage/files", "storage/folder", "storage/mapped",
+          "storage/parts")  # fmt: skip
 
 X = np.arange(-3, 3, dtype=np.float32).reshape(2, 3)
 BAD = np.where(X == 0, np.nan, X)
@@ -33,6 +38,19 @@ TOP = np.finfo(np.float32).max
 FAR = np.repeat([-TOP, TOP], 64)[:, None]
 LONG = np.full((1, 33_026), 255, np.uint8)
 READ_ONLY = np.broadcast_to(np.float32(0), (2, 2))
+
+
+def class_raised(call):
+    """NumPy's own class of an exception, which it has no public name for."""
+    try:
+        call()
+    except TypeError as error:
+        return type(error)
+    raise AssertionError
+
+
+CASTING_IN = class_raised(lambda: np.matmul(X, X.T, dtype=np.int32))
+CASTING_OUT = class_raised(lambda: np.matmul(X, X.T, np.empty((2, 2), int)))
 
 
 @numba.njit
@@ -48,6 +66,28 @@ def q(**form):
 
 def asymmetric(**form):
     return fq.quantize(X, scheme="asymmetric", **form)
+
+
+def lazily(call):
+    """A call with an array of Dask, as far as matmul looks at it."""
+    before = sys.modules.get("dask.array")
+    sys.modules["dask.array"] = SimpleNamespace(Array=list)
+    try:
+        return call([])
+    finally:
+        del sys.modules["dask.array"]
+        if before is not None:
+            sys.modules["dask.array"] = before
+
+
+class Remote:
+    """A tensor on another device."""
+
+    def __dlpack__(self, **options):
+        raise BufferError("it is far away")
+
+    def __dlpack_device__(self):
+        return 2, 0
 
 
 def gptq(bits=3, scheme="symmetric", k=2, matrix=None, **options):
@@ -246,11 +286,13 @@ CASES = {
         r"the function given as epilogue must not raise an exception, but for some element it did; .* undefined"),
     "epilogue that raises, in the reference": (lambda: isa("reference", lambda: fq.matmul(X, X.T, epilogue=raising)),
         RuntimeError, r"the function given as epilogue must not raise an exception, but for some element it did"),
-    "dtype": (lambda: fq.matmul(X, X.T, dtype=np.int32), TypeError,
+    "dtype": (lambda: fq.matmul(q(axis=1), X.T, dtype=np.int32), TypeError,
         r"dtype must be one of float16, float32, float64 for a product of type float32, or int8 or uint8 for a "
         r"quantized one; got int32"),
-    "dtype of integers": (lambda: fq.matmul(CODES, CODES.T, dtype=np.int16), TypeError,
-        r"dtype must be one of float16, float32, float64, int32, int64 for a product of type int32, .*; got int16"),
+    "dtype of floats": (lambda: fq.matmul(X, X.T, dtype=np.int32), CASTING_IN,
+        r"^Cannot cast ufunc 'matmul' input 0 from dtype\('float32'\) to dtype\('int32'\) with casting rule "),
+    "dtype of integers": (lambda: fq.matmul(CODES, CODES.T, dtype=np.uint16), CASTING_IN,
+        r"Cannot cast ufunc 'matmul' input 0 from dtype\('int8'\) to dtype\('uint16'\)"),
     "codes of what NumPy multiplies": (lambda: fq.matmul(X > 0, (X > 0).T, dtype=np.int8), TypeError,
         r"dtype must be left out for a product that NumPy computes, as that of bool and bool is"),
     "codes into out": (lambda: fq.matmul(X, X.T, np.empty((2, 2), np.int8), dtype=np.int8), TypeError,
@@ -270,7 +312,8 @@ CASES = {
     "summed axes differ": (lambda: fq.matmul(X, X), ValueError,
         r"matmul: Input operand 1 has a mismatch in its core dimension 0, .* \(size 2 is different from 3\)"),
     "batches differ": (lambda: fq.matmul(np.ones((4, 2, 3)), np.ones((5, 3, 2))), ValueError,
-        r"operands could not be broadcast together .*\(4,2,3\) and \(5,3,2\): the batch dimensions \(4,\) and \(5,\) "),
+        r"operands could not be broadcast together with remapped shapes \[original->remapped\]: \(4,2,3\)->\(4,newaxis,"
+        r"newaxis\) \(5,3,2\)->\(5,newaxis,newaxis\)"),
     "other types, summed axes differ": (lambda: fq.matmul(X > 0, X > 0), ValueError,
         r"matmul: Input operand 1 has a mismatch in its core dimension 0"),
     # matmul: operands
@@ -307,18 +350,69 @@ CASES = {
         r"bias of an integer product must fit int32, got .*2147483648"),
     "bias too small for integers": (lambda: fq.matmul(CODES, CODES.T, bias=[-(2**31) - 1, 5]), ValueError,
         r"bias of an integer product must fit int32, got .*-2147483649"),
-    "out of a list": (lambda: fq.matmul(X, X.T, out=[[0, 0], [0, 0]]), TypeError, r"out must be an array, got list"),
-    "out of two arrays": (lambda: fq.matmul(X, X.T, out=(np.empty((2, 2)),) * 2), TypeError,
-        r"out must be an array, got tuple"),
-    "out of a QArray": (lambda: np.matmul(X, X.T, out=q()), TypeError, r"out must be an array, got QArray"),
+    "out of a list": (lambda: fq.matmul(X, X.T, out=[[0, 0], [0, 0]]), TypeError,
+        r"^return arrays must be of ArrayType$"),
+    "out of two arrays": (lambda: fq.matmul(X, X.T, out=(np.empty((2, 2)),) * 2), ValueError,
+        r"^The 'out' tuple must have exactly one entry per ufunc output$"),
+    "out of a QArray": (lambda: np.matmul(X, X.T, out=q()), TypeError, r"^return arrays must be of ArrayType$"),
     "out of another shape": (lambda: fq.matmul(X, X.T, out=np.empty((2, 3), np.float32)), ValueError,
-        r"out must have the shape of the product, \(2,2\); got \(2,3\)"),
-    "out read-only": (lambda: fq.matmul(X, X.T, out=READ_ONLY), ValueError,
-        r"out must be writeable; the array given is read-only"),
-    "out of integers": (lambda: fq.matmul(X, X.T, out=np.empty((2, 2), int)), TypeError,
-        r"out must be able to hold float32 \(casting 'same_kind'\), got dtype int64"),
-    "out too narrow": (lambda: fq.matmul(CODES, CODES.T, out=np.empty((2, 2), np.uint8)), TypeError,
-        r"out must be able to hold int32 .* got dtype uint8"),
+        r"^matmul: Output operand 0 has a mismatch in its core dimension 1, .* \(size 3 is different from 2\)$"),
+    "out of fewer matrices": (lambda: fq.matmul(np.ones((5, 2, 3)), X.T, out=np.empty((1, 2, 2))), ValueError,
+        r"^non-broadcastable output operand with shape \(1,2,2\) .*doesn't match the broadcast shape \(5,2,2\)$"),
+    "out of one matrix": (lambda: fq.matmul(np.ones((5, 2, 3)), X.T, out=np.empty((2, 2))), ValueError,
+        r"^output operand requires a reduction along dimension -1, but the reduction is not enabled"),
+    "out read-only": (lambda: fq.matmul(X, X.T, out=READ_ONLY), ValueError, r"^output array is read-only$"),
+    "out of integers": (lambda: fq.matmul(X, X.T, out=np.empty((2, 2), int)), CASTING_OUT,
+        r"^Cannot cast ufunc 'matmul' output from dtype\('float32'\) to dtype\('int64'\) with casting rule 'sam"),
+    "out too narrow": (lambda: fq.matmul(CODES, CODES.T, out=np.empty((2, 2), np.uint8)), CASTING_OUT,
+        r"^Cannot cast ufunc 'matmul' output from dtype\('int32'\) to dtype\('uint8'\) with casting rule 'sam"),
+    # matmul: what ufuncs have, in NumPy's words
+    "a keyword that is none": (lambda: fq.matmul(X, X.T, transpose_b=True), TypeError,
+        r"^matmul\(\) got an unexpected keyword argument 'transpose_b'$"),
+    "keepdims": (lambda: fq.matmul(X, X.T, keepdims=True), TypeError, r"^matmul does not support keepdims: "),
+    "axis": (lambda: fq.matmul(X, X.T, axis=0), TypeError, r"^matmul: axis can only be used with a single shared core"),
+    "signature": (lambda: fq.matmul(X, X.T, signature="ff->f"), TypeError,
+        r"^matmul\(\) got an unexpected keyword argument 'signature'$"),
+    "casting": (lambda: fq.matmul(X, X.T, casting="bogus"), ValueError,
+        r"^casting must be one of 'no', 'equiv', 'safe', 'same_kind', .*'unsafe' \(got 'bogus'\)$"),
+    "casting to dtype": (lambda: fq.matmul(X, X.T, dtype=np.float16, casting="safe"), CASTING_IN,
+        r"^Cannot cast ufunc 'matmul' input 0 from dtype\('float32'\) to dtype\('float16'\) with casting rule 'safe'$"),
+    "casting to out": (lambda: fq.matmul(X, X.T, np.empty((2, 2)), casting="no"), CASTING_OUT,
+        r"^Cannot cast ufunc 'matmul' output from dtype\('float32'\) to dtype\('float64'\) with casting rule 'no'$"),
+    "order": (lambda: fq.matmul(X, X.T, order="X"), ValueError,
+        r"^order must be one of 'C', 'F', 'A', or 'K' \(got 'X'\)$"),
+    "subok": (lambda: fq.matmul(X, X.T, subok=1), TypeError, r"^'subok' must be a boolean$"),
+    "axes of a number": (lambda: fq.matmul(X, X.T, axes=3), TypeError, r"^axes should be a list\.$"),
+    "axes of two": (lambda: fq.matmul(X, X.T, axes=[(0, 1), (0, 1)]), ValueError,
+        r"^axes should be a list with an entry for all 3 inputs and outputs"),
+    "axes of one number": (lambda: fq.matmul(X, X.T, axes=[0, (0, 1), (0, 1)]), np.exceptions.AxisError,
+        r"^matmul: operand 0 has 2 core dimensions, but the axes item is a single integer\.$"),
+    "axes beyond": (lambda: fq.matmul(X, X.T, axes=[(0, 1), (0, 1), (0, 5)]), np.exceptions.AxisError,
+        r"^axis 5 is out of bounds for array of dimension 2$"),
+    "axes twice": (lambda: fq.matmul(X, X.T, axes=[(0, 0), (0, 1), (0, 1)]), ValueError,
+        r"^axes item 0 has value 0 repeated$"),
+    "bias with axes, for NumPy": (
+        lambda: fq.matmul(X > 0, X > 0, bias=1, axes=[(0, 1), (1, 0), (0, 1)]), TypeError,
+        r"bias must be added to what fq\.matmul returns, if NumPy multiplies along axes; got both"),
+    "codes along axes": (lambda: fq.matmul(X, X.T, dtype=np.int8, axes=[(0, 1), (0, 1), (0, 1)]), TypeError,
+        r"axes must be left out with dtype=int8, whose result is a QArray; got axes"),
+    # matmul: other libraries
+    "Dask, and out": (lambda: lazily(lambda x: fq.matmul(x, X, out=np.empty((2, 2)))), TypeError,
+        r"out must be left out for Dask arrays, whose product is lazy; got out"),
+    "Dask, and axes": (lambda: lazily(lambda x: fq.matmul(X, x, axes=[])), TypeError,
+        r"axes must be left out for Dask"),
+    "Dask, to codes": (lambda: lazily(lambda x: fq.matmul(X, x, dtype=np.int8)), TypeError,
+        r"b must be an array in memory here, got one of Dask; compute\(\) it first"),
+    "DLPack from elsewhere": (lambda: fq.matmul(X, Remote()), TypeError,
+        r"b must lie in the CPU's memory, in a type that NumPy has; DLPack of Remote says: it is far away"),
+    # sums
+    "sums of floats": (lambda: product.sums(X, CODES.T), TypeError,
+        r"a must be of int8 or uint8, or a QArray, got dtype float32"),
+    "sums of affine codes": (lambda: product.sums(CODES, fq.quantize(X.T, axis=0, scheme="affine")), ValueError,
+        r"b must be of integers times scales that are constant along the axis that is summed over; got QArray\(.*\), "
+        r"with an offset"),
+    "sums of groups": (lambda: product.sums(q(axis=1, group_size=2), CODES.T), ValueError,
+        r"a must be of integers times .*, with float scales that differ from group to group"),
     "ufunc": (lambda: np.add(X, q()), TypeError,
         r"numpy\.add has no form for quantized arrays, because it needs the numbers; call it on q\.dequantize\(\)"),
     "a function": (lambda: np.sum(q()), TypeError,

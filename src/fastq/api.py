@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from os import PathLike
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from fastq import mapped, product
 from fastq.arguments import (
     check_axis,
     check_balance,
@@ -19,18 +18,27 @@ from fastq.arguments import (
     check_parameters,
     check_rotation,
 )
-from fastq.array import QArray, Scheme
 from fastq.engine.store import Scales, Store
-from fastq.files import load, save
+from fastq.products import product
+from fastq.products.ufunc import UfuncOptions
 from fastq.progress import Mebibytes
+from fastq.qarray.array import QArray, Scheme
 from fastq.quant import affine
 from fastq.quant.by_method import Wanted, by_method
 from fastq.quant.gptq import Gptq
 from fastq.quant.methods import Percentile, method_of
 from fastq.rules import EIGHT_BIT, check_bits, float_type, is_float
 from fastq.scheme import SCHEMES, code_range
+from fastq.storage import mapped
+from fastq.storage.files import load, save
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Array = npt.NDArray[Any]
+Epilogue = Literal["relu", "gelu", "silu"] | Callable[[Any], Any] | None
+Bytes = type[np.int8] | type[np.uint8] | np.dtype[np.int8] | np.dtype[np.uint8] | Literal["int8", "uint8"]
+Out = TypeVar("Out", bound=Array)
 
 
 def quantize(
@@ -200,12 +208,54 @@ def _array(
 
 
 def dequantize(q: QArray, dtype: npt.DTypeLike | None = None, out: Array | None = None) -> Array:
-    """Turn a quantized array back into numbers; see :meth:`QArray.dequantize`."""
+    """Turn a quantized array back into numbers; see :meth:`fastq.QArray.dequantize`.
+
+    Parameters
+    ----------
+    q : QArray
+        What :func:`quantize` made.
+    dtype : data type, optional
+        A float type; by default the logical type of `q`, or that of `out`.
+    out : numpy.ndarray, optional
+        Where to write them.
+
+    Returns
+    -------
+    numpy.ndarray
+
+    Raises
+    ------
+    TypeError
+        If `q` is not a QArray, `dtype` not a float type, or `out` not an array of it.
+    ValueError
+        If `out` has another shape or is read-only.
+
+    Examples
+    --------
+    >>> import fastq as fq
+    >>> fq.dequantize(fq.quantize([0.5, -1.0, 1.5], bits=3))
+    array([ 0.5, -1. ,  1.5])
+    """
     if not isinstance(q, QArray):
         raise TypeError(f"q must be a QArray, as fastq.quantize makes it; got {type(q).__name__}")
     return q.dequantize(dtype, out)
 
 
+@overload
+def matmul(
+    a: Any, b: Any, out: None = None, *, bits: int = 8, bias: npt.ArrayLike | None = None, epilogue: Epilogue = None,
+    dtype: Bytes, scale: npt.ArrayLike | None = None, zero_point: npt.ArrayLike | None = None,
+) -> QArray: ...  # fmt: skip
+@overload
+def matmul(
+    a: Any, b: Any, out: Out, *, bits: int = 8, bias: npt.ArrayLike | None = None, epilogue: Epilogue = None,
+    dtype: npt.DTypeLike | None = None, **options: Unpack[UfuncOptions],
+) -> Out: ...  # fmt: skip
+@overload
+def matmul(
+    a: Any, b: Any, out: Any = None, *, bits: int = 8, bias: npt.ArrayLike | None = None, epilogue: Epilogue = None,
+    dtype: npt.DTypeLike | None = None, **options: Unpack[UfuncOptions],
+) -> Any: ...  # fmt: skip
 def matmul(
     a: Any,
     b: Any,
@@ -213,10 +263,11 @@ def matmul(
     *,
     bits: int = 8,
     bias: npt.ArrayLike | None = None,
-    epilogue: str | Callable[[Any], Any] | None = None,
+    epilogue: Epilogue = None,
     dtype: npt.DTypeLike | None = None,
     scale: npt.ArrayLike | None = None,
     zero_point: npt.ArrayLike | None = None,
+    **options: Unpack[UfuncOptions],
 ) -> Any:
     """Matrix product at the speed of the CPU's integer units; a drop-in for ``np.matmul``.
 
@@ -226,16 +277,20 @@ def matmul(
         C_ij = epilogue(sa_i * sb_j * sum_k (qa_ik - za_i) * (qb_kj - zb_j) + bias_j)
 
     Weights that are used again are better quantized once, with :func:`quantize`: with few rows in `a`, quantizing `b`
-    takes longer than the product.
+    takes longer than the product. How far a product may be from that of the floats tells
+    :func:`fastq.matmul_error_bound`.
 
     Parameters
     ----------
     a, b : array_like or QArray
-        Shapes follow ``np.matmul``: vectors, matrices, and stacks of matrices that broadcast. The scale of a quantized
-        operand must not vary along the summed axis, other than in groups. An array that meets a balanced one is
-        multiplied by its factors before it is quantized; integers become floats for that.
-    out : numpy.ndarray, optional
-        Where to write the product. It is untouched when the call fails, unless an `epilogue` of your own raises.
+        Shapes follow ``np.matmul``: vectors, matrices, and stacks of matrices that broadcast. Also sequences, buffers,
+        memory maps, and tensors with ``__array__`` or DLPack in the CPU's memory; of any strides and byte order. The
+        scale of a quantized operand must not vary along the summed axis, other than in groups. An array that meets a
+        balanced one is multiplied by its factors before it is quantized; integers become floats for that.
+    out : numpy.ndarray, or a tuple of one, optional
+        Where to write the product, which broadcasts to its shape; it may overlap an operand. It is untouched when the
+        call fails, unless an `epilogue` of your own or the ``__array_wrap__`` of `out` raises, or the codes of `a` take
+        more than 256 MiB, so that it is multiplied in bands of rows, of which a later one is found not to be finite.
     bits : int
         Bits for operands that are quantized on the fly.
     bias : array_like, optional
@@ -249,26 +304,41 @@ def matmul(
     dtype : data type, optional
         Type of the product: float16, float32 or float64 (float16 is rounded from float32), int32 or int64 for 8-bit
         integers. With ``int8`` or ``uint8`` the product is a :class:`QArray` of 8 bits, symmetric or asymmetric, for
-        the next product; no float array of its size is made on the way.
+        the next product; no float array of its size is made on the way. Of arrays, products in other types are NumPy's.
     scale, zero_point : array_like, optional
         With ``dtype`` int8 or uint8: parameters of the product, one number, or one per row with shape ``(..., M, 1)``.
         By default they are chosen from the extremes of each row, as ``fq.quantize(c, axis=-1)`` does.
+    axes, casting, order, subok : optional
+        As of ``np.matmul``: which axes are multiplied and where those of the product go; what conversions from the
+        product's own type to `dtype` and `out` are allowed; whether a new array lies by rows or, with ``"F"``, by
+        columns (``"A"``: as both operands do); whether the product of a subclass is of the subclass.
 
     Returns
     -------
     numpy.ndarray or scalar, or QArray
         float32, or float64 if an operand is; int32 for two arrays of 8-bit integers, where NumPy would wrap around.
-        Two arrays of which none is of floats (bool, wide integers), and arrays of bool, complex or object, are
-        multiplied by ``np.matmul`` unchanged.
+        A NumPy scalar for two vectors. Of subclasses (masked arrays, matrices), what their ``__array_wrap__`` makes of
+        it, as in NumPy.
 
     Raises
     ------
     TypeError, ValueError
-        For shapes, types and values that do not fit; NaN and infinity in floats are a :class:`fastq.NotFiniteError`.
+        For shapes, types and values that do not fit, in NumPy's words where it would refuse them too; NaN and infinity
+        in floats are a :class:`fastq.NotFiniteError`.
     OverflowError
         If a product of 8-bit integers does not fit int32 (possible for K above 33,000); give an int64 `out` then.
     RuntimeError
         If an `epilogue` of your own raises an exception for some element.
+
+    Notes
+    -----
+    ``np.matmul`` itself multiplies, with all that it is given, two arrays of which none is of floats (bool, wide
+    integers), and arrays of bool, complex, longdouble or object.
+
+    An object with an ``__array_ufunc__`` of its own (a DataFrame, a quantity with a unit) gets what ``np.matmul`` gives
+    it: its own library's product, in floats, with labels and units. Where that has no say, because a QArray takes part
+    or `bits`, `bias` or `epilogue` are given, the object is read as an array. Dask arrays go to
+    :func:`fastq.interop.dask.matmul`, lazily.
 
     Examples
     --------
@@ -277,13 +347,18 @@ def matmul(
     array([[20000]], dtype=int32)
     """
     if dtype is not None and np.dtype(dtype) in EIGHT_BIT:
+        if options:
+            name = min(options)
+            raise TypeError(
+                f"{name} must be left out with dtype={np.dtype(dtype)}, whose result is a QArray; got {name}"
+            )
         return _requantized(a, b, out, bits, bias, epilogue, np.dtype(dtype), scale, zero_point)
     if scale is not None or zero_point is not None:
         raise ValueError(
             f"scale and zero_point are those of a quantized product, so they need dtype=np.int8 or np.uint8; got "
             f"dtype={dtype!r}"
         )
-    return product.matmul(a, b, out, bits=bits, bias=bias, epilogue=epilogue, dtype=dtype)
+    return product.matmul(a, b, out, bits=bits, bias=bias, epilogue=epilogue, dtype=dtype, **options)
 
 
 def _requantized(
@@ -293,7 +368,7 @@ def _requantized(
     if out is not None:
         raise TypeError(f"out must be left out with dtype={dtype}, whose result is a QArray; got out")
     scheme: Scheme = "symmetric" if dtype == np.int8 else "asymmetric"
-    task = product.Task.of(a, b, bits, bias, epilogue)
+    task = product.of_floats(a, b, bits, bias, epilogue)
     limits = code_range(8, scheme)
     one = scale is not None and np.size(scale) == 1 and np.size(0 if zero_point is None else zero_point) == 1
     axis = None if one or not task.shape else len(task.shape) - 1

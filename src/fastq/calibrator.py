@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fastq.api import quantize
-from fastq.array import QArray
 from fastq.progress import Line, Progress
+from fastq.qarray.array import QArray
 from fastq.quant.affine import check_finite
 from fastq.quant.histogram import Histogram, parameters, range_of_least_error, range_of_share
 from fastq.quant.methods import Percentile, scale_method
@@ -122,6 +122,12 @@ class Calibrator:
         ValueError
             If it has another width, or no axis. As :class:`fastq.NotFiniteError` if it holds NaN or infinity.
             The calibrator is then as it was before.
+
+        Examples
+        --------
+        >>> import fastq as fq
+        >>> fq.Calibrator(axis=0).update([[1.0, -2.0], [3.0, 1.0]]).channel_max
+        array([3., 2.])
         """
         x = as_floats(np.asarray(batch), "batch")
         if x.ndim == 0:
@@ -166,6 +172,16 @@ class Calibrator:
         -------
         Calibrator
             Itself.
+
+        Examples
+        --------
+        >>> import numpy as np, fastq as fq
+        >>> told = []
+        >>> batches = (np.full((2, 3), float(i)) for i in range(5))
+        >>> fq.Calibrator().run(batches, progress=told.append, total=5)
+        Calibrator(bits=8, scheme='symmetric', axis=None, method='minmax'; 30 values seen)
+        >>> [(p.done, p.total) for p in told][-1]
+        (5, 5)
         """
         count = len(batches) if total is None and isinstance(batches, Sized) else total
         tell = progress if callable(progress) else Line() if progress else None
@@ -205,6 +221,12 @@ class Calibrator:
         ------
         ValueError
             If no data were seen.
+
+        Examples
+        --------
+        >>> import fastq as fq
+        >>> fq.Calibrator(scheme="asymmetric").update([-1.0, 254.0]).parameters()
+        Static(scale=1.0, zero_point=1)
         """
         low, high = self._extremes()
         if self.axis is None:
@@ -221,7 +243,15 @@ class Calibrator:
         return Static(scale[None], None if zero is None else zero[None])
 
     def quantize(self, x: npt.ArrayLike) -> QArray:
-        """``fq.quantize`` with these bits, scheme, axis and parameters; by channel, x must be a matrix."""
+        """``fq.quantize`` with these bits, scheme, axis and parameters; by channel, x must be a matrix.
+
+        Examples
+        --------
+        >>> import fastq as fq
+        >>> seen = fq.Calibrator().update([127.0, -5.0])
+        >>> seen.quantize([3.0, 500.0]).codes  # what lies beyond what was seen is clipped
+        array([  3, 127], dtype=int8)
+        """
         if self.axis == 0 and np.ndim(x) != 2:
             raise ValueError(
                 f"x must be a matrix for axis=0, because a QArray shares scales along one axis; got shape {np.shape(x)}"

@@ -7,35 +7,47 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Real
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from fastq.api import quantize
-from fastq.array import QArray, Scheme
+from fastq.qarray.array import QArray, Scheme
 from fastq.quant.affine import check_finite
 from fastq.quant.methods import Percentile, scale_method
 from fastq.rules import as_floats, check_bits, check_group
 
 Array = npt.NDArray[Any]
+Name = TypeVar("Name")
+ScaleMethod = Literal["minmax", "mse", "percentile"] | Percentile
 SAMPLE = 1 << 20  # elements of a matrix that are tried, as whole columns
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A form for a matrix of weights, and what it costs and gives.
+    """A form for a matrix of weights, and what it costs and gives; :func:`fastq.choose_bits` makes them.
 
     Attributes
     ----------
     bits : int
     group_size : int or None
     bits_per_weight : float
-        With scales and zero points, as :func:`bits_per_weight` counts them.
+        With scales and zero points, as :func:`fastq.choice.bits_per_weight` counts them.
     sqnr_db : float
         Of the weights, or of the output where a calibration was given.
     scheme, method : str
         As they were given.
+
+    Examples
+    --------
+    >>> import numpy as np, fastq as fq
+    >>> w = np.random.default_rng(0).standard_normal((256, 64))
+    >>> choice = fq.choose_bits(w, budget=3.5, report=False)
+    >>> choice.bits, choice.group_size, choice.bits_per_weight
+    (3, 64, 3.375)
+    >>> choice.quantize(w).group_size
+    64
     """
 
     bits: int
@@ -73,6 +85,18 @@ class _Trial(NamedTuple):
         return -10 * math.log10(self.noise) if self.noise else math.inf
 
 
+@overload
+def choose_bits(
+    w: Mapping[Name, npt.ArrayLike], *, sqnr: float | None = ..., budget: float | None = ..., calibration: Any = ...,
+    group_sizes: Iterable[int | None] = ..., bits: Iterable[int] = ..., method: ScaleMethod = ...,
+    scheme: Scheme = ..., report: bool | Callable[[str], Any] = ...,
+) -> dict[Name, Choice]: ...  # fmt: skip
+@overload
+def choose_bits(
+    w: npt.ArrayLike, *, sqnr: float | None = ..., budget: float | None = ..., calibration: Any = ...,
+    group_sizes: Iterable[int | None] = ..., bits: Iterable[int] = ..., method: ScaleMethod = ...,
+    scheme: Scheme = ..., report: bool | Callable[[str], Any] = ...,
+) -> Choice: ...  # fmt: skip
 def choose_bits(
     w: npt.ArrayLike | Mapping[Any, npt.ArrayLike],
     *,
@@ -81,7 +105,7 @@ def choose_bits(
     calibration: Any = None,
     group_sizes: Iterable[int | None] = (None, 128, 64, 32),
     bits: Iterable[int] = range(2, 9),
-    method: Literal["minmax", "mse", "percentile"] | Percentile = "mse",
+    method: ScaleMethod = "mse",
     scheme: Scheme = "symmetric",
     report: bool | Callable[[str], Any] = True,
 ) -> Any:
@@ -105,7 +129,8 @@ def choose_bits(
     sqnr : float, optional
         The wanted signal to quantization noise ratio in dB. Either this or `budget`.
     budget : float, optional
-        Bits per weight, with scales (:func:`bits_per_weight`), on average over the elements of all weights.
+        Bits per weight, with scales (:func:`fastq.choice.bits_per_weight`), on average over the elements of all
+        weights.
     calibration : array_like, mapping, or object with `matrix`, optional
         Rows (n, K) of what the weights will be multiplied with, or an object whose `matrix` is their second moment
         (K, K), in any unit. For several weights a mapping with the same names.
@@ -181,6 +206,12 @@ def bits_per_weight(k: int, bits: int, group: int | None, scheme: str) -> float:
     A column has a float32 scale. Where scales of groups are integers under it (2 to 6 bits, groups of a multiple of
     16, symmetric or asymmetric), a byte of scale and one of zero point are stored for each group; otherwise each has a
     float32 scale of its own, with a zero point of 8 bits if asymmetric, or a float32 offset if affine.
+
+    Examples
+    --------
+    >>> from fastq.choice import bits_per_weight
+    >>> bits_per_weight(4096, 3, 64, "symmetric")
+    3.2578125
     """
     sets = 1 if group is None else -(-k // group)
     if group is not None and bits <= 6 and group % 16 == 0 and scheme != "affine":

@@ -22,6 +22,14 @@ def show_config(file: TextIO | None = None) -> None:
     ----------
     file : text file, optional
         Where to print; standard output by default.
+
+    Examples
+    --------
+    >>> import io, fastq as fq
+    >>> text = io.StringIO()
+    >>> fq.show_config(text)
+    >>> [line.split(":")[0] for line in text.getvalue().splitlines()][:3]
+    ['CPU', 'system', 'instruction set']
     """
     isa = cpu.chosen(ISAS)
     forced = " (FASTQ_ISA)" if os.environ.get("FASTQ_ISA") == isa else ""

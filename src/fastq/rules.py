@@ -138,10 +138,15 @@ def check_bias(bias: Any, n: int, dtype: np.dtype[Any]) -> Array:
     return np.broadcast_to(array.astype(dtype), (n,))
 
 
+def deliverable(natural: np.dtype[Any]) -> tuple[str, ...]:
+    """The types in which a product, by nature of another type, can be had."""
+    return ("float16", "float32", "float64") + (("int32", "int64") if natural.kind == "i" else ())
+
+
 def check_dtype(dtype: Any, natural: np.dtype[Any]) -> np.dtype[Any]:
     """The type that a product, by nature of another type, is asked for."""
     wanted = np.dtype(dtype)
-    known = ("float16", "float32", "float64") + (("int32", "int64") if natural.kind == "i" else ())
+    known = deliverable(natural)
     if wanted.name not in known:
         raise TypeError(
             f"dtype must be one of {', '.join(known)} for a product of type {natural}, or int8 or uint8 for a "
@@ -174,22 +179,6 @@ def check_epilogue(epilogue: Any, dtype: np.dtype[Any], known: tuple[str, ...]) 
             "dtype=np.float32"
         )
     return epilogue
-
-
-def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """The array to write a product of this shape and type to."""
-    if isinstance(out, tuple) and len(out) == 1:
-        out = out[0]
-    if not isinstance(out, np.ndarray):
-        raise TypeError(f"out must be an array, got {type(out).__name__}")
-    if out.shape != shape:
-        raise ValueError(f"out must have the shape of the product, {_shape(shape)}; got {_shape(out.shape)}")
-    if not out.flags.writeable:
-        raise ValueError("out must be writeable; the array given is read-only")
-    wide = dtype == np.int32 and out.dtype == np.int64
-    if not wide and not np.can_cast(dtype, out.dtype, "same_kind"):
-        raise TypeError(f"out must be able to hold {dtype} (casting 'same_kind'), got dtype {out.dtype}")
-    return out
 
 
 def in_place(target: Array, shape: tuple[int, int], dtype: np.dtype[Any]) -> bool:

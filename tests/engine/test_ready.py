@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import fastq as fq
-from fastq import product
 from fastq.kernels.table import ISAS
 from fastq.machine import cpu
+from fastq.products import product
 
 
 @numba.njit

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastq import product
 from fastq.kernels import reference
-from fastq.operands import Operand
+from fastq.products import product
+from fastq.products.operands import Operand
 from fastq.quant.affine import check_finite, quantize, unbalance
 from fastq.quant.metrics import Error, Sums
 from fastq.rules import EIGHT_BIT, is_float
@@ -35,12 +35,23 @@ class MatmulError:
         Of ``x @ q - x_hat @ w_hat``: the product is computed and written in floats.
     total : Error
         Of ``x @ q - x @ w``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastq as fq
+    >>> x, w = np.eye(2), np.array([[0.4, 4.0], [0.4, -8.0]])
+    >>> print(fq.error_matmul(x, w, fq.quantize(w, bits=3)))  # a scale of 8 / 3; x is exact
+    part             SQNR        rmse         max
+    weights       15.8 dB       0.724        1.33
+    activations    inf dB           0           0
+    rounding       inf dB           0           0
+    total         15.8 dB       0.724        1.33
     """
 
-    weights: Error
-    activations: Error
-    rounding: Error
-    total: Error
+    weights: Error[float]
+    activations: Error[float]
+    rounding: Error[float]
+    total: Error[float]
 
     def __str__(self) -> str:
         lines = [f"{'part':<12}{'SQNR':>9}{'rmse':>12}{'max':>12}"]
@@ -50,7 +61,7 @@ class MatmulError:
         return "\n".join(lines)
 
 
-def error_matmul(x: Any, w: npt.ArrayLike, q: Any) -> MatmulError:
+def error_matmul(x: npt.ArrayLike | Operand, w: npt.ArrayLike, q: Operand) -> MatmulError:
     """Tell which part of the error of ``x @ q`` comes from the weights, from x, and from rounding.
 
     With ``x_hat`` what x is after quantization and ``w_hat`` what q stands for, computed in float64 ::

@@ -59,9 +59,9 @@ def balance(x_stats: Any, w: npt.ArrayLike, strength: float = 0.5) -> npt.NDArra
     Examples
     --------
     >>> import numpy as np, fastq as fq
-    >>> x = np.array([[4.0, 64.0, -1.0], [0.5, -8.0, 1.0]])
+    >>> x = np.array([[4.0, 16.0, -1.0], [0.5, -8.0, 1.0]])
     >>> fq.balance(x, np.ones((3, 5)))
-    array([1.  , 0.25, 4.  ], dtype=float32)
+    array([1. , 0.5, 2. ], dtype=float32)
     """
     stats, weights = _numbers(getattr(x_stats, "channel_max", x_stats), "x_stats"), _numbers(w, "w")
     if stats.ndim == 0 or weights.ndim == 0:

@@ -4,31 +4,47 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from fastq.operands import Operand
+from fastq.products.operands import Operand
 from fastq.rules import check_group, is_float
 
 Array = npt.NDArray[Any]
-Value = Any  # a float, or an array of floats by axis
+Value = TypeVar("Value", float, npt.NDArray[np.float64])
+Numbers = npt.ArrayLike | Operand
 _BLOCK = 1 << 20  # elements compared at a time, so that no float64 copy of a large array is made
 
 
 @dataclass(frozen=True)
-class Error:
+class Error(Generic[Value]):
     """Measures of the difference between x and its approximation y; floats, or arrays where an axis was given.
 
     Attributes
     ----------
-    mse : mean of (x - y)**2
-    rmse : its square root
-    l2 : ``sqrt(sum((x - y)**2))``, the norm of the difference
-    max_abs : ``max(|x - y|)``
-    sqnr_db : signal to quantization noise ratio, ``10 * log10(sum(x**2) / sum((x - y)**2))`` in dB; inf if y = x
-    cosine : ``sum(x * y) / (|x| * |y|)``; 1 if both are zero, 0 if one is
+    mse
+        The mean of ``(x - y)**2``.
+    rmse
+        Its square root.
+    l2
+        ``sqrt(sum((x - y)**2))``, the norm of the difference.
+    max_abs
+        ``max(|x - y|)``.
+    sqnr_db
+        Signal to quantization noise ratio, ``10 * log10(sum(x**2) / sum((x - y)**2))`` in dB; inf if y = x.
+    cosine
+        ``sum(x * y) / (|x| * |y|)``; 1 if both are zero, 0 if one is.
+
+    Examples
+    --------
+    >>> import fastq as fq
+    >>> found = fq.error([3.0, 4.0], [3.0, 4.5])
+    >>> found.max_abs, found.sqnr_db
+    (0.5, 20.0)
+    >>> print(fq.error([[3.0, 4.0], [0.0, 0.0]], [[3.0, 4.5], [0.0, 0.0]], axis=-1).rmse)
+    [0.35355339 0.        ]
     """
 
     mse: Value
@@ -39,7 +55,7 @@ class Error:
     cosine: Value
 
     def __str__(self) -> str:
-        def show(value: Value) -> str:
+        def show(value: Any) -> str:
             if np.ndim(value) == 0:
                 return f"{value:.4g}"
             return f"{np.min(value):.4g} .. {np.max(value):.4g} ({np.size(value)} values)"
@@ -81,14 +97,20 @@ class Sums:
             )
 
 
+@overload
+def error(x: Numbers, y: Numbers, axis: None = None, *, group_size: None = None) -> Error[float]: ...
+@overload
 def error(
-    x: npt.ArrayLike, y: Any, axis: int | tuple[int, ...] | None = None, *, group_size: int | None = None
-) -> Error:
+    x: Numbers, y: Numbers, axis: int | tuple[int, ...], *, group_size: int | None = None
+) -> Error[npt.NDArray[np.float64]]: ...
+def error(
+    x: Numbers, y: Numbers, axis: int | tuple[int, ...] | None = None, *, group_size: int | None = None
+) -> Error[Any]:
     """Measure how far an approximation is from an array.
 
     Parameters
     ----------
-    x : array_like
+    x : array_like or QArray
         The exact numbers.
     y : QArray or array_like
         The approximation, of the same shape.
@@ -117,8 +139,8 @@ def error(
     >>> bool(fq.error(x, fq.quantize(x, bits=8)).sqnr_db > 45)
     True
     """
-    exact = x.dequantize() if _quantized(x) else np.asarray(x)  # type: ignore[union-attr]
-    other = y.dequantize(np.float64 if exact.dtype == np.float64 else None) if _quantized(y) else np.asarray(y)
+    exact = _numbers(x)
+    other = _numbers(y, np.float64 if exact.dtype == np.float64 else None)
     for name, array in (("x", exact), ("y", other)):
         if not (is_float(array.dtype) or array.dtype.kind in "biu"):
             raise TypeError(f"{name} must be of real numbers, got dtype {array.dtype}")
@@ -145,7 +167,7 @@ def _measured(exact: Array, other: Array) -> tuple[Array, ...]:
     return sums.measures(exponent)
 
 
-def _by_group(exact: Array, other: Array, axis: Any, size: int) -> Error:
+def _by_group(exact: Array, other: Array, axis: Any, size: int) -> Error[Any]:
     """The measures of each group: those of whole groups, then those of the ragged last one."""
     if axis is None or isinstance(axis, tuple):
         raise ValueError(f"group_size needs one axis along which to cut groups; got axis={axis!r}")
@@ -160,8 +182,9 @@ def _by_group(exact: Array, other: Array, axis: Any, size: int) -> Error:
     return Error(*(np.moveaxis(np.concatenate(v, axis=-1), -1, axis) for v in zip(*parts)))
 
 
-def _quantized(value: Any) -> bool:
-    return isinstance(value, Operand)
+def _numbers(value: Any, dtype: npt.DTypeLike | None = None) -> Array:
+    array: Array = np.asarray(value) if not isinstance(value, Operand) else value.dequantize(dtype)  # type: ignore[attr-defined]
+    return array
 
 
 def _axes(axis: Any, ndim: int) -> tuple[int, ...]:

@@ -24,7 +24,9 @@ class SecondMoment:
 
     A product ``x @ w`` whose weights are off by e is off by ``x @ e``, whose mean square is the quadratic form ::
 
-        mean((x @ e)**2) = e.T @ H @ e,   H = mean(x.T @ x)      x of shape (1, K), e (K, 1), H (K, K)
+        mean((x @ e)**2) = e.T @ H @ e,   H = mean(x.T @ x)
+
+    for x of shape (1, K), e (K, 1), H (K, K).
 
     Rows are read in chunks, so a memory map need not fit into memory. A chunk is multiplied in float32, scaled by a
     power of two so that no square overflows; chunks are added in float64. The last bits are those of NumPy's BLAS and
@@ -76,6 +78,12 @@ class SecondMoment:
             If it holds anything but real numbers.
         ValueError
             If there are no rows, or rows of different widths. As :class:`fastq.NotFiniteError` for NaN and infinity.
+
+        Examples
+        --------
+        >>> import numpy as np, fastq as fq
+        >>> fq.SecondMoment.of(np.full((100, 4), i) for i in range(3))
+        SecondMoment(K=4, rows=300)
         """
         if isinstance(calibration, SecondMoment):
             moment = calibration
@@ -91,7 +99,17 @@ class SecondMoment:
         return moment
 
     def update(self, x: Any) -> None:
-        """Take in more rows, of shape (..., K); they are taken whole or, on an error, not at all."""
+        """Take in more rows, of shape (..., K); they are taken whole or, on an error, not at all.
+
+        Examples
+        --------
+        >>> import fastq as fq
+        >>> moment = fq.SecondMoment(2)
+        >>> moment.update([[1.0, 2.0], [3.0, 0.0]])
+        >>> moment.update([5.0, 0.0])
+        >>> moment.rows, moment.diagonal.round(3).tolist()
+        (3, [11.667, 1.333])
+        """
         array = np.asarray(x)
         if not (is_float(array.dtype) or array.dtype.kind in "iu"):
             raise TypeError(f"calibration must be of real numbers, got dtype {array.dtype}; convert it first")

@@ -23,7 +23,7 @@ def search(
 
     `weights` are one per index along the axis, positive; None: all the same.
 
-    The error is a wavy function of the scale with many local minima. The search (:mod:`fastq.kernels.descent`) tries a
+    The error is a wavy function of the scale with many local minima. The search (``fastq.kernels.descent``) tries a
     geometric grid, a finer one around its best, and refines by least squares; it is never worse than the extremes.
     On Gaussian data it ends within 0.1 dB of the best scale there is.
 

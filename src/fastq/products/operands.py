@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from fastq.engine import run
 from fastq.engine.prepack import Balance, Columns, Lines, Right, column_parameters
 from fastq.engine.ready import Ready
-from fastq.layout.tiles import Segments
+from fastq.layout.tiles import Segments, segments
 from fastq.quant.affine import Quantized, check_finite
 from fastq.quant.affine import quantize as quantize_array
 from fastq.rules import EIGHT_BIT
@@ -38,6 +39,14 @@ class Operand:
 
     def matrix(self, index: Index) -> Array:
         """Codes of one matrix."""
+        raise NotImplementedError
+
+    def rows_of(self, index: Index, rows: slice) -> Array:
+        """Some rows of one matrix, in a form that kernels can read."""
+        return self.matrix(index)[rows]
+
+    def codes_of(self, index: Index, side: str) -> Codes:
+        """One matrix of integers as plain codes with zero points."""
         raise NotImplementedError
 
     def balance_along(self, side: str) -> Balance | None:
@@ -80,11 +89,19 @@ class PlainArray(Operand):
 
 
 class Codes(PlainArray):
-    """An array of int8 or uint8: codes of scale 1."""
+    """An array of int8 or uint8: codes of scale 1. A matrix may have zero points by line, as a column or a row."""
+
+    def __init__(self, array: Array, zero: Array | None = None) -> None:
+        super().__init__(array)
+        self.zero = zero
 
     def lines(self, index: Index, side: str) -> Lines:
         """See :class:`Operand`."""
-        return Lines(EIGHT_BIT[self.dtype], 8)
+        return Lines(EIGHT_BIT[self.dtype], 8, zero=self.zero)
+
+    def codes_of(self, index: Index, side: str) -> Codes:
+        """See :class:`Operand`."""
+        return Codes(self.array[index], self.zero)
 
     def right(self, index: Index, cuts: Segments) -> Right:
         """See :class:`Operand`."""
@@ -95,23 +112,27 @@ class Floats(PlainArray):
     """An array of floats, quantized on the fly: symmetric, by row on the left and by column on the right.
 
     On the left, floats go into tiles as they are quantized, so :meth:`matrix` gives them rather than codes; that is
-    where they are balanced.
+    where they are balanced. Arrays of another type become `dtype` where they are needed, a few rows at a time.
     """
 
-    def __init__(self, array: Array, bits: int, balance: Balance | None = None) -> None:
+    def __init__(self, array: Array, bits: int, dtype: np.dtype[Any], balance: Balance | None = None) -> None:
         super().__init__(array)
-        self.bits, self.balance = bits, balance
+        self.bits, self.dtype, self.balance = bits, dtype, balance
         self._quantized: tuple[Index, Quantized] | None = None
 
     def on(self, array: Array) -> Floats:
         """The same operand over another array."""
-        return Floats(array, self.bits, self.balance)
+        return Floats(array, self.bits, self.dtype, self.balance)
 
     def lines(self, index: Index, side: str) -> Lines:
         """See :class:`Operand`."""
         if side == "left":
             return _left_lines(self.bits)
         return Lines(code_range(self.bits, "symmetric"), self.bits, self._quantize(index).scale)
+
+    def rows_of(self, index: Index, rows: slice) -> Array:
+        """See :class:`Operand`."""
+        return _readable(self.array[index][rows], self.dtype)
 
     def right(self, index: Index, cuts: Segments) -> Right:
         """See :class:`Operand`."""
@@ -120,8 +141,8 @@ class Floats(PlainArray):
 
     def _quantize(self, index: Index) -> Quantized:
         if self._quantized is None or self._quantized[0] != index:
-            found = quantize_array(self.array[index], self.bits, 0, None, "symmetric", name="b")
-            self._quantized = index, found
+            values = self.array[index].astype(self.dtype, copy=False)
+            self._quantized = index, quantize_array(values, self.bits, 0, None, "symmetric", name="b")
         return self._quantized[1]
 
 
@@ -132,6 +153,66 @@ def _left_lines(bits: int) -> Lines:
     return Lines(CodeRange(-high, high), bits)
 
 
+class Reduced(Operand):
+    """Codes minus their zero points, times integer scales of groups: another operand less its float scale.
+
+    What the array is balanced by is left out likewise.
+    """
+
+    def __init__(self, of: Any, name: str) -> None:
+        self.of, self.name, self.shape, self.dtype = of, name, of.shape, of.dtype
+
+    @property
+    def reach(self) -> int:
+        """The largest magnitude that arrays of this form can hold."""
+        of = self.of
+        if isinstance(of, Codes):
+            limits = EIGHT_BIT[of.dtype]
+        else:
+            grouped = of.axis_scale is not None  # by integers, with which codes fit int8
+            limits = code_range(8, "symmetric") if grouped else code_range(of.bits, of.scheme)
+        return max(-limits.low, limits.high)
+
+    def promoted(self, side: str) -> Reduced:
+        """See :class:`Operand`."""
+        return Reduced(self.of.promoted(side), self.name)
+
+    def lines(self, index: Index, side: str) -> Lines:
+        """See :class:`Operand`."""
+        lines: Lines = self.of.lines(index, side)
+        if lines.offset is not None or (lines.scale is not None and lines.scale.shape[side == "left"] > 1):
+            what = "an offset" if lines.offset is not None else "float scales that differ from group to group"
+            raise ValueError(
+                f"{self.name} must be of integers times scales that are constant along the axis that is summed over; "
+                f"got {self.of!r}, with {what}"
+            )
+        return replace(lines, scale=None, group=None)
+
+    def matrix(self, index: Index) -> Array:
+        """See :class:`Operand`."""
+        matrix: Array = self.of.matrix(index)
+        return matrix
+
+    def rows_of(self, index: Index, rows: slice) -> Array:
+        """See :class:`Operand`."""
+        matrix: Array = self.of.rows_of(index, rows)
+        return matrix
+
+    def right(self, index: Index, cuts: Segments) -> Right:
+        """See :class:`Operand`."""
+        right: Right = self.of.right(index, cuts)
+        return right
+
+    def codes_of(self, index: Index, side: str) -> Codes:
+        """See :class:`Operand`."""
+        lines = self.lines(index, side)
+        if side == "left":
+            return Codes(self.matrix(index), lines.zero)
+        codes = self.right(index, segments(self.shape[-2])).codes()  # relative to the lowest
+        zero = np.zeros((1, 1), np.int32) if lines.zero is None else lines.zero
+        return Codes(codes, zero - lines.limits.low)
+
+
 def operand(x: Any, bits: int, dtype: np.dtype[Any], side: str) -> Operand:
     """What came in as an operand; `dtype` is the type that the product is computed in."""
     if isinstance(x, Operand):
@@ -139,7 +220,7 @@ def operand(x: Any, bits: int, dtype: np.dtype[Any], side: str) -> Operand:
     if x.dtype in EIGHT_BIT:
         return Codes(x)
     narrow = side == "left" and x.dtype.itemsize == 2 and dtype == np.float32 and run.left_kind(x.dtype) is not None
-    return Floats(x if narrow or x.dtype == dtype else x.astype(dtype), bits)
+    return Floats(x, bits, x.dtype.newbyteorder("=") if narrow else dtype)
 
 
 def balanced(left: Operand, right: Operand, bits: int, dtype: np.dtype[Any]) -> tuple[Operand, Operand]:
@@ -149,18 +230,13 @@ def balanced(left: Operand, right: Operand, bits: int, dtype: np.dtype[Any]) -> 
     """
     ours, theirs = left.balance_along("left"), right.balance_along("right")
     if theirs is not None:
-        array = _array_of(left, "left", "right")
-        same = isinstance(left, Floats)
-        left = Floats(
-            array if same else array.astype(dtype),
-            bits,
-            theirs._replace(factors=theirs.factors.astype(dtype, copy=False)),
-        )
+        array, kind = _array_of(left, "left", "right"), left.dtype if isinstance(left, Floats) else dtype
+        left = Floats(array, bits, kind, theirs._replace(factors=theirs.factors.astype(dtype, copy=False)))
     if ours is not None:
         values = np.swapaxes(_array_of(right, "right", "left").astype(dtype, copy=False), -1, -2)
         values = np.swapaxes(ours.on(values), -1, -2)
         check_finite(values, "b, balanced as a is,")
-        right = Floats(values, bits)
+        right = Floats(values, bits, dtype)
     return left, right
 
 
@@ -174,9 +250,9 @@ def _array_of(x: Operand, side: str, other: str) -> Array:
     )
 
 
-def readable(x: Array) -> Array:
-    """A matrix that kernels can read: unit stride along K, aligned, whole elements from row to row."""
+def _readable(x: Array, dtype: np.dtype[Any]) -> Array:
+    """A matrix that kernels can read: of this type, unit stride along K, aligned, whole elements from row to row."""
     step = x.strides[1] == x.itemsize or x.shape[1] <= 1
-    if step and x.flags.aligned and x.strides[0] % x.itemsize == 0 and x.dtype.isnative:
+    if step and x.flags.aligned and x.strides[0] % x.itemsize == 0 and x.dtype == dtype:
         return x
-    return np.array(x, x.dtype.newbyteorder("="), order="C")
+    return np.array(x, dtype, order="C")

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from fastq import product
-from fastq.operands import Operand
+from fastq.products import product
+from fastq.products.operands import Operand
 
 
 def _array(x: Any) -> Any:

@@ -13,10 +13,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from fastq import contraction, product, structure
-from fastq.coded import Coded
-from fastq.contraction import dot
-from fastq.rearrange import axes_of, axis_of, expanded, reshaped, times, transposed, with_dtype, without
+from fastq.products import product
+from fastq.qarray import contraction, structure
+from fastq.qarray.coded import Coded
+from fastq.qarray.contraction import dot
+from fastq.qarray.rearrange import axes_of, axis_of, expanded, reshaped, times, transposed, with_dtype, without
 
 HINTS = {
     **dict.fromkeys(("save", "savez", "savez_compressed"), "q.save(path) keeps a quantized array"),
@@ -263,7 +264,8 @@ def _joined(arrays: Sequence[Any], axis: int, dtype: Any) -> Any:
     arrays = [with_dtype(a, dtype) for a in arrays]
     result = arrays[0]._of(structure.joined([a._pieces() for a in arrays], axis))
     ways = {a._packed_way() for a in arrays}
-    if len(ways) == 1 and None not in ways:
+    matrices = result.axis is None or result.axis >= result.ndim - 2  # what shares scales across them is not multiplied
+    if len(ways) == 1 and None not in ways and matrices:
         (result.mT if ways.pop() else result).prepack()
     return result
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastq.array import QArray
 from fastq.engine.memory import aligned
-from fastq.folder import DOCUMENT, save
-from fastq.outline import NAMES
-from fastq.parts import put_together
+from fastq.qarray.array import QArray
+from fastq.storage.folder import DOCUMENT, save
+from fastq.storage.outline import NAMES
+from fastq.storage.parts import put_together
 
 __all__ = ["load", "save"]
 

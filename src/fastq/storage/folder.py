@@ -1,9 +1,9 @@
 """Writing a quantized array to a folder that is there when it is complete, and not before.
 
-A folder holds one .npy file per array of :mod:`fastq.parts`, and :data:`DOCUMENT`: the attributes as JSON, and which
-arrays there are. All of it is written under another name next to the one that is asked for, the document last, and
-renamed at the end; on an error it is deleted. Files are written rather than mapped into memory: a full disk is then an
-OSError, not a signal that ends the process, and what is written takes no memory.
+A folder holds one .npy file per array of :mod:`fastq.storage.parts`, and :data:`DOCUMENT`: the attributes as JSON, and
+which arrays there are. All of it is written under another name next to the one that is asked for, the document last,
+and renamed at the end; on an error it is deleted. Files are written rather than mapped into memory: a full disk is then
+an OSError, not a signal that ends the process, and what is written takes no memory.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import IO, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fastq.coded import Coded
-from fastq.outline import take_apart
+from fastq.qarray.coded import Coded
+from fastq.storage.outline import take_apart
 
 Array = npt.NDArray[Any]
 Box = tuple[slice, ...]  # with a start and a stop for each axis

@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from os import PathLike
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-from fastq import folder, functions, product, rearrange
-from fastq.coded import Coded, Scheme
 from fastq.layout.tiles import segments
+from fastq.products import product
+from fastq.qarray import functions
+from fastq.qarray.coded import Scheme
+from fastq.qarray.ndarray import ArrayMethods
 from fastq.quant import affine
 from fastq.rules import is_float
 from fastq.scheme import code_range
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from fastq.storage import folder
 
 Array = npt.NDArray[Any]
 
 __all__ = ["QArray", "Scheme"]
 
 
-class QArray(Coded, NDArrayOperatorsMixin):
+class QArray(ArrayMethods, NDArrayOperatorsMixin):
     """A quantized array: codes of 2 to 8 bits and the parameters that turn them back into numbers.
 
     ``x = scale * (code - zero_point)``, or for affine arrays ``x = scale * code + offset``. Make one with
@@ -57,6 +56,20 @@ class QArray(Coded, NDArrayOperatorsMixin):
         Factors by channel, of what the codes give (:func:`fastq.balance`); they broadcast to the array's shape.
     rotation : int
         Size of the blocks of channels that are rotated; 1: they are not.
+    device : str
+        "cpu", as the array API standard has it.
+
+    Examples
+    --------
+    >>> import numpy as np, fastq as fq
+    >>> w = np.random.default_rng(0).standard_normal((128, 64), np.float32)
+    >>> q = fq.quantize(w, bits=3, axis=0)
+    >>> q.shape, q.dtype, q.scale.shape
+    ((128, 64), dtype('float32'), (1, 64))
+    >>> (np.ones((5, 128)) @ q).shape
+    (5, 64)
+    >>> q
+    QArray(shape=(128, 64), 3 bits, symmetric, axis=0, dtype=float32, 4.2 KiB)
 
     Notes
     -----
@@ -70,110 +83,6 @@ class QArray(Coded, NDArrayOperatorsMixin):
     __slots__ = ()
     __array_priority__ = 10.0  # libraries that go by it take a quantized array for more than an ndarray
     __hash__ = None  # type: ignore[assignment]  # as an ndarray's
-
-    # As an array
-
-    @property
-    def T(self) -> Self:  # noqa: N802
-        """The array with its axes in reverse order; codes of a matrix are shared, not copied."""
-        return self._swapped_matrices() if self.ndim == 2 else self.transpose()
-
-    @property
-    def mT(self) -> Self:  # noqa: N802
-        """A stack of matrices with each transposed; codes are shared, not copied."""
-        if self.ndim < 2:
-            raise ValueError("matrix transpose with ndim < 2 is undefined")
-        return self._swapped_matrices()
-
-    @property
-    def device(self) -> str:
-        """Where the array is, as the array API standard has it: "cpu"."""
-        return "cpu"
-
-    def transpose(self, *axes: Any) -> Self:
-        """The array with its axes permuted, as ``ndarray.transpose`` does it."""
-        return rearrange.transposed(self, axes)
-
-    def swapaxes(self, axis1: int, axis2: int) -> Self:
-        """The array with two axes interchanged."""
-        order = list(range(self.ndim))
-        first, second = rearrange.axis_of(axis1, self.ndim), rearrange.axis_of(axis2, self.ndim)
-        order[first], order[second] = order[second], order[first]
-        return self.transpose(order)
-
-    def reshape(self, *shape: Any) -> Self:
-        """The array in another shape, elements in C order.
-
-        Runs of elements that share a scale must stay together in one axis of the new shape.
-
-        Raises
-        ------
-        ValueError
-            If the sizes differ, or runs that share a scale would be torn.
-        """
-        return rearrange.reshaped(self, shape)
-
-    def astype(self, dtype: npt.DTypeLike) -> Self:
-        """The same codes and scales, standing for numbers of another float type; products are of that type then."""
-        return rearrange.with_dtype(self, dtype)
-
-    def dot(self, other: Any) -> Any:
-        """``np.dot(q, other)``."""
-        return np.dot(self, other)
-
-    def item(self) -> float:
-        """The number that an array of one element stands for."""
-        if self.size != 1:
-            raise ValueError("can only convert an array of size 1 to a Python scalar")
-        return float(self.dequantize().item())
-
-    def __getitem__(self, key: Any) -> Any:
-        return rearrange.indexed(self, key)
-
-    def __setitem__(self, key: Any, value: Any) -> NoReturn:
-        raise TypeError(
-            "a quantized array is immutable, because new values would need other scales; got an assignment: quantize "
-            "anew from q.dequantize()"
-        )
-
-    def __delitem__(self, key: Any) -> NoReturn:
-        raise ValueError("cannot delete array elements")
-
-    def __iter__(self) -> Iterator[Any]:
-        if not self.shape:
-            raise TypeError("iteration over a 0-d array")
-        whole = self._unpacked() if self.ndim < 3 else self
-        return (whole[i] for i in range(self.shape[0]))
-
-    def __bool__(self) -> bool:
-        if self.size == 1:
-            return bool(self.item())
-        return bool(np.broadcast_to(False, self.shape))  # NumPy's own error
-
-    def __float__(self) -> float:
-        if self.ndim:
-            raise TypeError("only 0-dimensional arrays can be converted to Python scalars")
-        return self.item()
-
-    def __dlpack__(
-        self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: Any = None
-    ) -> Any:
-        """The codes, by DLPack: int8 or uint8, read-only where the consumer knows of that, otherwise a copy.
-
-        The buffer protocol is left out on purpose: ``np.asarray(q)`` would take codes for numbers. There is
-        ``memoryview(q.codes)``.
-        """
-        if copy or max_version is None or max_version < (1, 0) or _NUMPY_KNOWS_NO_READ_ONLY:
-            return np.array(self.codes).__dlpack__(stream=stream)
-        return self.codes.__dlpack__(stream=stream, max_version=max_version, dl_device=dl_device, copy=copy)
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return self.codes.__dlpack_device__()
-
-    def __len__(self) -> int:
-        if not self.shape:
-            raise TypeError("len() of unsized object")
-        return self.shape[0]
 
     def __repr__(self) -> str:
         if self.axis is None:
@@ -209,6 +118,15 @@ class QArray(Coded, NDArrayOperatorsMixin):
             If `dtype` is not a float type, or `out` not an array of it.
         ValueError
             If `out` has another shape or is read-only.
+
+        Examples
+        --------
+        >>> import numpy as np, fastq as fq
+        >>> q = fq.quantize(np.array([0.5, -1.0, 1.4], np.float32), bits=3)
+        >>> q.codes, q.scale
+        (array([ 1, -2,  3], dtype=int8), array([0.46666667], dtype=float32))
+        >>> q.dequantize()
+        array([ 0.46666667, -0.93333334,  1.4       ], dtype=float32)
         """
         if out is not None and not isinstance(out, np.ndarray):
             raise TypeError(f"out must be an array, got {type(out).__name__}")
@@ -251,7 +169,16 @@ class QArray(Coded, NDArrayOperatorsMixin):
         return functions.function(func, types, args, kwargs)
 
     def prepack(self) -> QArray:
-        """Pack the codes now, rather than at the first ``x @ q``; returns the array itself."""
+        """Pack the codes now, rather than at the first ``x @ q``; returns the array itself.
+
+        Examples
+        --------
+        >>> import numpy as np, fastq as fq
+        >>> q = fq.quantize(np.ones((1024, 512), np.float32), bits=2, axis=0)
+        >>> before = q.nbytes
+        >>> q.prepack().nbytes < before / 3
+        True
+        """
         if self.ndim < 2 or self.size == 0:
             return self
         k = self.shape[-2]
@@ -265,7 +192,8 @@ class QArray(Coded, NDArrayOperatorsMixin):
         """Write the array to a folder, packed, for :func:`fastq.load`.
 
         A matrix that is not packed yet is packed for ``x @ q``, or for ``x @ q.T`` if the last axis shares a scale.
-        Arrays are written as .npy files (:mod:`fastq.parts`), into a folder that gets its name when all is there.
+        Arrays are written as .npy files (:mod:`fastq.storage.parts`), into a folder that gets its name when all is
+        there.
 
         Parameters
         ----------
@@ -299,7 +227,15 @@ class QArray(Coded, NDArrayOperatorsMixin):
         return self
 
     def copy(self) -> QArray:
-        """The array itself, since it cannot change."""
+        """The array itself, since it cannot change.
+
+        Examples
+        --------
+        >>> import fastq as fq
+        >>> q = fq.quantize([1.0, 2.0])
+        >>> q.copy() is q
+        True
+        """
         return copy.copy(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -310,7 +246,14 @@ class QArray(Coded, NDArrayOperatorsMixin):
     def equals(self, other: Any) -> bool:
         """Whether the other array has the same codes, parameters, bits and types.
 
-        ``==`` between arrays compares elements; QArrays leave it to identity.
+        ``==`` between arrays compares elements, which is refused here: ``np.array_equal(q, other)`` compares numbers.
+
+        Examples
+        --------
+        >>> import numpy as np, fastq as fq
+        >>> q = fq.quantize([1.0, 2.0])
+        >>> q.equals(fq.quantize([1.0, 2.0])), q.equals(fq.quantize([1.0, 2.0], bits=4))
+        (True, False)
         """
         if not isinstance(other, QArray):
             return False
@@ -321,10 +264,6 @@ class QArray(Coded, NDArrayOperatorsMixin):
         pairs = [(getattr(self, name), getattr(other, name)) for name in names]
         same = all((a is None) == (b is None) and (a is None or np.array_equal(a, b)) for a, b in pairs)
         return same and np.array_equal(self.codes, other.codes)
-
-
-# NumPy 2.0 exports no read-only array.
-_NUMPY_KNOWS_NO_READ_ONLY = np.lib.NumpyVersion(np.__version__) < "2.1.0"
 
 
 def _readable_size(nbytes: int) -> str:

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from fastq import indexing, structure
-from fastq.coded import Coded
+from fastq.qarray import indexing, structure
+from fastq.qarray.coded import Coded
 from fastq.rules import is_float
 
 Q = TypeVar("Q", bound=Coded)

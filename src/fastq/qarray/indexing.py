@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastq.structure import Index
+from fastq.qarray.structure import Index
 
 FULL = slice(None)
 

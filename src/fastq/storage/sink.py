@@ -1,4 +1,4 @@
-"""Where the blocks of an array that is quantized piece by piece go: the arrays of :mod:`fastq.parts`."""
+"""Where the blocks of an array that is quantized piece by piece go: the arrays of :mod:`fastq.storage.parts`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy.typing as npt
 from fastq.engine import run
 from fastq.engine.groups import Factors
 from fastq.engine.memory import aligned
-from fastq.folder import Box, Target
 from fastq.layout.tiles import BLOCK, DEPTH, STEP, STEPS, ceil_div, segments
-from fastq.outline import Outline
 from fastq.quant.affine import Quantized
+from fastq.storage.folder import Box, Target
+from fastq.storage.outline import Outline
 
 Array = npt.NDArray[Any]
 
@@ -26,16 +26,16 @@ class Held(NamedTuple):
     array: Array
 
     def put(self, box: Box, values: Array) -> None:
-        """See :class:`fastq.folder.Target`."""
+        """See :class:`fastq.storage.folder.Target`."""
         self.array[box] = values
 
     def add(self, box: Box, values: Array) -> None:
-        """See :class:`fastq.folder.Target`."""
+        """See :class:`fastq.storage.folder.Target`."""
         self.array[box] += values
 
 
 class Memory:
-    """Makes targets in memory, as a :class:`fastq.folder.Folder` makes them on disk."""
+    """Makes targets in memory, as a :class:`fastq.storage.folder.Folder` makes them on disk."""
 
     def __init__(self) -> None:
         self.arrays: dict[str, Array] = {}

@@ -20,13 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastq.array import QArray
 from fastq.errors import NotFiniteError
-from fastq.files import load
-from fastq.folder import Box, Folder
 from fastq.layout.tiles import ceil_div
-from fastq.outline import Outline
-from fastq.parts import put_together
+from fastq.qarray.array import QArray
 from fastq.quant import affine, groups
 from fastq.quant.affine import Given, Quantized
 from fastq.quant.by_method import Wanted, by_method
@@ -34,7 +30,11 @@ from fastq.quant.gptq import Gptq
 from fastq.quant.methods import Method
 from fastq.quant.moment import SecondMoment
 from fastq.rules import is_float
-from fastq.sink import Memory, Sink
+from fastq.storage.files import load
+from fastq.storage.folder import Box, Folder
+from fastq.storage.outline import Outline
+from fastq.storage.parts import put_together
+from fastq.storage.sink import Memory, Sink
 
 Array = npt.NDArray[Any]
 

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastq.coded import Coded
 from fastq.engine.groups import groups_of
 from fastq.layout.tiles import BLOCK, Segments, ceil_div, segments, tile_bytes
+from fastq.qarray.coded import Coded
 from fastq.quant.affine import parameter_shape
 from fastq.scheme import CodeRange, code_range
 
@@ -108,7 +108,7 @@ class Outline(NamedTuple):
 
 
 def take_apart(q: Coded) -> tuple[dict[str, Array], dict[str, Any]]:
-    """A quantized array as plain arrays and attributes; see :mod:`fastq.parts`."""
+    """A quantized array as plain arrays and attributes; see :mod:`fastq.storage.parts`."""
     integer = q.axis_scale is not None
     outline = Outline(q.shape, str(q.dtype), q.bits, q.scheme, q.axis, q.group_size, q.rotation, integer).packed()
     arrays = {"scale": q._scale, "zero_point": q._zero, "offset": q._offset, "balance": q.balance}

@@ -36,15 +36,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fastq.arguments import LARGEST_BLOCK
-from fastq.array import QArray
 from fastq.engine.groups import Factors
 from fastq.engine.memory import LINE, address_of, aligned
 from fastq.engine.prepack import INT32_MAX, Right
 from fastq.engine.store import Scales, Store
 from fastq.layout.tiles import Form, segments
-from fastq.outline import FLOATS, NAMES, VERSION, Outline, take_apart
+from fastq.qarray.array import QArray
 from fastq.quant import groups
 from fastq.scheme import MAX_BITS, MIN_BITS, SCHEMES, largest_factor
+from fastq.storage.outline import FLOATS, NAMES, VERSION, Outline, take_apart
 
 __all__ = ["put_together", "take_apart"]
 
@@ -62,7 +62,7 @@ def put_together(arrays: Mapping[str, Array], attributes: Mapping[str, Any]) -> 
     Parameters
     ----------
     arrays : mapping of str to numpy.ndarray
-        By the names in :mod:`fastq.parts`; C-contiguous. They must not change as long as the result is in use.
+        By the names in :mod:`fastq.storage.parts`; C-contiguous. They must not change as long as the result is in use.
     attributes : mapping
         Those that came with the arrays.
 
@@ -78,7 +78,7 @@ def put_together(arrays: Mapping[str, Array], attributes: Mapping[str, Any]) -> 
     Examples
     --------
     >>> import numpy as np, fastq as fq
-    >>> from fastq.parts import put_together, take_apart
+    >>> from fastq.storage.parts import put_together, take_apart
     >>> q = fq.quantize(np.eye(3), bits=3, axis=0)
     >>> arrays, attributes = take_apart(q)
     >>> {name: array.shape for name, array in arrays.items()}

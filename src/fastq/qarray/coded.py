@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from fastq import structure
 from fastq.engine.prepack import Balance, Columns, Lines, Right
 from fastq.engine.store import Scales, Store
 from fastq.layout.tiles import Segments
-from fastq.operands import Operand
+from fastq.products.operands import Operand
+from fastq.qarray import structure
+from fastq.qarray.structure import Pieces
 from fastq.scheme import code_range
-from fastq.structure import Pieces
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -126,13 +126,27 @@ class Coded(Operand):
 
     @property
     def codes(self) -> Array:
-        """The codes, read-only: int8 for symmetric arrays, uint8 for others."""
+        """The codes, read-only; int8 for symmetric arrays, uint8 for others.
+
+        Examples
+        --------
+        >>> import fastq as fq
+        >>> fq.quantize([-1.0, 1.0, 2.0], bits=4, scheme="asymmetric").codes
+        array([ 0, 10, 15], dtype=uint8)
+        """
         codes = self._store.codes()
         return _frozen(_swapped(codes) if self._flipped else codes)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of codes, as they are stored now, and parameters."""
+        """Bytes of codes, as they are stored now, and parameters.
+
+        Examples
+        --------
+        >>> import numpy as np, fastq as fq
+        >>> fq.quantize(np.ones((1024, 64), np.float32)).nbytes  # a byte each until they are packed, and one scale
+        65540
+        """
         cached = sum(c.nbytes for c in self._cache.values() if isinstance(c, Columns))
         return int(self._store.nbytes + cached + sum(p.nbytes for p in self._parameters if p is not None))
 
@@ -202,7 +216,7 @@ class Coded(Operand):
         return self if self.ndim != 1 else self._of(structure.expanded(self._pieces(), 0 if side == "left" else 1))
 
     def balance_along(self, side: str) -> Balance | None:
-        """See :class:`fastq.operands.Operand`."""
+        """See :class:`fastq.products.operands.Operand`."""
         summed = self.ndim - 1 if side == "left" else self.ndim - 2
         here = self.balance is not None and self.axis == summed
         return Balance(self.balance.reshape(-1), self.rotation) if here else None  # type: ignore[union-attr]
@@ -257,6 +271,13 @@ class Coded(Operand):
             turned = scales.arranged(_swapped)
             matrix = turned.of_matrix(index).multiplied(matrix.T).T
         return matrix
+
+    def rows_of(self, index: tuple[int, ...], rows: slice) -> Array:
+        """Some rows of one matrix, without more of its codes being unpacked than they need."""
+        if rows == slice(0, self.shape[-2]):
+            return self.matrix(index)
+        part = self._part((*(slice(i, i + 1) for i in index), rows, slice(None)))
+        return part.matrix((0,) * len(index))
 
     def _scaled_along(self, axis: int) -> bool:
         """Whether groups along an axis have integer scales."""

@@ -1,0 +1,208 @@
+"""What is done to the blocks of an array that is bigger than one: engine-free functions of NumPy arrays and QArrays.
+
+Quantizing takes two passes: :func:`extremes` of every block, and :func:`coded` blocks under :func:`parameters` that
+those of all blocks give. A product that is summed over blocks is made of :class:`Part` s.
+
+Many blocks are worked on at a time, one by each thread of a pool, so each uses one kernel thread.
+"""
+
+from __future__ import annotations
+
+from functools import partial, reduce
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+import fastq.interop.chunks  # noqa: F401  whoever runs these functions knows the chunks
+from fastq import api
+from fastq.errors import NotFiniteError
+from fastq.machine import threads
+from fastq.products import product as engine
+from fastq.qarray.array import QArray
+from fastq.quant import affine, groups
+from fastq.quant.affine import Given
+from fastq.quant.by_method import Wanted
+from fastq.quant.groups import Shared
+from fastq.rules import as_floats, is_float
+
+Array = npt.NDArray[Any]
+
+
+# Quantizing
+
+
+@threads.alone()
+def quantized(x: Array, *parameters: Array, block_id: tuple[int, ...] = (), **form: Any) -> QArray:
+    """A block that shares no scale with another, or has the scale (and zero point) given."""
+    own: dict[str, Any] = dict(zip(("scale", "zero_point"), parameters))
+    try:
+        return _packed(api.quantize(x, **form, **own))
+    except NotFiniteError:
+        affine.check_finite(x, _named("x", block_id))
+        raise
+
+
+def _packed(q: QArray) -> QArray:
+    """The array, packed for the products that it can be summed over in, where that takes less memory."""
+    if q.bits < 8 and q.ndim > 1:
+        if q.axis == q.ndim - 1:
+            q.mT.prepack()
+        elif q.axis in (None, q.ndim - 2):
+            q.prepack()
+    return q
+
+
+@threads.alone()
+def extremes(x: Array, form: Wanted, block_id: tuple[int, ...] = (), name: str = "x") -> Array:
+    """Smallest and largest element of each run that shares a scale, one after the other along the axis (None: 0).
+
+    Those of extremes are those of the elements, so this may be applied again to what it has given.
+    """
+    found = affine.find(as_floats(x, name), form.axis, form.group, form.scheme)
+    if found is None:
+        affine.check_finite(x, _named(name, block_id))
+    assert found is not None
+    at = form.axis or 0
+    shape = found[0].shape
+    return np.stack(found, axis=at + 1).reshape(*shape[:at], 2 * shape[at], *shape[at + 1 :])
+
+
+def merged(pairs: Array, form: Wanted, axis: Any, keepdims: bool) -> Array:
+    """Extremes of extremes, as :func:`dask.array.reduction` calls it."""
+    return extremes(pairs, form)
+
+
+def _named(name: str, block_id: tuple[int, ...]) -> str:
+    """A block in the words of Dask."""
+    return f"{name}.blocks[{', '.join(map(str, block_id))}]" if block_id else name
+
+
+@threads.alone()
+def parameters(pairs: Array, form: Wanted) -> Given | Shared:
+    """The parameters that :func:`fastq.quantize` would choose, from the extremes of every run."""
+    found = affine.find(pairs, form.axis, None if form.group is None else 2, form.scheme)
+    assert found is not None
+    own = affine.chosen(*found, form.bits, form.scheme)
+    if not form.integer:
+        return own
+    assert form.axis is not None
+    return groups.widened(own, form.bits, form.axis)
+
+
+@threads.alone()
+def coded(
+    x: Array,
+    found: Given | Shared,
+    form: Wanted,
+    starts: tuple[int, ...] = (),
+    name: str = "x",
+    block_id: tuple[int, ...] = (),
+) -> QArray:
+    """A block's codes under parameters that it shares with others; `starts`: where blocks begin along the axis.
+
+    As the operand "a" of a product it does without the lowest code, as floats on the left do there.
+    """
+    if isinstance(found, Shared):
+        assert form.axis is not None
+        assert form.group is not None
+        first = starts[block_id[form.axis]] // form.group
+        mine = np.arange(first, first + affine.parameter_shape(x.shape, form.axis, form.group)[form.axis])
+        taken = (None if p is None else p.take(mine, form.axis) for p in found[1:])
+        found = Shared(found.scale, *taken)  # type: ignore[arg-type]
+    given = found.given if isinstance(found, Shared) else found
+    values = as_floats(x, "x")
+    result = affine.quantize(values, form.bits, form.axis, form.group, form.scheme, given)
+    if isinstance(found, Shared):
+        result = result._replace(scale=found.scale, factors=found.factors)
+    if name == "a":
+        np.maximum(result.codes, 1 - 2 ** (form.bits - 1), out=result.codes)
+    dtype = x.dtype if is_float(x.dtype) else values.dtype
+    q = api._array(result, form, dtype.newbyteorder("="))
+    return q if name != "x" else _packed(q)
+
+
+# Multiplying
+
+
+class Part(NamedTuple):
+    """A product over some of K: sums, and the scales, if there are any, that they are yet to be multiplied by."""
+
+    sums: Array
+    row: Array | None = None
+    column: Array | None = None
+
+    def plus(self, other: Part, dtype: np.dtype[Any]) -> Part:
+        """Both together: integers where the scales are the same, floats of `dtype` where they are not."""
+        scales = zip(self[1:], other[1:])
+        if all(p is q or (p is not None and q is not None and np.array_equal(p, q)) for p, q in scales):
+            return self._replace(sums=self.sums + other.sums)
+        return Part(self.value(dtype) + other.value(dtype))
+
+    def value(self, dtype: np.dtype[Any]) -> Array:
+        """The product itself, in the order of operations that the epilogue of kernels has."""
+        if dtype.kind == "i":
+            return _narrowed(self.sums, dtype)
+        with np.errstate(over="ignore"):
+            y = self.sums.astype(dtype, copy=False)
+            for scale in self[1:]:
+                y = y if scale is None else y * scale.astype(dtype, copy=False)
+        return y
+
+
+def _narrowed(sums: Array, dtype: np.dtype[Any]) -> Array:
+    limits = np.iinfo(dtype)
+    if sums.dtype != dtype and sums.size and (sums.min() < limits.min or sums.max() > limits.max):
+        worst = sums.flat[np.abs(sums).argmax()]
+        raise OverflowError(
+            f"the product of 8-bit integers must fit {dtype}, but it reaches {worst}; pass dtype=np.int64 for the "
+            "exact result"
+        )
+    return sums.astype(dtype, copy=False)
+
+
+@threads.alone()
+def product(a: Any, b: Any, **options: Any) -> Part:
+    """The product of two blocks by itself: over all of K, or in floats that are to be added."""
+    try:
+        return Part(api.matmul(a, b, **options))
+    except NotFiniteError as error:
+        raise NotFiniteError(f"{error}; indices are those of a chunk") from None
+
+
+@threads.alone()
+def integer_sums(a: Any, b: Any, dtype: np.dtype[Any]) -> Part:
+    """The product of two blocks in integers, whose scales do not vary along K."""
+    return Part(engine.sums(a, b, dtype), _scale(a, -1), _scale(b, -2))
+
+
+def _scale(x: Any, summed: int) -> Array | None:
+    """The scale of a block, in a shape that broadcasts to a product's; None: 1."""
+    if not isinstance(x, QArray):
+        return None
+    if x.axis_scale is not None and x.axis == x.ndim + summed:
+        return x.axis_scale
+    return affine.expand(x.scale, x.shape, x.axis, x.group_size)
+
+
+def added(parts: Any, computed: np.dtype[Any], axis: Any = None, keepdims: bool = True) -> Part:
+    """Several parts together, as :func:`dask.array.reduction` calls it."""
+    found: Part = reduce(partial(Part.plus, dtype=computed), parts) if isinstance(parts, list) else parts
+    return found
+
+
+def finished(parts: Any, computed: np.dtype[Any], axis: Any = None, keepdims: bool = True) -> Array:
+    """The product that several parts are of."""
+    return added(parts, computed).value(computed)
+
+
+def delivered(y: Array, bias: Array | None = None, *, wanted: np.dtype[Any]) -> Array:
+    """A product with its bias, in the type that is wanted."""
+    with np.errstate(over="ignore"):
+        y = y if bias is None else y + bias
+        return _narrowed(y, wanted) if wanted.kind == "i" else y.astype(wanted)
+
+
+def dequantized(q: QArray, dtype: np.dtype[Any]) -> Array:
+    """Back to numbers."""
+    return q.dequantize(dtype)

@@ -1,0 +1,31 @@
+"""QArray as a chunk of Dask arrays: what Dask wants to know of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from dask.array.dispatch import concatenate_lookup, tensordot_lookup
+from dask.base import normalize_token
+from dask.sizeof import sizeof
+
+from fastq.interop.form import apart, outline_of
+from fastq.machine import threads
+from fastq.qarray.array import QArray
+
+da.register_chunk_type(QArray)
+concatenate_lookup.register(QArray, np.concatenate)
+tensordot_lookup.register(QArray, threads.alone()(np.tensordot))
+
+
+@sizeof.register(QArray)
+def _sizeof(q: QArray) -> int:
+    return q.nbytes
+
+
+@normalize_token.register(QArray)
+def _token(q: QArray) -> Any:
+    """The same for equal arrays in every process, whether and however they are packed."""
+    values = [(name, normalize_token(array)) for name, array in apart(q).items()]
+    return "fastq.QArray", normalize_token(outline_of(q, q.shape).attributes()), values

@@ -1,0 +1,158 @@
+"""Quantizing a Dask array, lazily."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Literal
+
+import dask.array as da
+import numpy as np
+import numpy.typing as npt
+
+from fastq import api
+from fastq.arguments import check_balance, check_calibration, check_parameters, check_rotation
+from fastq.interop import blocks
+from fastq.interop.collection import DaskQArray, kept, whole
+from fastq.layout.tiles import ceil_div
+from fastq.qarray.array import QArray, Scheme
+from fastq.quant import affine
+from fastq.quant.by_method import Wanted
+from fastq.quant.gptq import Gptq
+from fastq.quant.methods import Percentile, method_of
+from fastq.rules import float_type
+
+
+def quantize(
+    x: Any,
+    bits: int = 8,
+    *,
+    axis: int | None = None,
+    group_size: int | None = None,
+    scheme: Scheme = "symmetric",
+    group_scale: Literal["integer", "float"] | None = None,
+    method: Literal["minmax", "mse", "percentile", "gptq"] | Percentile | Gptq = "minmax",
+    calibration: Any = None,
+    scale: npt.ArrayLike | None = None,
+    zero_point: npt.ArrayLike | None = None,
+    balance: npt.ArrayLike | None = None,
+    rotate: bool = False,
+) -> DaskQArray:
+    """Quantize a Dask array to 2 to 8 bits per element, lazily, chunk by chunk.
+
+    What is computed is bit for bit ``fastq.quantize(x.compute(), ...)``, whose parameters are described there. Where
+    elements that share a scale lie in several chunks, a first pass finds the extremes of each chunk, so all chunks
+    along the axis are held, or spilled to disk by ``dask.distributed``, until the last of them is known; with
+    ``axis=None`` these are all chunks of the array. A `scale` of your own saves that.
+
+    Along an axis with groups, chunks are moved to end at multiples of the group size. Whatever needs more than
+    extremes (other methods than ``"minmax"``, `balance`, `rotate`) is done in chunks that hold the whole axis, and x is
+    rechunked for it.
+
+    Parameters
+    ----------
+    x : dask.array.Array
+        Of the types that :func:`fastq.quantize` takes; the sizes of its chunks must be known.
+    bits, axis, group_size, scheme, group_scale, method, calibration, scale, zero_point, balance, rotate
+        See :func:`fastq.quantize`.
+
+    Returns
+    -------
+    DaskQArray
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what :func:`fastq.quantize` refuses by its arguments. When it is computed, :class:`fastq.NotFiniteError`
+        if a chunk holds NaN or infinity.
+
+    Examples
+    --------
+    >>> import numpy as np, dask.array as da, fastq as fq
+    >>> from fastq.interop.dask import quantize
+    >>> w = da.from_array(np.arange(12.0).reshape(4, 3), chunks=2)
+    >>> quantize(w, 3, axis=0).compute().equals(fq.quantize(w.compute(), 3, axis=0))
+    True
+    """
+    x = known(x, "x")
+    shared: dict[str, Any] = {"group_size": group_size, "scheme": scheme, "group_scale": group_scale}
+    own: dict[str, Any] = {}
+    if scale is not None:
+        own = {"scale": 1, "zero_point": 0 if scheme == "asymmetric" else None, "method": method}
+    # One element, quantized alike: it has the arguments checked, and tells what form comes out.
+    sample = api.quantize(np.ones((1,) * x.ndim, x.dtype), bits, axis=axis, **shared, **own)
+    form = Wanted(sample.bits, sample.axis, sample.group_size, scheme, sample.axis_scale is not None)
+    bits, axis, group, _, integer = form
+    chosen, block = method_of(method), check_rotation(rotate, axis, x.shape)
+    shape = affine.parameter_shape(x.shape, axis, group)
+    given = check_parameters(scale, zero_point, shape, bits, scheme, float_type(x.dtype, "x"))
+    moment = check_calibration(calibration, chosen, axis, x.shape)
+    turned = balance is not None or block > 1
+    if turned:
+        balance = None if balance is None else check_balance(balance, axis, x.shape)
+        ones = np.ones([block if i == axis else 1 for i in range(x.ndim)], x.dtype)
+        sample = api.quantize(ones, bits, axis=axis, **shared, balance=np.ones(block), rotate=rotate)
+    if group is not None:
+        x = x.rechunk({axis: whole(x.chunks[axis], group)})
+    if any(x.numblocks[i] > 1 for i in (range(x.ndim) if axis is None else (axis,))):
+        if chosen != "minmax" or turned:
+            if axis is None:
+                raise ValueError(
+                    f"method={method!r} with axis=None looks at all elements at once, so x must be one chunk; got "
+                    f"{x.npartitions} chunks: give an axis, or call x.rechunk(-1)"
+                )
+            x = x.rechunk({axis: -1})
+        elif scale is None and (group is None or integer):
+            return kept(with_shared_scales(x, form, sample))  # type: ignore[no-any-return]
+    parameters = [da.from_array(np.array(p), _parameter_chunks(x, form)) for p in given if p is not None]
+    turns: dict[str, Any] = {"calibration": moment, "balance": balance, "rotate": rotate}
+    work = partial(blocks.quantized, bits=bits, axis=axis, method=chosen, **shared, **turns)
+    return kept(da.map_blocks(work, x, *parameters, dtype=sample.dtype, meta=sample))  # type: ignore[no-any-return]
+
+
+def with_shared_scales(x: Any, form: Wanted, sample: QArray, name: str = "x") -> Any:
+    """Quantize chunks under scales that several of them share, in two passes; see :mod:`fastq.interop.blocks`."""
+    axis, group = form.axis, form.group
+    numbers: Any = {"dtype": np.float32, "meta": np.empty((0,) * x.ndim, np.float32)}  # as far as Dask must know
+    pairs = x.map_blocks(
+        partial(blocks.extremes, form=form, name=name), chunks=_parameter_chunks(x, form, 2), **numbers
+    )
+    if group is None:
+        merged = partial(blocks.merged, form=form)
+        pairs = da.reduction(pairs, merged, merged, axis, keepdims=True, output_size=2, **numbers)
+    else:
+        pairs = pairs.rechunk({axis: -1})
+    one = tuple((1,) if axis in (None, i) else c for i, c in enumerate(x.chunks))
+    found = pairs.map_blocks(partial(blocks.parameters, form=form), chunks=one, **numbers)
+    starts = () if axis is None else tuple(np.cumsum([0, *x.chunks[axis]]).tolist())
+    work = partial(blocks.coded, form=form, starts=starts, name=name)
+    return da.map_blocks(work, x, found, dtype=sample.dtype, meta=sample)
+
+
+def _parameter_chunks(x: Any, form: Wanted, entries: int = 0) -> tuple[tuple[int, ...], ...]:
+    """Chunks of parameters beside those of x; with `entries`, so many for each chunk and group."""
+    axis, group = form.axis, form.group
+
+    def along(i: int) -> tuple[int, ...]:
+        if axis not in (None, i):
+            return tuple(x.chunks[i])
+        if group is not None:
+            return tuple(ceil_div(n, group) * (entries or 1) for n in x.chunks[i])
+        return (1 if entries == 0 or i != (axis or 0) else entries,) * (x.numblocks[i] if entries else 1)
+
+    return tuple(map(along, range(x.ndim)))
+
+
+def known(x: Any, name: str) -> Any:
+    """A Dask array whose chunks have known sizes and are not empty, unless all of it is."""
+    if not isinstance(x, da.Array):
+        raise TypeError(
+            f"{name} must be a Dask array; got {type(x).__name__}: use fastq for arrays in memory, or da.from_array"
+        )
+    if any(np.isnan(n) for n in x.shape):
+        raise ValueError(
+            f"{name} must have chunks of known sizes; got shape {x.shape}: call {name}.compute_chunk_sizes()"
+        )
+    if not all(map(all, x.chunks)):
+        cuts = (tuple(n for n in c if n) for c in x.chunks)
+        x = x.rechunk(tuple(cuts)) if x.size else x.rechunk(-1)
+    return x

@@ -1,0 +1,356 @@
+"""Quantized arrays in zarr (version 3) stores: packed bytes, scales and a few attributes, read and written by chunks.
+
+A stored array is a group that holds the arrays of :mod:`fastq.storage.parts` (but for their sums) and, as its
+attributes, those that are described there, and ``chunks``: the lengths of its chunks along each axis, which are whole
+tiles, groups and rotated blocks. What is packed is stored as bytes, uint8, uncompressed, because codes look random.
+Whoever multiplies such an array gets it as it lies there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from hashlib import blake2b
+from math import lcm
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+from zarr.errors import ContainsArrayError, ContainsGroupError
+
+from fastq.interop.form import apart, outline_of
+from fastq.layout.tiles import BLOCK, DEPTH, ceil_div
+from fastq.qarray.array import QArray
+from fastq.storage.outline import NAMES, Outline
+from fastq.storage.parts import _outline as outline_from
+from fastq.storage.parts import put_together
+
+Array = npt.NDArray[Any]
+Lengths = Sequence[int]
+Box = tuple[slice, ...]
+
+__all__ = ["open", "open_dask", "save"]
+
+CHUNK_BYTES = 8 << 20  # of codes, unless chunks are given
+
+
+def save(store: Any, q: Any, *, chunks: Lengths | None = None, overwrite: bool = False) -> None:
+    """Write a quantized array, or a Dask array of them, to a zarr store.
+
+    A Dask array is computed chunk by chunk, by the scheduler in use, and each chunk is written where it belongs as soon
+    as it is there.
+
+    Parameters
+    ----------
+    store : path or zarr store
+        Anything that ``zarr.open_group`` takes; workers in other processes need one that they can reach, as a path.
+    q : QArray or DaskQArray
+        Any Dask array of QArrays will do.
+    chunks : sequence of int, optional
+        Lengths of the stored chunks along each axis. They are rounded up to whole tiles (64 along the axis that shares
+        a scale, which products sum over, and 16 along the other one of a matrix) and whole groups. By default those of
+        a Dask array, or columns of about 8 MiB.
+    overwrite : bool
+        Take the place of an array that was saved there before.
+
+    Raises
+    ------
+    TypeError
+        If q is no quantized array.
+    FileExistsError
+        If the store holds something already, and what it holds is no quantized array or is not to be overwritten.
+    ValueError
+        If chunks of a Dask array that should share a scale do not. The store holds no complete array then.
+
+    Examples
+    --------
+    >>> import numpy as np, fastq as fq, tempfile
+    >>> from fastq.interop import zarr as fz
+    >>> q = fq.quantize(np.eye(64), bits=3, axis=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     fz.save(f"{folder}/eye.zarr", q)
+    ...     fz.open(f"{folder}/eye.zarr").equals(q)
+    True
+    """
+    meta = q if isinstance(q, QArray) else getattr(q, "_meta", None)
+    if not isinstance(meta, QArray):
+        raise TypeError(f"q must be a QArray, or a Dask array of them; got {type(q).__name__}")
+    outline = outline_of(meta, q.shape)
+    if chunks is None:
+        chunks = [max(c, default=1) for c in q.chunks] if meta is not q else _columns(outline)
+    if len(chunks) != q.ndim or any(length < 1 for length in chunks):
+        raise ValueError(f"chunks must be {q.ndim} positive lengths, one per axis; got {tuple(chunks)}")
+    lengths = _whole(outline, chunks)
+    group = _new_group(store, overwrite)
+    write = partial(_write, _create(group, outline, lengths, meta), outline, lengths)
+    if meta is q:
+        blocks = np.ndindex(*(max(1, ceil_div(n, length)) for n, length in zip(q.shape, lengths)))
+        found = [write(block, q[_box(block, lengths, q.shape)] if block else q) for block in blocks]
+    else:
+        import dask
+
+        parts = q.rechunk(tuple(lengths)).to_delayed()
+        found = dask.compute(*(dask.delayed(write)(block, parts[block]) for block in np.ndindex(parts.shape)))
+    _check_shared(found)
+    group.update_attributes({**outline.attributes(), "chunks": list(lengths)})
+
+
+def open(store: Any) -> QArray:  # as zarr names it
+    """Read a whole array that :func:`save` has written.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no zarr group.
+    ValueError
+        If it holds no quantized array, or not all of one.
+
+    Examples
+    --------
+    >>> import numpy as np, fastq as fq, tempfile
+    >>> from fastq.interop import zarr as fz
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     fz.save(f"{folder}/eye.zarr", fq.quantize(np.eye(64), bits=3, axis=0))
+    ...     fz.open(f"{folder}/eye.zarr").bits
+    3
+    """
+    group, outline, _ = _opened(store)
+    return _read(group, outline, tuple(slice(0, n) for n in outline.shape))
+
+
+def open_dask(store: Any, chunks: Any = None) -> Any:
+    """Open an array that :func:`save` has written as a Dask array, whose chunks are read when they are needed.
+
+    Parameters
+    ----------
+    store : path or zarr store
+        As :func:`save` took it.
+    chunks : as of ``dask.array.from_array``, optional
+        Rounded up to whole tiles and groups, as those of :func:`save`; by default the chunks that were stored.
+
+    Returns
+    -------
+    fastq.interop.dask.DaskQArray
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As :func:`open`; what is wrong with the bytes of a chunk, when it is read.
+
+    Examples
+    --------
+    >>> import numpy as np, fastq as fq, tempfile
+    >>> from fastq.interop import zarr as fz
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     fz.save(f"{folder}/eye.zarr", fq.quantize(np.eye(64), axis=0), chunks=(64, 16))
+    ...     lazy = fz.open_dask(f"{folder}/eye.zarr")
+    ...     lazy.chunks, (np.ones((1, 64)) @ lazy).compute().shape
+    (((64,), (16, 16, 16, 16)), (1, 64))
+    """
+    import dask.array as da
+
+    from fastq.interop.collection import kept, whole
+
+    group, outline, stored = _opened(store)
+    ones = [1] * len(outline.shape)
+    cuts = da.core.normalize_chunks(stored if chunks is None else chunks, outline.shape, dtype=np.int8)
+    cuts = tuple(map(whole, cuts, _whole(outline, ones)))
+    ends = [(0, *np.cumsum(c).tolist()) for c in cuts]
+    meta = _read(group, outline, _box([0] * len(ones), _whole(outline, ones), outline.shape))
+    name = f"zarr-qarray-{uuid4().hex}"  # what lies there may be another array the next time
+    work = partial(_read_block, group, outline, ends)
+    return kept(da.map_blocks(work, chunks=cuts, dtype=meta.dtype, meta=meta, name=name))
+
+
+# Where things lie: axes of an array that is stored are axes of the quantized one, in steps of so many elements
+
+
+def _places(name: str, outline: Outline) -> list[tuple[int, int] | None]:
+    """For each axis of a stored array, the axis that it follows and its elements per entry; None: it is one for all."""
+    axis, group, ndim = outline.axis, outline.group, len(outline.shape)
+    if name in ("tiles", "groups"):
+        k, n = (ndim - 1, ndim - 2) if outline.flipped else (ndim - 2, ndim - 1)
+        own = [(n, BLOCK), (k, DEPTH), None] if name == "tiles" else [(n, BLOCK), (k, group or 1), None, None]
+        return [*((d, 1) for d in range(ndim - 2)), *own]
+    if name == "codes":
+        return [(d, 1) for d in range(ndim)]
+    if axis is None:
+        return [None] * ndim
+    if name == "balance":
+        return [(d, 1) if d == axis else None for d in range(ndim)]
+    along = group if name in ("factors", "zeros") or not outline.integer else None
+    return [(d, 1) if d != axis else None if along is None else (d, along) for d in range(ndim)]
+
+
+def _units(outline: Outline) -> list[int]:
+    """What each axis can be cut into: whole tiles, groups, and rotated blocks."""
+    ndim = len(outline.shape)
+    units = [1] * ndim
+    if outline.cuts is not None:
+        k, n = (ndim - 1, ndim - 2) if outline.flipped else (ndim - 2, ndim - 1)
+        units[k], units[n] = DEPTH if outline.cuts.gapless else outline.cuts.k, BLOCK
+    if outline.axis is not None:
+        units[outline.axis] = lcm(units[outline.axis], outline.group or 1, outline.rotation)
+    return units
+
+
+def _whole(outline: Outline, lengths: Lengths) -> list[int]:
+    """Lengths rounded up to that, and no longer than the array."""
+    found = zip(lengths, _units(outline), outline.shape)
+    return [min(ceil_div(length, unit) * unit, max(1, n)) for length, unit, n in found]
+
+
+def _columns(outline: Outline) -> list[int]:
+    """Chunks that hold K, and as much of the other axis of a matrix as :data:`CHUNK_BYTES` of packed codes are."""
+    lengths = [max(1, n) for n in outline.shape]
+    if outline.cuts is not None:
+        lengths[:-2] = [1] * (len(lengths) - 2)
+        column = BLOCK * outline.cuts.tiles * DEPTH * outline.bits // 8
+        lengths[-2 if outline.flipped else -1] = max(1, CHUNK_BYTES // column) * BLOCK
+    return lengths
+
+
+def _box(block: Lengths, lengths: Lengths, shape: Lengths) -> Box:
+    """The elements of a chunk."""
+    return tuple(slice(i * length, min((i + 1) * length, n)) for i, length, n in zip(block, lengths, shape))
+
+
+# Writing
+
+
+def _new_group(store: Any, overwrite: bool) -> zarr.Group:
+    try:
+        return zarr.open_group(store, mode="w-")
+    except (ContainsArrayError, ContainsGroupError, FileExistsError):
+        pass
+    if not overwrite:
+        raise FileExistsError(f"store must not exist yet, or be overwritten with overwrite=True; got {store}")
+    if "fastq" not in zarr.open(store, mode="r").attrs:
+        raise FileExistsError(
+            f"store must be free, or hold what fastq has saved, which alone is overwritten; got {store}"
+        )
+    return zarr.open_group(store, mode="w")
+
+
+def _create(group: zarr.Group, outline: Outline, lengths: Lengths, q: QArray) -> dict[str, Any]:
+    """Make the arrays; a stored chunk belongs to one chunk of the quantized array, so writers never meet."""
+    found = {}
+    for name, (shape, types) in outline.arrays().items():
+        if name == "sums" or (name == "balance" and q.balance is None):
+            continue
+        cuts = [max(1, n) for n in shape]
+        for i, place in enumerate(_places(name, outline)):
+            if place is not None and lengths[place[0]] < outline.shape[place[0]]:
+                cuts[i] = ceil_div(lengths[place[0]], place[1])
+        found[name] = group.create_array(
+            name, shape=shape, dtype=q.scale.dtype if name in ("scale", "offset") else types[0], chunks=tuple(cuts),
+            compressors=None, filters=None, fill_value=0,
+            config={"write_empty_chunks": True},  # a chunk that is not there is missing
+        )  # fmt: skip
+    return found
+
+
+def _write(
+    arrays: Mapping[str, Any], outline: Outline, lengths: Lengths, block: tuple[int, ...], part: QArray
+) -> dict[Any, str]:
+    """Write the arrays of a chunk; what several chunks share is written by the first, and told by all."""
+    told = {}
+    for name, own in apart(part).items():
+        places = _places(name, outline)
+        follows = {place[0] for place in places if place is not None}
+        first = tuple(i if d in follows else 0 for d, i in enumerate(block))
+        starts = [0 if place is None else block[place[0]] * lengths[place[0]] // place[1] for place in places]
+        if first == block:
+            arrays[name][tuple(slice(s, s + n) for s, n in zip(starts, own.shape))] = own
+        if len(follows) < len(block):
+            told[name, first] = blake2b(own.tobytes(), digest_size=16).hexdigest()
+    return told
+
+
+def _check_shared(found: Sequence[Mapping[Any, str]]) -> None:
+    """That chunks agree about what they share."""
+    known: dict[Any, str] = {}
+    for told in found:
+        for key, digest in told.items():
+            if known.setdefault(key, digest) != digest:
+                raise ValueError(
+                    f"chunks along an axis that shares {key[0]} must have the same, because it is stored once; got "
+                    "different ones, as of arrays that were quantized apart: quantize them as one"
+                )
+
+
+# Reading
+
+
+def _opened(store: Any) -> tuple[zarr.Group, Outline, tuple[int, ...]]:
+    """A stored array, what form it has, and its chunks; all but the bytes is checked."""
+    try:
+        group = zarr.open(store, mode="r")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"store must hold a zarr group that fastq has saved; got nothing at {store}") from None
+    if not isinstance(group, zarr.Group):
+        raise ValueError(f"store must hold a zarr group that fastq has saved; got an array at {store}")
+    attributes = dict(group.attrs)
+    if "fastq" not in attributes:
+        raise ValueError(
+            f"store must hold an array that fastq has saved, whose attributes are written last; got {store} without: "
+            "it is another group, or not complete"
+        )
+    with _named(store):
+        arrays = {name: array for name, array in group.arrays() if name in NAMES}
+        outline = outline_from(attributes, arrays)
+        stored = attributes.get("chunks")
+        lengths = stored if isinstance(stored, list) and all(type(n) is int for n in stored) else []
+        usual = outline == _packed(outline, outline.shape) and len(lengths) == len(outline.shape)
+        if not usual or lengths != _whole(outline, lengths):
+            raise ValueError(f"flipped, cuts and chunks must be as fastq writes them; got {attributes}")
+        _check_arrays(arrays, outline)
+    return group, outline, tuple(lengths)
+
+
+def _check_arrays(arrays: Mapping[str, Any], outline: Outline) -> None:
+    """That all of them are there, with all their chunks: zarr would fill what is missing with zeros."""
+    for name, (shape, _) in outline.arrays().items():
+        if name not in arrays:
+            if name == "sums" or (name == "balance" and outline.rotation == 1):
+                continue
+            raise ValueError(f"{name} must be there; it is missing")
+        array = arrays[name]
+        if array.shape != shape:
+            raise ValueError(f"{name} must have shape {shape}; got {array.shape}")
+        if missing := array.nchunks - array.nchunks_initialized:
+            raise ValueError(f"{name} must have all its chunks; {missing} of {array.nchunks} are missing")
+
+
+def _packed(outline: Outline, shape: tuple[int, ...]) -> Outline:
+    """The form that arrays of another shape have."""
+    return outline._replace(shape=shape, flipped=False, cuts=None, grouped=False).packed()
+
+
+@contextmanager
+def _named(store: Any) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{store} holds no quantized array that is whole: {error}") from error
+
+
+def _read(group: zarr.Group, outline: Outline, box: Box) -> QArray:
+    """The elements of a box."""
+    part = _packed(outline, tuple(s.stop - s.start for s in box))
+    arrays = {}
+    with _named(group.store_path):
+        for name, (shape, _) in part.arrays().items():
+            if name in group:
+                places = _places(name, outline)
+                starts = [0 if place is None else box[place[0]].start // place[1] for place in places]
+                arrays[name] = np.asarray(group[name][tuple(slice(s, s + n) for s, n in zip(starts, shape))])
+        return put_together(arrays, part.attributes())
+
+
+def _read_block(group: zarr.Group, outline: Outline, ends: Sequence[Lengths], block_id: tuple[int, ...]) -> QArray:
+    """A chunk."""
+    return _read(group, outline, tuple(slice(e[i], e[i + 1]) for e, i in zip(ends, block_id)))

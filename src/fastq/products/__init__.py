@@ -1,0 +1,1 @@
+"""Products: operands, NumPy's rules, and the way to the engine."""

@@ -1,0 +1,1 @@
+"""The quantized array, and what NumPy's code may do with it."""

@@ -1,0 +1,1 @@
+"""Quantized arrays in files, and arrays that do not fit into memory."""

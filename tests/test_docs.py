@@ -1,0 +1,90 @@
+"""The guide's code runs and prints what stands there, and the reference has every public name."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import importlib.util
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastq as fq
+from fastq.products.operands import Operand
+
+DOCS = Path(__file__).parent.parent / "docs"
+GUESTS = {"cluster": ("dask", "zarr")}  # what pages need beside the tests' own requirements
+PAGES = [
+    page
+    for page in (DOCS / "index.md", *sorted(DOCS.glob("guide/*.md")))
+    if all(map(importlib.util.find_spec, GUESTS.get(page.stem, ())))
+]
+LANGUAGES = {"python", "pycon", "py"}
+
+
+def session(text):
+    """What stands in the Python blocks of a page, on the lines where it stands."""
+    lines, kept = [], False
+    for line in text.splitlines():
+        fence = line.startswith("```")
+        if fence:
+            kept = not kept and line.strip("`") in LANGUAGES
+        lines.append(line if kept and not fence else "")
+    return "\n".join(lines)
+
+
+def failures(text, name):
+    """What is wrong with the examples of a page, and how many there are."""
+    test = doctest.DocTestParser().get_doctest(session(text), {}, name, name, 0)
+    told = []
+    with np.printoptions(legacy=False):
+        doctest.DocTestRunner(verbose=False).run(test, out=told.append)
+    return told, len(test.examples)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_blocks_of_the_guide_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told, tried = failures(page.read_text(), page.name)
+    assert not told, "".join(told)
+    assert tried
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_block_is_a_session(page):
+    """A block without a prompt would not be run; lines of more than 88 characters would be cut off on the page."""
+    blocks = re.findall(rf"^```(?:{'|'.join(LANGUAGES)})\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    assert all(block.startswith(">>> ") for block in blocks)
+    assert max(len(line) for block in blocks for line in block.splitlines()) <= 88
+
+
+def test_a_wrong_result_is_told():
+    told, tried = failures("```pycon\n>>> a = 1\n```\n\n>>> not looked at\n\n```pycon\n>>> a + 1\n3\n```\n", "page")
+    assert tried == 2
+    assert 'File "page", line 8' in told[0]
+
+
+def test_the_reference_has_every_public_name():
+    reference = "".join(page.read_text() for page in DOCS.glob("reference/*.md"))
+    told = set(re.findall(r"^\.\. auto(?:function|class|exception):: fastq\.(\w+)(?:\(\))?$", reference, re.MULTILINE))
+    assert told == set(fq.__all__)
+
+
+@pytest.mark.parametrize("name", [name for name in ("dask", "zarr") if importlib.util.find_spec(name)])
+def test_the_reference_has_every_name_of_interop(name):
+    module = importlib.import_module(f"fastq.interop.{name}")
+    reference = (DOCS / "reference" / "interop.md").read_text()
+    told = re.findall(rf"^\.\. auto(?:function|class):: fastq\.interop\.{name}\.(\w+)", reference, re.MULTILINE)
+    assert sorted(told) == sorted(module.__all__)
+    assert all(">>> " in getattr(module, public).__doc__ for public in told)
+
+
+def test_the_reference_has_every_member_of_quantized_arrays():
+    """In the class's own table of attributes, or as a member with a docstring of its own."""
+    members = re.search(r"fastq\.QArray\(\)\n   :members: (.*)", (DOCS / "reference" / "arrays.md").read_text())[1]
+    listed = re.findall(r"^    ([a-z_, ]+) : ", fq.QArray.__doc__, re.MULTILINE)
+    told = set(members.split(", ")) | {name for line in listed for name in line.split(", ")}
+    of_the_engine = set(dir(Operand)) - {"shape", "dtype"}
+    assert {name for name in dir(fq.QArray) if not name.startswith("_")} - of_the_engine == told
