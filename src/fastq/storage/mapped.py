@@ -193,7 +193,7 @@ class _Cuts:
         if self.groups:
             least[axis] = min(counts[axis], together)
         self.outer = _steps(counts, sizes, least, order, limit)
-        if not self.groups:  # the parameters of a piece are held
+        if not (whole or self.groups):  # the parameters of a piece are held
             self.outer[axis] = 1
             lines = [ceil_div(length, group) if d == axis else size for d, size in enumerate(sizes)]
             self.outer = _steps(self.outer, lines, [1] * ndim, [d for d in order if d != axis], SETS)
