@@ -567,6 +567,7 @@ def test_whatever_is_like_an_array(reader, rng):
     a, b = plain(rng, (4, 3), np.float64), plain(rng, (3, 5), np.float64)
     expected = a @ b
     q = fq.quantize(b, axis=0)
+    assert fq.quantize(read(b), axis=0).equals(q)
     for left, right in ((read(a), b), (a, read(b)), (read(a), read(b)), (read(a), q)):
         assert_same(fq.matmul(left, right), expected)
     narrow = rng.integers(-9, 9, (4, 3)).astype(np.int8)

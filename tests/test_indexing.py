@@ -274,13 +274,11 @@ def test_truth_is_that_of_numpy():
     assert not fq.quantize(0.0)
     for shape in ((2,), (0,), (3, 4)):
         q = fq.quantize(np.ones(shape))
-        try:
-            expected = bool(np.ones(shape))
-        except ValueError as error:
-            with pytest.raises(ValueError, match=str(error)[:40]):
-                bool(q)
-        else:
-            assert bool(q) is expected
+        with pytest.raises((ValueError, DeprecationWarning)) as theirs:  # of an empty array, before NumPy 2.2
+            bool(np.ones(shape))
+        with pytest.raises(theirs.type) as ours:
+            bool(q)
+        assert str(ours.value) == str(theirs.value)
 
 
 def test_numbers():

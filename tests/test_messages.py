@@ -163,6 +163,8 @@ CASES = {
         r"damping must be from 0 to 1, as a share of the mean diagonal; got 2"),
     "sweeps of truth": (lambda: Gptq(sweeps=True), TypeError, r"sweeps must be an integer, 0 or more, got True"),
     "sweeps too few": (lambda: Gptq(sweeps=-1), ValueError, r"sweeps must be 0 or more, got -1"),
+    "out for Dask": (lambda: lazily(lambda x: fq.quantize(x, out="nowhere")), TypeError,
+        r"out and progress must be left out for Dask arrays, which are quantized lazily; got one of them"),
     # quantize: the array
     "x of text": (lambda: fq.quantize("abc"), TypeError,
         r"x must be of real numbers \(float16, .* or integers\), got dtype <U3; convert it first"),

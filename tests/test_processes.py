@@ -15,6 +15,7 @@ import atexit, multiprocessing, os, signal, sys, threading, time
 import numpy as np, fastq as fq
 from fastq.machine import cores, threads
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have it ignored in what they run in the background
 cores.available_cpus = lambda: 2  # whatever there are
 rng = np.random.default_rng(0)
 x, w = rng.standard_normal((64, 512)).astype("f4"), rng.standard_normal((512, 1500)).astype("f4")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
@@ -20,6 +21,7 @@ from fastq.arguments import (
 )
 from fastq.engine.store import Scales, Store
 from fastq.products import product
+from fastq.products.foreign import as_array, is_dask
 from fastq.products.ufunc import UfuncOptions
 from fastq.progress import Mebibytes
 from fastq.qarray.array import QArray, Scheme
@@ -67,7 +69,8 @@ def quantize(
     Parameters
     ----------
     x : array_like
-        Of float16, float32, float64, bfloat16 (from ml_dtypes) or integers; any shape and strides.
+        Of float16, float32, float64, bfloat16 (from ml_dtypes) or integers; any shape and strides. Dask arrays go to
+        :func:`fastq.interop.dask.quantize`, lazily.
     bits : int
         Bits per code, 2 to 8.
     axis : int, optional
@@ -153,7 +156,17 @@ def quantize(
     """
     if isinstance(x, QArray):
         raise TypeError("x is quantized already; quantize x.dequantize() to change its form")
-    array = np.asarray(x)
+    if is_dask(x):
+        if out is not None or progress:
+            raise TypeError(
+                "out and progress must be left out for Dask arrays, which are quantized lazily; got one of them"
+            )
+        lazy: QArray = importlib.import_module("fastq.interop.dask").quantize(
+            x, bits, axis=axis, group_size=group_size, scheme=scheme, group_scale=group_scale, method=method,
+            calibration=calibration, scale=scale, zero_point=zero_point, balance=balance, rotate=rotate,
+        )  # fmt: skip
+        return lazy
+    array = as_array(x, "x")
     floats = float_type(array.dtype, "x")
     bits = check_bits(bits)
     if scheme not in SCHEMES:

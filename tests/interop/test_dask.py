@@ -134,6 +134,12 @@ def test_quantize_many_chunks(rng):
         assert max(map(len, found.dask.get_all_dependencies().values())) < 20
 
 
+def test_quantize_of_fastq_leaves_it_to_dask(w):
+    found = fq.quantize(lazy(w, 64, 32), 3, axis=0, group_size=32)
+    assert isinstance(found, da.Array)
+    assert found.compute().equals(fq.quantize(w, 3, axis=0, group_size=32))
+
+
 def test_quantize_is_lazy(w):
     values, seen = watched(w, 64, 32)
     for form in ({"axis": 0}, {}, {"axis": 1, "method": "mse"}, {"axis": 0, "group_size": 48, "bits": 3}):
