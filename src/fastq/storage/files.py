@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -69,6 +68,8 @@ def load(path: str | os.PathLike[str], mmap: bool = True) -> QArray:
 
 
 def _document(file: Path) -> dict[str, Any]:
+    import json  # here, so that importing fastq stays fast
+
     try:
         found = json.loads(file.read_bytes())
     except FileNotFoundError:

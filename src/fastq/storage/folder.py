@@ -8,10 +8,7 @@ an OSError, not a signal that ends the process, and what is written takes no mem
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import uuid
 from contextlib import suppress
 from math import prod
 from pathlib import Path
@@ -80,6 +77,12 @@ class NpyFile:
         self.put(box, found + values)
 
 
+def _remove(folder: Path, ignore_errors: bool = False) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors)
+
+
 class Folder:
     """A new folder, as a context manager: it appears when :meth:`finish` has been called, or not at all."""
 
@@ -91,7 +94,7 @@ class Folder:
         self._files: dict[str, IO[bytes]] = {}
 
     def _sibling(self, kind: str) -> Path:
-        return self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}.{kind}")
+        return self.path.with_name(f".{self.path.name}.{os.urandom(4).hex()}.{kind}")
 
     def _check(self) -> None:
         if not os.path.lexists(self.path):
@@ -114,6 +117,8 @@ class Folder:
 
     def finish(self, attributes: dict[str, Any]) -> None:
         """Write the document, and give the folder its name."""
+        import json  # here, so that importing fastq stays fast
+
         text = json.dumps({**attributes, "arrays": sorted(self._files)}, indent=1) + "\n"
         document = self._files[DOCUMENT] = open(self.place / DOCUMENT, "wb")  # noqa: SIM115
         document.write(text.encode())
@@ -129,7 +134,7 @@ class Folder:
         old = self._sibling("old")
         self.path.rename(old)
         self.place.rename(self.path)
-        shutil.rmtree(old)
+        _remove(old)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -137,7 +142,7 @@ class Folder:
         for file in self._files.values():
             with suppress(OSError):  # what is buffered may still not fit; the error that led here says so
                 file.close()
-        shutil.rmtree(self.place, ignore_errors=True)
+        _remove(self.place, ignore_errors=True)
 
 
 def save(q: Coded, path: str | os.PathLike[str], overwrite: bool = False) -> None:
