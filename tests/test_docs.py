@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import importlib.util
+import inspect
 import re
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def test_the_reference_has_every_name_of_interop(name):
 def test_the_reference_has_every_member_of_quantized_arrays():
     """In the class's own table of attributes, or as a member with a docstring of its own."""
     members = re.search(r"fastq\.QArray\(\)\n   :members: (.*)", (DOCS / "reference" / "arrays.md").read_text())[1]
-    listed = re.findall(r"^    ([a-z_, ]+) : ", fq.QArray.__doc__, re.MULTILINE)
+    listed = re.findall(r"^([a-z_, ]+) : ", inspect.getdoc(fq.QArray), re.MULTILINE)
     told = set(members.split(", ")) | {name for line in listed for name in line.split(", ")}
     of_the_engine = set(dir(Operand)) - {"shape", "dtype"}
     assert {name for name in dir(fq.QArray) if not name.startswith("_")} - of_the_engine == told
