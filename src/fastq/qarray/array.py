@@ -47,7 +47,7 @@ class QArray(ArrayMethods, NDArrayOperatorsMixin):
         Of shape ``np.max(x, axis=axis, keepdims=True).shape``; with groups, one entry per group along the axis.
     group_scale, axis_scale : numpy.ndarray or None
         Groups may have small integer scales under one float scale, as fast matrix products want them;
-        ``scale == axis_scale * group_scale`` then, exactly.
+        ``scale == axis_scale * group_scale`` then: exactly as quantized, rounded once after ``q * s``.
     zero_point : numpy.ndarray or None
         int32, of scale's shape, for asymmetric arrays.
     offset : numpy.ndarray or None
