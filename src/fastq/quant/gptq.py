@@ -344,7 +344,8 @@ class _Work:
         if multiples is None:
             return [p[g][None, None] for p in (self.scale, self.zero, self.offset)]
         scale = self.snap(self.scale[g] * multiples[:, None].astype(self.w.dtype), self.zero[g])
-        zero, offset = np.broadcast_to(self.zero[g], scale.shape), np.broadcast_to(self.offset[g], scale.shape)
+        # Copies, because what is tried may outlive the group's own parameters: the next search overwrites those.
+        zero, offset = (np.broadcast_to(p[g], scale.shape).copy() for p in (self.zero, self.offset))
         if self.scheme == "affine":
             offset = offset + (self.scale[g] - scale) * self.w.dtype.type(self.limits.high / 2)
         return [p[:, None] for p in (scale, zero, offset)]
