@@ -356,3 +356,22 @@ def test_rotations_gain_more(rng):
             for rotate in (False, True)
         )
         assert after > before + gain
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_balanced_arrays_in_another_order_along_the_axis(isa, rng, packed):
+    """Factors of an array that was turned around are a view in falling order, which kernels cannot read."""
+    w, x = rng.standard_normal((100, 20)).astype(np.float32), rng.standard_normal((5, 100)).astype(np.float32)
+    d = np.exp(rng.standard_normal(100)).astype(np.float32)
+    q = fq.quantize(w, axis=0, balance=d)
+    if packed:
+        q.prepack()
+    for cut in (slice(None, None, -1), slice(None, None, 2), rng.permutation(100)):
+        fresh = pickle.loads(pickle.dumps(q[cut]))
+        assert fresh.balance.flags.c_contiguous
+        for kind in (np.float16, np.float32, np.float64):
+            part = x[:, cut].astype(kind)
+            assert np.array_equal(part @ q[cut], part @ fresh)
+    want = fq.quantize(w[::-1], axis=0, balance=d[::-1])
+    assert np.array_equal(x[:, ::-1] @ q[::-1], x[:, ::-1] @ want)
+    assert np.array_equal(q.T[:, ::-1] @ x.T[::-1], want.T @ x.T[::-1])

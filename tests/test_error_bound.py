@@ -185,6 +185,16 @@ def test_balanced_and_rotated(axis, rotate, side, rng):
         assert met > 0.01 or axis == "kept"  # one element is the largest of its row, and has no error
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_balance_along_the_kept_axis_is_exact_in_float64(isa, scheme, rng):
+    """Scale and factor are float32, which their product does not fit: a product in float64 must not see it rounded."""
+    w, d = rng.standard_normal((1, 48)).astype(np.float32), rng.uniform(10, 99, 48).astype(np.float32)
+    q = fq.quantize(w, 6, axis=1, scheme=scheme, balance=d)
+    whole = fq.quantize(rng.standard_normal((16, 1)), 8, axis=1)
+    share(whole, q)
+    share(q.T, whole.T)
+
+
 @pytest.mark.parametrize("dtype", [np.int16, np.int64, np.uint64])
 def test_wide_integers_meet_a_quantized_array(dtype, rng):
     q = fq.quantize(rng.standard_normal((5, 4)), 4, axis=0)

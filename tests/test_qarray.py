@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import copyreg
 import pickle
+import random
 import subprocess
 import sys
 
@@ -334,6 +337,63 @@ def test_pickle_goes_to_another_process(rng, tmp_path):
         [sys.executable, "-c", code, tmp_path / "q.pickle"], capture_output=True, text=True, timeout=120, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+FORMS = [
+    {"bits": 4, "axis": 0},
+    {"bits": 3, "axis": 0, "group_size": 16},
+    {"bits": 5, "axis": 0, "group_size": 32, "scheme": "asymmetric"},
+    {"bits": 8, "axis": 0, "group_size": 10, "scheme": "affine"},
+    {"bits": 8, "scheme": "asymmetric"},
+    {"bits": 6, "axis": 0, "balance": np.linspace(1, 2, 96)},
+    {"bits": 3, "axis": 0, "rotate": True},
+    {"bits": 2, "axis": -1},
+]
+
+
+def damaged(value, dice):
+    """An attribute, or an array, that may not fit to the others."""
+    if not isinstance(value, np.ndarray):
+        numbers = [0, 1, 2, 5, 7, 8, 9, 16, 64, 1000, 4096, 2**40, -1, None, True]
+        words = ["affine", "asymmetric", "symmetric", "float64"]
+        return dice.choice([*numbers, *words, [96, 40], [40, 96], [96], [2, 96, 40], [0, 40], (96, 41)])
+    changes = [
+        lambda a: a[:0], lambda a: a[..., :-1], lambda a: a[:-1], lambda a: a.reshape(-1), lambda a: a.T,
+        lambda a: np.concatenate([a, a]), lambda a: a.astype(np.float64), lambda a: a.astype(np.int32),
+        lambda a: a[::-1], lambda a: np.asfortranarray(a), lambda a: np.full_like(a, 0), lambda a: a.view(np.uint8),
+        lambda a: np.full_like(a, np.nan if a.dtype.kind == "f" else np.iinfo(a.dtype).max), lambda a: None,
+        lambda a: a.byteswap().view(a.dtype.newbyteorder()), lambda a: np.broadcast_to(a.flat[0], a.shape),
+    ]  # fmt: skip
+    return dice.choice(changes)(value)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("packed", [False, True])
+def test_pickles_whose_parts_do_not_fit(rng, form, packed):
+    """They are refused before a kernel reads beyond their memory; what is taken can be used."""
+    q = fq.quantize(rng.standard_normal((96, 40)).astype(np.float32), **form)
+    if packed:
+        q = q.T.prepack().T if form.get("axis") == -1 else q.prepack()
+    make, (arrays, attributes) = next(f for c, f in copyreg.dispatch_table.items() if c is fq.QArray)(q)
+    dice, refused = random.Random(4), 0
+    for _ in range(150):
+        parts, facts = dict(arrays), dict(attributes)
+        for _ in range(dice.choice((1, 1, 2))):
+            of = dice.choice((parts, facts))
+            name = dice.choice(list(of))
+            of[name] = damaged(of[name], dice)
+        try:
+            again = make(*pickle.loads(pickle.dumps((parts, facts))))
+        except ValueError:
+            refused += 1
+            continue
+        with np.errstate(all="ignore"):
+            assert again.dequantize().shape == again.codes.shape == again.shape
+            for b in (again, again.T):
+                if b.ndim == 2:
+                    with contextlib.suppress(ValueError):  # of scales along the other axis
+                        assert (np.ones((20, b.shape[0]), np.float32) @ b).shape == (20, b.shape[1])
+    assert 80 < refused < 150
 
 
 @pytest.mark.parametrize("packed", [False, True])

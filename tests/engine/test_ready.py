@@ -148,3 +148,15 @@ def test_input_may_be_the_output(rng):
         expected = x.copy() @ q
         fq.matmul(x, q, x)
         assert (x == expected).all()
+
+
+@pytest.mark.parametrize("first", ["f2", "f4", "f8"])
+def test_type_of_a_product_does_not_depend_on_what_was_multiplied_before(isa, rng, first):
+    """The logical type of codes on the left is that of the product; what the kernels see is int8 in any case."""
+    q = fq.quantize(rng.standard_normal((48, 20)).astype(np.float32), axis=0)
+    rows = fq.quantize(rng.standard_normal((6, 48)).astype(np.float32), axis=-1)
+    for kind in (first, "f8", "f4", "f2", first):
+        for _ in range(2):
+            fresh = fq.quantize(q.dequantize(), axis=0)
+            got = rows.astype(kind) @ q
+            assert got.dtype == np.result_type(np.float32, kind) == (rows.astype(kind) @ fresh).dtype

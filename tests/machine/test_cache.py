@@ -40,6 +40,13 @@ def test_a_damaged_file_is_not_loaded(tmp_path, damage):
     assert kept.load("kernel") is None
 
 
+def test_a_file_under_another_name_is_not_loaded(tmp_path):
+    kept = Cache(tmp_path)
+    kept.store("kernel_a", "symbol", b"code")
+    (tmp_path / "kernel_a.kernel").rename(tmp_path / "kernel_b.kernel")
+    assert kept.load("kernel_b") is None
+
+
 def test_no_part_of_a_file_may_be_missing_or_other(tmp_path):
     """Every truncation, and every bit."""
     kept = Cache(tmp_path)

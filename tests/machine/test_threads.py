@@ -17,7 +17,7 @@ import pytest
 
 import fastq as fq
 from fastq.engine import roofline
-from fastq.engine.prepack import address_of
+from fastq.engine.memory import address_of
 from fastq.machine import jit, threads
 from fastq.machine.gate import CLOSED, PERMIT
 

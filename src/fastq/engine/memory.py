@@ -42,6 +42,15 @@ def aligned(nbytes: int) -> npt.NDArray[np.uint8]:
     return raw[start : start + nbytes]
 
 
+def aligned_copy(array: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Bytes that start at a cache line and follow each other in memory: the same ones, if they do."""
+    if array.flags.c_contiguous and address_of(array) % LINE == 0:
+        return array
+    moved = aligned(array.nbytes).reshape(array.shape)
+    moved[...] = array
+    return moved
+
+
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """An uninitialized array that starts at a cache line; small ones lie where NumPy puts them."""
     nbytes = prod(shape) * dtype.itemsize

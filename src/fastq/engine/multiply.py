@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from fastq.engine import plain
 from fastq.engine.groups import quarters
-from fastq.engine.memory import Workspace, address_of
+from fastq.engine.memory import Workspace
 from fastq.engine.plan import Plan
+from fastq.engine.pointers import flat, rows
 from fastq.engine.prepack import Columns, Right, column_sums
 from fastq.engine.run import Left, Parameters, Runs, fill_cuts, keep, quantize, start
 from fastq.kernels import table
@@ -86,6 +87,8 @@ def matmul_requantized(
 
 def right_job(m: int, right: Right, columns: Columns, cuts: Segments, plan: Plan) -> Any:
     """What a job says of the right operand, and of the product as a whole."""
+    if not (right.fits(cuts) and columns.fit(right, cuts, plan.output.computed)):
+        raise RuntimeError(f"operands of a product must be cut alike; got {right.cuts} for {cuts}: a mistake in fastq")
     job = MatmulJob(m=m, n=right.n, columns=right.width, row_chunk=plan.row_chunk, block_chunk=plan.block_chunk)
     fill_cuts(job, cuts)
     job.last_k, job.right = cuts.last_k, right.address
@@ -115,12 +118,13 @@ def _matmul_job(
         sums = right.col_sum
         if sums is None or right.cuts != cuts:
             sums = column_sums(right.codes(), cuts, right.width)
-        job.col_sum = keep(work, np.ascontiguousarray(sums))
+        flat(sums, np.int32, cuts.segments * right.width)
+        job.col_sum = keep(work, sums)
     job.plain = columns.uniform and not left.zeros and not job.affine and cuts.segments == 1
     if job.affine:
         job.row_offset = left.offset or work.zeros(left.m * left.groups * columns.scale.itemsize)
     if bias is not None:
-        padded = np.zeros(right.width, bias.dtype)
+        padded = np.zeros(right.width, plan.output.computed)
         padded[: right.n] = bias
         job.bias = keep(work, padded)
     if plan.scratch:
@@ -146,7 +150,7 @@ def _rows_of(job: Any, first: int, count: int, cuts: Segments, plan: Plan) -> An
 def _multiply(job: Any, out: npt.NDArray[Any], plan: Plan) -> None:
     """Run a job into an output."""
     size = out.itemsize
-    job.out, job.out_pitch = address_of(out), out.strides[0] // size
+    job.out, job.out_pitch = rows(out, plan.output.type, (job.m, job.n))
     job.streamed = out.nbytes >= STREAMED and job.out % 64 == 0 and out.strides[0] % 64 == 0 and size <= 4
     assert plan.unit is not None
     start(table.matmul(plan.unit, plan.shape, plan.form, plan.output), job, plan.threads)

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastq.engine.groups import Factors
-from fastq.engine.memory import LINE, address_of, aligned
+from fastq.engine.groups import Factors, groups_of
+from fastq.engine.memory import aligned_copy
+from fastq.engine.pointers import flat
 from fastq.kernels import reference
 from fastq.layout.tiles import BLOCK, DEPTH, Form, Segments, ceil_div, right_bytes, segments, unpack_codes
 from fastq.scheme import CodeRange
@@ -99,7 +100,7 @@ class Right:
         n, k = _left_of(blocks, self.width // BLOCK, BLOCK, self.n), _left_of(tiles, cuts.tiles, DEPTH, cuts.k)
         packed = self.tiles[: right_bytes(cuts, self.n, self.form.bits)].reshape(self.width // BLOCK, cuts.tiles, -1)
         whole = isinstance(tiles, slice) and (tiles.start, tiles.stop) == (0, cuts.tiles)
-        chosen = np.ascontiguousarray(packed[blocks] if whole else packed[blocks][:, tiles]).reshape(-1)
+        chosen = aligned_copy(packed[blocks] if whole else packed[blocks][:, tiles]).reshape(-1)
         groups = None if self.groups is None else self.groups[blocks]
         sums = None if self.col_sum is None else self.col_sum.reshape(cuts.segments, -1, BLOCK)[:, blocks]
         if not whole:
@@ -133,30 +134,21 @@ class Right:
         return codes
 
     def fits(self, cuts: Segments) -> bool:
-        """Whether the tiles can be read with other segments: no gaps on either side."""
-        return cuts.size == self.cuts.size or (cuts.gapless and self.cuts.gapless)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {
-            name: value for name, value in self.__dict__.items() if not name.endswith("address")
-        }  # it is this process's
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        if address_of(self.tiles) % LINE:  # a buffer that came in, at some address: vectors would straddle cache lines
-            moved = aligned(self.tiles.nbytes)
-            moved[...] = self.tiles
-            self.tiles = moved
+        """Whether the tiles can be read with other segments of the same K: no gaps on either side."""
+        alike = cuts.size == self.cuts.size or (cuts.gapless and self.cuts.gapless)
+        return alike and cuts.k == self.cuts.k
 
     @cached_property
     def address(self) -> int:
         """Where the tiles lie."""
-        return address_of(self.tiles)
+        return flat(self.tiles, np.uint8, right_bytes(self.cuts, self.n, self.form.bits))
 
     @cached_property
     def groups_address(self) -> int:
-        """Where factors and shifts lie."""
-        return 0 if self.groups is None else address_of(self.groups)
+        """Where factors and shifts lie; 0 without."""
+        if self.groups is None:
+            return 0
+        return flat(self.groups, np.uint8, 2 * self.width * groups_of(self.cuts, self.group_size))
 
 
 @dataclass(frozen=True)
@@ -172,10 +164,18 @@ class Columns:
     @cached_property
     def addresses(self) -> tuple[int, int, int, int]:
         """Where scale, zero, offset and term lie; 0 for what is not there."""
-        scale, zero, offset, term = (
-            0 if a is None else address_of(a) for a in (self.scale, self.zero, self.offset, self.term)
-        )
+        (groups, width), dtype = self.scale.shape, self.scale.dtype
+        scale, zero = flat(self.scale, dtype, groups * width), flat(self.zero, np.int32, len(self.zero) * width)
+        if self.offset is None or self.term is None:
+            return scale, zero, 0, 0
+        offset, term = flat(self.offset, dtype, groups * width), flat(self.term, dtype, len(self.term) * width)
         return scale, zero, offset, term
+
+    def fit(self, right: Right, cuts: Segments, dtype: npt.DTypeLike) -> bool:
+        """Whether they are those of a packed operand, K being cut into `cuts`, in a product of this type."""
+        lengths = (len(self.scale), len(self.zero), cuts.segments if self.term is None else len(self.term))
+        usual = self.scale.shape[1] == right.width and self.scale.dtype == dtype
+        return usual and lengths[2] == cuts.segments and all(n in (1, cuts.segments) for n in lengths)
 
     @property
     def nbytes(self) -> int:

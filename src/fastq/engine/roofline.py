@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastq.engine.memory import address_of
 from fastq.engine.plan import this_machine
+from fastq.engine.pointers import flat, written
 from fastq.kernels.table import ISAS, UNITS, Unit
 from fastq.layout.tiles import BLOCK, DEPTH, STEP, STEPS, pack_codes, segments
 from fastq.machine import cpu, threads
@@ -128,7 +128,8 @@ def multiply(unit: Unit, tickets: int, rounds: int, workers: int) -> float:
     left, right, exact = (_tiles if unit.k_block else _vectors)(unit, rounds)
     sums = np.empty((tickets, *exact.shape), np.int32)
     task = MultiplyJob(tickets=tickets, rounds=rounds)
-    task.left, task.right, task.sums = (address_of(a) for a in (left, right, sums))
+    task.left, task.right = (flat(a, a.dtype, a.size) for a in (left, right))
+    task.sums = written(sums, np.int32, sums.size)
     took = _timed(kernel(f"peak_{unit.name}", _make_multiply(unit)), task, workers)
     _check(sums, exact.astype(np.uint32).view(np.int32), f"multiplying on {unit.name}")  # int32 wraps modulo 2**32
     return took
@@ -158,7 +159,8 @@ def read(data: npt.NDArray[np.int64], tickets: int, workers: int) -> float:
     """Read an array, a multiple of `tickets` long, and check its sums; returns the seconds it took."""
     parts = data.reshape(tickets, -1)
     sums = np.empty(tickets, np.int64)
-    task = ReadJob(tickets=tickets, words=parts.shape[1], data=address_of(data), sums=address_of(sums))
+    task = ReadJob(tickets=tickets, words=parts.shape[1])
+    task.data, task.sums = flat(data, np.int64, parts.size), written(sums, np.int64, tickets)
     took = _timed(kernel("peak_read", _make_read), task, workers)
     _check(sums, parts.sum(axis=1), "reading")
     return took

@@ -1,7 +1,7 @@
 """Running kernels, as only this room does (here, and in multiply.py and ready.py): quantizing, packing operands.
 
-What comes in here has been checked: shapes agree, memory is what the job says. What goes on is filling jobs and handing
-them to threads.
+What comes in here has been checked: shapes and types agree. What goes on is filling jobs and handing them to threads;
+addresses come through :mod:`fastq.engine.pointers`, which holds each array against its job once more.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from fastq.engine import plain
 from fastq.engine.groups import Factors
-from fastq.engine.memory import Workspace, address_of, aligned
+from fastq.engine.memory import Workspace, aligned
 from fastq.engine.plan import Plan, left_threads, share, this_machine
+from fastq.engine.pointers import flat, of_bytes, rows, written
 from fastq.engine.prepack import Balance, Lines, Right, column_sums
 from fastq.kernels import table
 from fastq.kernels.jobs import (
@@ -32,7 +33,7 @@ from fastq.kernels.jobs import (
 )  # fmt: skip
 from fastq.layout.tiles import DEPTH, TILE_ROWS, Form, Segments, ceil_div, pack_codes, right_bytes, segments
 from fastq.machine import threads
-from fastq.machine.jit import Kernel, kernel
+from fastq.machine.jit import kernel
 from fastq.machine.job import Job
 from fastq.scheme import CodeRange
 
@@ -58,13 +59,9 @@ class Left(NamedTuple):
     plain: plain.Rows | None  # what the reference works on
 
 
-def _kernel(entry: table.Entry) -> Kernel:
-    return kernel(*entry)
-
-
 def start(entry: table.Entry, job: Job, workers: int) -> None:
     """Run a kernel of the table."""
-    threads.run(_kernel(entry), job, workers)
+    threads.run(kernel(*entry), job, workers)
 
 
 # Quantizing
@@ -83,6 +80,18 @@ class Runs(NamedTuple):
     group_param: int
     start: int = 0  # elements from the start of the array
     param_start: int = 0
+
+    @property
+    def elements(self) -> int:
+        """How far into the array they reach."""
+        last = (self.outer - 1) * self.outer_pitch + (self.groups - 1) * self.group_pitch
+        return self.start + last + self.n * self.inner
+
+    @property
+    def sets(self) -> int:
+        """How far into the parameters they reach."""
+        last = (self.outer - 1) * self.param_pitch + (self.groups - 1) * self.group_param
+        return self.param_start + last + self.inner
 
 
 class Parameters(NamedTuple):
@@ -113,10 +122,14 @@ def quantize(
     job = QuantizeJob(low=limits[0], high=limits[1], scheme=scheme, work=work)
     for name in ("outer", "groups", "n", "inner", "outer_pitch", "group_pitch", "param_pitch", "group_param"):
         setattr(job, name, getattr(runs, name))
-    job.x = address_of(x) + runs.start * size
-    job.codes = 0 if codes is None else address_of(codes) + runs.start
-    for name in ("scale", "zero", "offset", "minimum", "maximum"):
-        setattr(job, name, address_of(getattr(found, name)) + runs.param_start * size)
+    job.x = flat(x, x.dtype, runs.elements) + runs.start * size
+    if codes is not None:
+        job.codes = written(codes, np.int8 if limits[0] < 0 else np.uint8, runs.elements) + runs.start
+    first = runs.param_start * size
+    for names, read, write in (("minimum", "maximum"), CHOOSE, FIND), (("scale", "zero", "offset"), WRITE, CHOOSE):
+        place = written if work & write else flat
+        for name in names if work & (read | write) else ():
+            setattr(job, name, place(getattr(found, name), x.dtype, runs.sets) + first)
     if runs.inner == 1:
         job.band = max(1, min(16384 // max(1, runs.n), ceil_div(runs.outer * runs.groups, 4 * workers)))
         start(table.quantize("rows", kind), job, workers)
@@ -133,7 +146,7 @@ def _quantize_columns(job: Any, runs: Runs, found: Parameters, kind: str, worker
         shape = (2, runs.outer, runs.groups, bands, runs.inner)
         partial = np.empty(shape, found.scale.dtype)
         job.work = FIND
-        job.minimum, job.maximum = address_of(partial[0]), address_of(partial[1])
+        job.minimum, job.maximum = (flat(part, found.scale.dtype, part.size) for part in partial)
         start(entry, job, workers)
         sets = runs.groups * runs.inner
         for into, reduce, part in ((found.minimum, np.minimum, partial[0]), (found.maximum, np.maximum, partial[1])):
@@ -147,7 +160,7 @@ def _quantize_columns(job: Any, runs: Runs, found: Parameters, kind: str, worker
             for o in range(runs.outer):
                 at = (runs.param_start + o * runs.param_pitch) * size
                 for name in ("scale", "zero", "offset", "minimum", "maximum"):
-                    setattr(choice, name, address_of(getattr(found, name)) + at)
+                    setattr(choice, name, written(getattr(found, name), found.scale.dtype, runs.sets) + at)
                 choice.ticket = 0
                 start(table.quantize("choices", kind), choice, 1)
             job.status = choice.status
@@ -171,11 +184,13 @@ def search(
 
     Rows of `weights` are taken in turns.
     """
-    job = SearchJob(x=address_of(x), runs=x.shape[0], n=x.shape[1], scheme=scheme, low=limits[0], high=limits[1])
-    job.weight_runs = len(weights)
-    names = ("weights", "factor", "minimum", "maximum", "scale", "zero", "offset")
-    for name, array in zip(names, (weights, factor, low, high, *values)):
-        setattr(job, name, address_of(array))
+    runs, n = x.shape
+    job = SearchJob(runs=runs, n=n, scheme=scheme, low=limits[0], high=limits[1], weight_runs=len(weights))
+    job.x, job.weights = flat(x, x.dtype, runs * n), flat(weights, x.dtype, len(weights) * n)
+    for name, array in (("factor", factor), ("minimum", low), ("maximum", high)):
+        setattr(job, name, flat(array, x.dtype, runs))
+    for name, array in zip(("scale", "zero", "offset"), values):
+        setattr(job, name, written(array, x.dtype, runs))
     start(table.search(KIND[x.dtype]), job, share(64 * x.nbytes, this_machine()))
 
 
@@ -190,11 +205,14 @@ def search_shared(
     scheme: int,
 ) -> None:
     """Choose integer scales for groups of each row of x; `values` as in :class:`fastq.kernels.jobs.SharedJob`."""
-    job = SharedJob(columns=x.shape[0], k=x.shape[1], size=size, groups=values[1].shape[1], scheme=scheme)
-    job.low, job.high, job.limit = *limits, limit
-    names = ("x", "weights", "factor", "shared", "own", "zeros", "factors", "chosen")
-    for name, array in zip(names, (x, weights, factor, *values)):
-        setattr(job, name, address_of(array))
+    columns, k = x.shape
+    groups = ceil_div(k, size)
+    job = SharedJob(columns=columns, k=k, size=size, groups=groups, scheme=scheme, limit=limit)
+    job.low, job.high = limits
+    job.x, job.weights = flat(x, x.dtype, columns * k), flat(weights, x.dtype, k)
+    job.factor, job.shared = flat(factor, x.dtype, columns), written(values[0], x.dtype, columns)
+    for name, array in zip(("own", "zeros", "factors", "chosen"), values[1:]):
+        setattr(job, name, written(array, x.dtype, columns * groups))
     start(table.shared(KIND[x.dtype]), job, share(32 * x.nbytes, this_machine()))
 
 
@@ -213,14 +231,17 @@ def compensate(
 
     Parameters have shape (candidates, 1 or rows, n); `loss` (candidates, n) and `codes` are written.
     """
-    rows, n = target.shape
-    job = CompensateJob(rows=rows, n=n, candidates=len(scale), low=limits[0], high=limits[1])
-    job.row_pitch, job.candidate_pitch = n if scale.shape[1] > 1 else 0, scale.shape[1] * n
-    arrays = {"target": target, "carry": carry, "weight": weight, "scale": scale, "zero": zero, "offset": offset}
-    for name, array in {**arrays, "loss": loss}.items():
-        setattr(job, name, address_of(array))
-    job.codes = 0 if codes is None else address_of(codes)
-    work = len(scale) * rows * target.nbytes // 4
+    (m, n), kind = target.shape, target.dtype
+    candidates, sets = scale.shape[:2]
+    job = CompensateJob(rows=m, n=n, candidates=candidates, low=limits[0], high=limits[1])
+    job.row_pitch, job.candidate_pitch = n if sets > 1 else 0, sets * n
+    job.target, job.carry, job.weight = flat(target, kind, m * n), flat(carry, kind, m * m), flat(weight, kind, m)
+    for name, array in (("scale", scale), ("zero", zero), ("offset", offset)):
+        setattr(job, name, flat(array, kind, candidates * sets * n))
+    job.loss = written(loss, kind, candidates * n)
+    if codes is not None:
+        job.codes = written(codes, np.int8 if limits[0] < 0 else np.uint8, m * n)
+    work = candidates * m * target.nbytes // 4
     start(table.compensate(KIND[target.dtype]), job, share(work, this_machine()))
 
 
@@ -241,9 +262,9 @@ def pack_right(codes: npt.NDArray[Any], low: int, bits: int, cuts: Segments, fac
         return right
     right = Right(aligned(right_bytes(cuts, n, bits)), cuts, n, Form(bits), None)
     right.col_sum = np.empty((cuts.segments, right.width), np.int32)
-    job = RightJob(codes=address_of(codes), k_pitch=codes.strides[0], n_pitch=codes.strides[1], shift=shift)
-    job.k, job.n, job.columns = k, n, right.width
-    job.tiles, job.col_sum = address_of(right.tiles), address_of(right.col_sum)
+    job = RightJob(k=k, n=n, columns=right.width, shift=shift)
+    job.codes, job.k_pitch, job.n_pitch = of_bytes(codes, (k, n))
+    job.tiles, job.col_sum = right.address, flat(right.col_sum, np.int32, cuts.segments * right.width)
     fill_cuts(job, cuts)
     start(table.right_pack(bits), job, share(4 * k * n, machine))
     return right
@@ -277,10 +298,11 @@ def _left_tiles(work: Workspace, m: int, cuts: Segments, left_bytes: int) -> int
     return work.take(ceil_div(m, TILE_ROWS) * cuts.tiles * TILE_ROWS * DEPTH * left_bytes)
 
 
-def fill_balance(job: Any, balance: Balance | None, k: int) -> None:
-    """Tell a job of the left operand, if there is one, how its rows are balanced."""
+def fill_balance(job: Any, balance: Balance | None, dtype: npt.DTypeLike) -> None:
+    """Tell a job of the left operand, if there is one, how its rows are balanced; `dtype` is computed in."""
     if balance is not None:
-        job.balance, job.block = address_of(balance.factors), balance.block
+        k = job.k
+        job.balance, job.block = flat(balance.factors, dtype, k), balance.block
         job.room_pitch = ceil_div(k, 16) * 16 + 16  # rows do not fall into the same sets of the cache
 
 
@@ -296,17 +318,19 @@ def left_from_floats(
     if plan.unit is None:
         found = plain.quantized_rows(x, high, balance)
         return None if found is None else Left(m, 0, 0, 1, 0, False, 0, 0, found)
-    size = x.itemsize
     kind = left_kind(x.dtype)
     assert kind is not None
-    job = LeftJob(m=m, k=k, x=address_of(x), pitch=x.strides[0] // size, high=high)
+    computed = np.result_type(x.dtype, np.float32) if kind != "bf16" else np.dtype(np.float32)
+    size = computed.itemsize
+    job = LeftJob(m=m, k=k, high=high)
+    job.x, job.pitch = rows(x, x.dtype, (m, k))
     job.tiles = _left_tiles(work, m, cuts, plan.unit.left_bytes)
-    job.scale = work.take(m * max(4, size))
+    job.scale = work.take(m * size)
     job.row_sum = work.take(4 * m * cuts.segments)
     fill_cuts(job, cuts)
-    workers = left_threads(x.size * size, plan)
-    fill_balance(job, balance, k)
-    job.room = work.take(workers * LEFT_ROWS * job.room_pitch * max(4, size))
+    workers = left_threads(x.nbytes, plan)
+    fill_balance(job, balance, computed)
+    job.room = work.take(workers * LEFT_ROWS * job.room_pitch * size)
     start(table.left_floats(kind, plan.unit.left_bytes, balance is not None), job, workers)
     if job.status:
         return None
@@ -327,7 +351,8 @@ def left_from_codes(work: Workspace, codes: npt.NDArray[Any], a: Lines, cuts: Se
     # Left tiles are signed: unsigned codes move down by 128, and their zero points with them.
     flip = 0 if a.limits.signed else 128
     codes = codes if codes.strides[1] == 1 or k <= 1 else np.ascontiguousarray(codes)
-    job = LeftJob(m=m, k=k, x=address_of(codes), pitch=codes.strides[0], flip=flip)
+    job = LeftJob(m=m, k=k, flip=flip)
+    job.x, job.pitch = rows(codes, np.uint8 if flip else np.int8, (m, k))
     job.tiles = _left_tiles(work, m, cuts, plan.unit.left_bytes)
     job.row_sum = work.take(4 * m * cuts.segments)
     fill_cuts(job, cuts)
@@ -368,5 +393,5 @@ def _by_segment(a: Lines, cuts: Segments) -> Any:
 def keep(work: Workspace, array: npt.NDArray[Any]) -> int:
     """Copy a contiguous array into the workspace."""
     address = work.take(array.nbytes)
-    ctypes.memmove(address, address_of(array), array.nbytes)
+    ctypes.memmove(address, flat(array, array.dtype, array.size), array.nbytes)
     return address

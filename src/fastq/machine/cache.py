@@ -13,7 +13,7 @@ import os
 import pathlib
 import sys
 
-MAGIC = b"fastq kernel 1\n"
+MAGIC = b"fastq kernel 2\n"
 
 
 def root() -> pathlib.Path | None:
@@ -65,7 +65,7 @@ class Cache:
             head, checksum, symbol, code = text.split(b"\n", 3)
         except (OSError, ValueError):
             return None
-        if head + b"\n" != MAGIC or _checksum(symbol + code) != checksum:
+        if head + b"\n" != MAGIC or _checksum(name, symbol, code) != checksum:
             return None
         return symbol.decode(), code
 
@@ -75,7 +75,7 @@ class Cache:
             return
         import tempfile
 
-        checksum = _checksum(symbol.encode() + code)
+        checksum = _checksum(name, symbol.encode(), code)
         temporary = None
         try:
             with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".", delete=False) as file:
@@ -91,10 +91,11 @@ class Cache:
                     os.unlink(temporary)
 
 
-def _checksum(data: bytes) -> bytes:
+def _checksum(name: str, symbol: bytes, code: bytes) -> bytes:
+    """Of the name too, so that a file under another kernel's name is not taken for that kernel."""
     import hashlib
 
-    return hashlib.sha256(data).hexdigest().encode()
+    return hashlib.sha256(b"\0".join((name.encode(), symbol, code))).hexdigest().encode()
 
 
 def _usable(folder: pathlib.Path) -> bool:

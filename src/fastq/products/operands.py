@@ -231,7 +231,8 @@ def balanced(left: Operand, right: Operand, bits: int, dtype: np.dtype[Any]) -> 
     ours, theirs = left.balance_along("left"), right.balance_along("right")
     if theirs is not None:
         array, kind = _array_of(left, "left", "right"), left.dtype if isinstance(left, Floats) else dtype
-        left = Floats(array, bits, kind, theirs._replace(factors=theirs.factors.astype(dtype, copy=False)))
+        # Of an array that was cut or turned around, the factors are a view, in any order.
+        left = Floats(array, bits, kind, theirs._replace(factors=np.ascontiguousarray(theirs.factors, dtype)))
     if ours is not None:
         values = np.swapaxes(_array_of(right, "right", "left").astype(dtype, copy=False), -1, -2)
         values = np.swapaxes(ours.on(values), -1, -2)

@@ -45,34 +45,19 @@ def _repeated(a: Any, b: Any, out: Any, bias: Any, kind: tuple[Any, Any]) -> Arr
     """
     if not isinstance(b, Operand) or not b.ready:
         return None
-    scale = None
-    if isinstance(a, Operand):
-        if (pair := a.rows()) is None:
-            return None
-        a, scale = pair
-    elif type(a) is not np.ndarray:
+    if type(a) is np.ndarray:
+        x, scale = a, None
+    elif isinstance(a, Operand) and (pair := a.rows()) is not None:
+        x, scale = pair
+    else:
         return None
     try:
         ready = b.ready.get((a.shape, a.dtype, scale is None, *kind))
     except TypeError:  # an epilogue that cannot be hashed
         return None
-    if ready is None or ready.machine != this_machine() or not _as_usual(a, a.shape, a.dtype):
+    if ready is None or ready.machine != this_machine():
         return None
-    if scale is not None and not _as_usual(scale, (a.shape[0], 1), ready.computed):
-        return None
-    if bias is not None and not _as_usual(bias, ready.shape[-1:], ready.computed):
-        return None
-    if out is not None and not (_as_usual(out, ready.shape, ready.dtype) and out.flags.writeable):
-        return None
-    return ready(a, scale, bias, out)
-
-
-def _as_usual(array: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
-    """Whether it is an array of this shape and type whose elements follow each other in memory."""
-    if type(array) is not np.ndarray or array.shape != shape or array.dtype != dtype:
-        return False
-    flags = array.flags
-    return flags.c_contiguous and flags.aligned
+    return ready(x, scale, bias, out)
 
 
 def _remember(task: Task, kind: tuple[Any, Any]) -> None:
@@ -81,12 +66,14 @@ def _remember(task: Task, kind: tuple[Any, Any]) -> None:
     if getattr(b, "ready", None) is None or len(b.shape) != 2 or 0 in (task.m, task.k, task.n):
         return
     floats = not isinstance(a, Operand)
+    x = a
     if not floats:
         if (pair := a.rows()) is None:
             return
-        a = pair[0]
+        x = pair[0]
     elif not isinstance(left, Floats) or left.dtype != a.dtype or not a.dtype.isnative:
         return
+    # Of codes the logical type, which that of the product follows from: the codes themselves are int8 in any case.
     key = a.shape, a.dtype, floats, *kind
     if (known := b.ready.get(key)) is not None and known.machine == this_machine():
         return
@@ -96,7 +83,7 @@ def _remember(task: Task, kind: tuple[Any, Any]) -> None:
     if len(b.ready) >= KINDS_READY:
         b.ready.clear()
     balance = left.balance if isinstance(left, Floats) else None
-    b.ready[key] = Ready(a.shape, a.dtype, balance, packed, columns, cuts, plan, this_machine())
+    b.ready[key] = Ready(x.shape, x.dtype, balance, packed, columns, cuts, plan, this_machine())
 
 
 def arrays(a: Any, b: Any) -> tuple[Any, Any]:

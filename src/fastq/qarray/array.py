@@ -238,11 +238,6 @@ class QArray(ArrayMethods, NDArrayOperatorsMixin):
         """
         return copy.copy(self)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        parameters = (self._scale, self._zero, self._offset)
-        state = (self._store, self._flipped, self.scheme, self.axis, self.group_size, parameters, self.dtype)
-        return QArray._make, (*state, self.balance, self.rotation)
-
     def equals(self, other: Any) -> bool:
         """Whether the other array has the same codes, parameters, bits and types.
 

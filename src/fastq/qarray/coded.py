@@ -257,7 +257,8 @@ class Coded(Operand):
                     f"a rotated array must be summed over the axis along which it is; got shape {self.shape}, rotated "
                     f"along axis {self.axis}, as the {side} operand: multiply q.dequantize()"
                 )
-            factor = self.balance[tuple(0 if n == 1 else i for n, i in zip(self.balance.shape, index))]
+            # In float64, where products of two float32 are exact: a product in float64 must not see them rounded.
+            factor = self.balance[tuple(0 if n == 1 else i for n, i in zip(self.balance.shape, index))].astype(float)
             scale, offset = (None if p is None else p * factor for p in (scale, offset))
         return Lines(code_range(self.bits, self.scheme), self.bits, scale, zero, offset, grouped)
 

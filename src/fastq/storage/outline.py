@@ -107,10 +107,15 @@ class Outline(NamedTuple):
         }
 
 
-def take_apart(q: Coded) -> tuple[dict[str, Array], dict[str, Any]]:
-    """A quantized array as plain arrays and attributes; see :mod:`fastq.storage.parts`."""
+def take_apart(q: Coded, pack: bool = True) -> tuple[dict[str, Array], dict[str, Any]]:
+    """A quantized array as plain arrays and attributes; see :mod:`fastq.storage.parts`.
+
+    Codes that are not packed yet are packed for it, or, without `pack`, given as they are.
+    """
     integer = q.axis_scale is not None
-    outline = Outline(q.shape, str(q.dtype), q.bits, q.scheme, q.axis, q.group_size, q.rotation, integer).packed()
+    outline = Outline(q.shape, str(q.dtype), q.bits, q.scheme, q.axis, q.group_size, q.rotation, integer)
+    if pack or q._store.packed:
+        outline = outline.packed()
     arrays = {"scale": q._scale, "zero_point": q._zero, "offset": q._offset, "balance": q.balance}
     scales = None
     if outline.cuts is None:

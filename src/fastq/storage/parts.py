@@ -1,9 +1,9 @@
-"""A quantized array as plain arrays and a few attributes, and back: for files, for other stores, for the wire.
+"""A quantized array as plain arrays and a few attributes, and back: for files, for other stores, for pickles.
 
 Matrices are taken apart packed, as products read them, so that what is put together again, from a memory map as well as
 from memory, is multiplied as it lies there. What K, N and tiles are is said in :mod:`fastq.layout.tiles`; one that is
 not packed yet is packed along the axis that shares a scale: for ``x @ q.mT`` (`flipped`) if that is the last one, else
-for ``x @ q``.
+for ``x @ q``. Pickles, which are made to come back as they were, hold the codes of such an array instead.
 
 ========== ============================================ ======== ====================================================
 array      shape                                        type     is there
@@ -11,7 +11,7 @@ array      shape                                        type     is there
 tiles      ``[*batch, blocks of N, tiles of K, bytes]`` uint8    with two dimensions or more; ``128 * bits`` bytes
 sums       ``[*batch, blocks * 16]``                    int32    sums of what is multiplied, by column; may be missing
 groups     ``[*batch, blocks, groups of K, 2, 16]``     uint8    factors and shifts of integer group scales along K
-codes      that of the array                            int8 *   where nothing is packed: 0-D, 1-D, empty
+codes      that of the array                            int8 *   where nothing is packed: 0-D, 1-D, empty, pickles
 factors    one per group                                int8     integer group scales that are not in `groups`
 zeros      one per group                                uint8    their zero points, if asymmetric
 scale      ``np.max(x, axis, keepdims=True)``, or one   floats   always
@@ -28,6 +28,7 @@ segments that K is cut into (:class:`fastq.layout.tiles.Segments`), null where n
 
 from __future__ import annotations
 
+import copyreg
 import importlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -37,7 +38,7 @@ import numpy.typing as npt
 
 from fastq.arguments import LARGEST_BLOCK
 from fastq.engine.groups import Factors
-from fastq.engine.memory import LINE, address_of, aligned
+from fastq.engine.memory import aligned_copy
 from fastq.engine.prepack import INT32_MAX, Right
 from fastq.engine.store import Scales, Store
 from fastq.layout.tiles import Form, segments
@@ -112,6 +113,14 @@ def put_together(arrays: Mapping[str, Array], attributes: Mapping[str, Any]) -> 
     parameters = parts["scale"], parts.get("zero_point"), parts.get("offset")
     rest = outline.scheme, outline.axis, outline.group, parameters, _dtype(outline.dtype), parts.get("balance")
     return QArray._make(store, False, *rest, outline.rotation)
+
+
+def _reduced(q: QArray) -> tuple[Any, ...]:
+    """What pickle keeps of an array: its parts, which are checked when they are put together again."""
+    return put_together, take_apart(q, pack=False)
+
+
+copyreg.pickle(QArray, _reduced)
 
 
 def _must(holds: Any, rule: str, got: Any) -> None:
@@ -190,13 +199,9 @@ def _checked(name: str, array: Any, shape: tuple[int, ...], types: tuple[str, ..
     _must(of, f"{name} must be an array of {' or '.join(types)} and shape {shape}", described)
     _must(array.flags.c_contiguous, f"{name} must be C-contiguous", f"strides {array.strides} for {described}")
     plain: Array = array.view(np.ndarray)  # without what a subclass does
-    if name != "tiles":
-        return plain if plain.flags.aligned else plain.copy()
-    if address_of(plain) % LINE == 0:
-        return plain
-    moved: Array = aligned(plain.nbytes).reshape(shape)  # vectors would straddle cache lines
-    moved[...] = plain
-    return moved
+    if name == "tiles":
+        return aligned_copy(plain)  # vectors would straddle cache lines
+    return plain if plain.flags.aligned else plain.copy()
 
 
 def _check_values(parts: dict[str, Array], outline: Outline) -> None:
@@ -216,9 +221,16 @@ def _check_values(parts: dict[str, Array], outline: Outline) -> None:
             found = int(array.min()), int(array.max())
             _must(low <= found[0] and found[1] <= top, f"{name} must be from {low} to {top}", found)
     if "factors" in parts:
-        _must((parts["factors"] != 0).all(), "factors must not be 0", 0)
+        _check_factors(parts["factors"], outline)
     if "offset" in parts:
         _must(parts["offset"].dtype == parts["scale"].dtype, "offset must be of scale's type", parts["offset"].dtype)
+
+
+def _check_factors(factors: Array, outline: Outline) -> None:
+    """That integer scales times symmetric codes fit int8; of others, not all codes can occur under all zero points."""
+    _must((factors != 0).all(), "factors must not be 0", 0)
+    lowest = int(factors.min(initial=1)) * outline.limits.low  # codes reach one further down than up
+    _must(lowest <= 127, "factors times codes must fit int8", lowest)
 
 
 def _rights(parts: dict[str, Array], outline: Outline) -> dict[tuple[int, ...], Right]:
@@ -251,6 +263,7 @@ def _check_groups(packed: Array, outline: Outline) -> None:
         _must(lowest > 0 and highest <= most, f"factors in groups must be from 1 to {most}", (lowest, highest))
         found = Factors.unpacked(part, size, count, columns, limits)
         whole = found.zeros is None or int(found.zeros.max()) <= limits.high
+        _check_factors(found.factors, outline)
         _must(
             whole and np.array_equal(found.packed(limits, outline.cuts), part),
             "shifts in groups must be 128 - factor * zero point, and 0 beyond the matrix",

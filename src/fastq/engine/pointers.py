@@ -1,0 +1,69 @@
+"""The one door through which an array's memory reaches a kernel.
+
+A kernel trusts its job: it reads and writes as many elements as the job says, one after the other, of the type that it
+was compiled for. So every address in a job comes from here (or from a :class:`~fastq.engine.memory.Workspace`, which
+makes the memory), and the array is held against what the job says. A test sees to it that no other module asks an array
+for its address.
+
+What users hand over has been checked, and brought into such a form, before; an array that does not fit here is a
+mistake of fastq's own. It raises, rather than give wrong numbers or end the process.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastq.engine.memory import address_of
+
+Array = npt.NDArray[Any]
+
+
+def address_if(array: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int | None:
+    """The address of an array of this shape and type whose elements follow each other in memory; None of any other."""
+    if type(array) is not np.ndarray or array.shape != shape or array.dtype != dtype:
+        return None
+    flags = array.flags
+    return address_of(array) if flags.c_contiguous and flags.aligned else None
+
+
+def flat(array: Array, dtype: npt.DTypeLike, count: int) -> int:
+    """The address of at least `count` elements that follow each other in memory."""
+    flags = array.flags
+    if array.dtype != dtype or not (flags.c_contiguous and flags.aligned) or array.size < count:
+        raise _mistake(array, f"{count} contiguous elements of {np.dtype(dtype)}")
+    return address_of(array)
+
+
+def written(array: Array, dtype: npt.DTypeLike, count: int) -> int:
+    """The same for a kernel that writes there."""
+    if not array.flags.writeable:
+        raise _mistake(array, "memory that may be written")
+    return flat(array, dtype, count)
+
+
+def rows(array: Array, dtype: npt.DTypeLike, shape: tuple[int, int]) -> tuple[int, int]:
+    """The address of a matrix whose rows are contiguous, and how many elements one row lies behind the other."""
+    if array.dtype != dtype or array.shape != shape or not array.flags.aligned:
+        raise _mistake(array, f"a matrix of {np.dtype(dtype)} and shape {shape}")
+    pitch, step = array.strides
+    if (step != array.itemsize and shape[1] > 1) or pitch % array.itemsize:
+        raise _mistake(array, "contiguous rows, whole elements apart")
+    return address_of(array), pitch // array.itemsize
+
+
+def of_bytes(array: Array, shape: tuple[int, int]) -> tuple[int, int, int]:
+    """The address of a matrix of bytes, and how far its rows and its columns lie apart."""
+    if array.itemsize != 1 or array.shape != shape:
+        raise _mistake(array, f"a matrix of bytes and shape {shape}")
+    k_pitch, n_pitch = array.strides
+    return address_of(array), k_pitch, n_pitch
+
+
+def _mistake(array: Array, needed: str) -> RuntimeError:
+    return RuntimeError(
+        f"a kernel needs {needed}, but was to be given an array of {array.dtype}, shape {array.shape} and strides "
+        f"{array.strides}; nothing was computed. This is a mistake in fastq: please report it"
+    )

@@ -1,0 +1,159 @@
+"""Addresses for jobs: no array that is not as the job says gets through."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastq
+import fastq as fq
+from fastq.engine import multiply, run
+from fastq.engine.pointers import address_if, flat, of_bytes, rows, written
+from fastq.engine.prepack import Balance
+from fastq.kernels.jobs import LeftJob
+from fastq.layout.tiles import segments
+
+F4, F8 = np.dtype(np.float32), np.dtype(np.float64)
+
+
+def unaligned(n, dtype=np.float32):
+    return np.zeros(n * np.dtype(dtype).itemsize + 1, np.uint8)[1:].view(dtype)
+
+
+def read_only(array):
+    array.flags.writeable = False
+    return array
+
+
+BAD_FLAT = {
+    "reversed": np.zeros(8, F4)[::-1],
+    "every other": np.zeros(16, F4)[::2],
+    "broadcast": np.broadcast_to(np.float32(1), (8,)),
+    "by columns": np.zeros((2, 4), F4, order="F"),
+    "too short": np.zeros(7, F4),
+    "another type": np.zeros(8, F8),
+    "swapped bytes": np.zeros(8, ">f4"),
+    "unaligned": unaligned(8),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FLAT)
+def test_flat_memory_is_contiguous_aligned_and_long_enough(name):
+    for door in (flat, written):
+        with pytest.raises(RuntimeError, match=r"a kernel needs .*float32.* a mistake in fastq"):
+            door(BAD_FLAT[name], F4, 8)
+    assert address_if(BAD_FLAT[name], (8,), F4) is None
+
+
+def test_flat_memory_that_is_as_it_must_be():
+    x = np.zeros((2, 4), F4)
+    assert flat(x, F4, 8) == written(x, F4, 8) == address_if(x, (2, 4), F4) == x.ctypes.data
+    assert flat(x[1:], F4, 4) == x.ctypes.data + 16
+    assert flat(read_only(np.zeros(3)), F8, 3)
+    for other in ((8,), (4, 2), (2, 4, 1)):
+        assert address_if(x, other, F4) is None
+    assert address_if(x.view(np.matrix), (2, 4), F4) is None
+    assert address_if([1.0], (1,), F8) is None
+
+
+def test_what_is_written_may_be_written():
+    with pytest.raises(RuntimeError, match="memory that may be written"):
+        written(read_only(np.zeros(3)), F8, 3)
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        np.zeros((3, 5), F4)[:, ::-1],
+        np.zeros((5, 3), F4).T,
+        np.zeros((3, 10), F4)[:, ::2],
+        np.zeros((3, 5), F8),
+        np.zeros((2, 5), F4),
+        np.zeros((3, 6), F4),
+        unaligned(15).reshape(3, 5),
+        np.lib.stride_tricks.as_strided(np.zeros(99, F4), (3, 5), (21, 4)),
+    ],
+)
+def test_rows_are_contiguous_and_whole_elements_apart(matrix):
+    with pytest.raises(RuntimeError, match="a kernel needs"):
+        rows(matrix, F4, (3, 5))
+
+
+def test_rows_may_lie_anyhow():
+    whole = np.zeros((6, 8), F4)
+    assert rows(whole, F4, (6, 8)) == (whole.ctypes.data, 8)
+    assert rows(whole[::2, 1:6], F4, (3, 5)) == (whole.ctypes.data + 4, 16)
+    assert rows(whole[::-1], F4, (6, 8)) == (whole.ctypes.data + 5 * 32, -8)
+    assert rows(whole[:, ::4][:, :1], F4, (6, 1)) == (whole.ctypes.data, 8)
+
+
+def test_bytes_may_lie_anyhow_but_must_be_bytes():
+    codes = np.zeros((4, 6), np.int8)
+    assert of_bytes(codes.T, (6, 4)) == (codes.ctypes.data, 1, 6)
+    assert of_bytes(codes[::-1, ::2], (4, 3)) == (codes.ctypes.data + 18, -6, 2)
+    for bad, shape in ((codes.astype(np.int16), (4, 6)), (codes, (4, 7))):
+        with pytest.raises(RuntimeError, match="a matrix of bytes"):
+            of_bytes(bad, shape)
+
+
+def test_no_other_module_asks_for_addresses():
+    """Else an array could reach a kernel by another way. (mapped.py gives back pages; memory.py makes the memory.)"""
+    package = Path(fastq.__file__).parent
+    asked = set()
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+            if name in ("ctypes", "address_of", "__array_interface__", "ctypeslib") and (
+                name != "ctypes" or isinstance(node, ast.Attribute)
+            ):
+                asked.add(path.relative_to(package).as_posix())
+    assert asked == {"engine/memory.py", "engine/pointers.py", "storage/mapped.py"}
+
+
+# Jobs that are told of arrays which do not fit
+
+
+def test_balance_in_another_order_is_not_taken_for_one_in_this_order():
+    factors = np.ones(40, F4)
+    for bad in (factors[::-1], factors[:39], factors.astype(F8), np.broadcast_to(np.float32(1), 40)):
+        with pytest.raises(RuntimeError, match="a kernel needs 40 contiguous elements of float32"):
+            run.fill_balance(LeftJob(k=40), Balance(bad, 1), F4)
+
+
+@pytest.fixture
+def packed():
+    rng = np.random.default_rng(0)
+    return run.pack_right(rng.integers(0, 8, (100, 20)).astype(np.uint8), 0, 3, segments(100))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tiles": np.zeros(100, np.uint8)},
+        {"n": 40},
+        {"cuts": segments(200)},
+        {"groups": np.zeros((1, 1, 2, 16), np.uint8), "group_size": 16},
+    ],
+)
+def test_packed_operands_hold_as_much_as_they_say(packed, change):
+    for name, value in change.items():
+        setattr(packed, name, value)
+    packed.__dict__.pop("address")
+    with pytest.raises(RuntimeError, match="a kernel needs"):
+        assert (packed.address, packed.groups_address) == (0, 0)
+
+
+def test_operands_of_a_product_are_cut_alike(packed, monkeypatch):
+    """However it may come about: the job is not filled."""
+    x, q = np.ones((3, 100), F4), fq.quantize(np.ones((100, 20), F4), 3, axis=0)
+    usual = multiply.right_job
+
+    def other(m, right, columns, cuts, plan):
+        return usual(m, right, columns, segments(100, 10), plan)
+
+    monkeypatch.setattr(multiply, "right_job", other)
+    with pytest.raises(RuntimeError, match="cut alike"):
+        x @ q
