@@ -597,3 +597,12 @@ def test_a_searched_scale_does_not_depend_on_memory_order(isa, rng):
     for axis, group in ((0, None), (1, None), (0, 7)):
         form = {"bits": 3, "axis": axis, "group_size": group, "method": "mse"}
         assert fq.quantize(np.asfortranarray(x), **form).equals(fq.quantize(x, **form))
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_offsets_are_never_negative_zeros(isa, axis, dtype):
+    """Which of -0.0 and 0.0 is the smaller one depends on the instruction; equal bits must not."""
+    for x in ([[0.0, -0.0], [-0.0, 0.0]], [[-0.0, -0.0], [-0.0, -0.0]], [[-0.0, 1.0], [2.0, -0.0]]):
+        offset = fq.quantize(np.array(x, dtype), 2, axis=axis, scheme="affine").offset
+        assert not np.signbit(offset).any()

@@ -164,13 +164,7 @@ def _constant(x: Any, summed: int, side: str) -> bool:
     form = _meta(x)
     if not isinstance(form, QArray):
         return True
-    if form.axis not in (None, summed) and x.shape[summed] > 1:
-        fix = -1 if side == "left" else -2
-        raise ValueError(
-            f"the scale of the {side} operand must be constant along the axis that is summed over, or in groups along "
-            f"it; got shape {x.shape} with axis={form.axis}: quantize it with axis={fix} or axis=None, or multiply "
-            "q.dequantize()"
-        )
+    form.check_summed((summed,), side, x.shape)
     grouped = form.axis == summed and form.group_size is not None and form.axis_scale is None
     return not grouped and form.scheme != "affine" and form.balance is None
 

@@ -43,7 +43,7 @@ def parameters(kind: str) -> Any:
                 report(job, SPAN_OVERFLOW)
             scale[index] = _span(low, high, steps, tiny())
             zero[index] = 0
-            offset[index] = low
+            offset[index] = low + nought()  # never -0.0: which of two zeros is the smallest depends on the instruction
 
     return choose
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from fastq.products import product
 from fastq.products.operands import Operand
+from fastq.qarray.coded import Coded
 
 
 def _array(x: Any) -> Any:
@@ -34,6 +35,8 @@ def contract(a: Any, b: Any, names: tuple[str, str, str], out: Any = None, dtype
             "a product with a quantized array sums over axes that both operands have, each once; got "
             f"{left},{right}->{result}: sum or take diagonals of the other operand first, or use q.dequantize()"
         )
+    _check_summed(a, [left.index(i) for i in summed], "left")
+    _check_summed(b, [right.index(i) for i in summed], "right")
     sizes = {**dict(zip(right, b.shape)), **dict(zip(left, a.shape))}
     a = _matrices(a, left, batch, own[0], summed)
     b = _matrices(b, right, batch, summed, own[1])
@@ -45,6 +48,12 @@ def contract(a: Any, b: Any, names: tuple[str, str, str], out: Any = None, dtype
         return y if y.shape else y[()]
     np.copyto(out, y, casting="same_kind")
     return out
+
+
+def _check_summed(x: Any, axes: Sequence[int], side: str) -> None:
+    """What a product would refuse, in terms of the axes as they came in."""
+    if isinstance(x, Coded):
+        x.check_summed(axes, side)
 
 
 def _matrices(x: Any, names: str, batch: Sequence[str], rows: Sequence[str], columns: Sequence[str]) -> Any:
@@ -154,6 +163,8 @@ def vecdot(a: Any, b: Any) -> Any:
         return product.matmul(a, b)
     if len(a.shape) == 1:
         return product.matmul(b, a)
+    _check_summed(a, (-1,), "left")
+    _check_summed(b, (-1,), "right")
     return product.matmul(np.expand_dims(a, -2), np.expand_dims(b, -1))[..., 0, 0]
 
 
@@ -161,6 +172,8 @@ def matvec(a: Any, v: Any) -> Any:
     """See :data:`numpy.matvec`."""
     if len(v.shape) == 1:
         return product.matmul(a, v)
+    _check_summed(a, (-1,), "left")
+    _check_summed(v, (-1,), "right")
     if len(a.shape) == 2:
         return product.matmul(v, np.matrix_transpose(a))
     return product.matmul(a, np.expand_dims(v, -1))[..., 0]
@@ -170,6 +183,8 @@ def vecmat(v: Any, a: Any) -> Any:
     """See :data:`numpy.vecmat`."""
     if len(v.shape) == 1 or len(a.shape) == 2:
         return product.matmul(v, a)
+    _check_summed(v, (-1,), "left")
+    _check_summed(a, (-2,), "right")
     return product.matmul(np.expand_dims(v, -2), a)[..., 0, :]
 
 

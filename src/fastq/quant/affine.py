@@ -322,5 +322,5 @@ def choose(low: npt.NDArray[Any], high: npt.NDArray[Any], bits: int, scheme: str
         scale = [span_scale(a, b, steps, tiny) for a, b in zip(low.flat, high.flat)]
     scales = np.array(scale, low.dtype).reshape(low.shape)
     if scheme == "affine":
-        return Given(scales, None, low)
+        return Given(scales, None, low + kind(0))  # never -0.0, as kernels have it
     return Given(scales, np.clip(np.rint(-low / scales), 0, limits.high).astype(np.int32))
