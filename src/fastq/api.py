@@ -312,8 +312,10 @@ def matmul(
         What is applied to each element after the bias, while it is in the cache. ``"relu"`` is max(y, 0), ``"gelu"`` is
         ``y * Phi(y)`` with the normal distribution Phi (not the tanh form), ``"silu"`` is ``y / (1 + exp(-y))``. A
         function of your own takes and returns one number and is compiled by ``numba.njit``; kernels are compiled with
-        it inlined, once per process and kept as long as it lasts, so define it once. A division by zero in it gives
-        infinity or NaN, as in NumPy.
+        it inlined. They are kept on disk, as others are, where its code, constants, closure and what it calls can be
+        told by name and value (numbers, functions of ``math`` and NumPy, other compiled functions); with anything else
+        in it, such as an array, each process compiles them anew. A division by zero in it gives infinity or NaN, as in
+        NumPy.
     dtype : data type, optional
         Type of the product: float16, float32 or float64 (float16 is rounded from float32), int32 or int64 for 8-bit
         integers. With ``int8`` or ``uint8`` the product is a :class:`QArray` of 8 bits, symmetric or asymmetric, for

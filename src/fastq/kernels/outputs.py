@@ -5,6 +5,8 @@ from __future__ import annotations
 from itertools import count
 from typing import Any, NamedTuple
 
+from fastq.machine.fingerprint import fingerprint
+
 # The type that sums are scaled in, by the type of the output.
 COMPUTED = {"int32": "int32", "float16": "float32", "float32": "float32", "float64": "float64"}
 SIZES = {"int32": 4, "float16": 2, "float32": 4, "float64": 8}
@@ -28,13 +30,23 @@ class Output(NamedTuple):
         """What tells it from others in the names of kernels."""
         return f"{self.type}_{self.activation}" if self.activation else self.type
 
+    @property
+    def kept(self) -> bool:
+        """Whether kernels with it may be kept on disk: its name is the same in every process, and no other's."""
+        return self.function is None or self.activation.startswith(_LASTING)
 
-# Kernels that hold a user's function are never freed, so neither is the function, and its number is never used again.
+
+# A user's function goes by its fingerprint, or, where it has none, by a number. Kernels that hold one are never freed,
+# so neither is the function, and its number is never used again.
+_LASTING = "user_"
 _names: dict[Any, str] = {}
 _numbers = count(1)
 
 
 def with_function(type_name: str, function: Any) -> Output:
     """An output with a user's function, compiled by Numba, before it."""
-    name = _names.get(function) or _names.setdefault(function, f"user{next(_numbers)}")
+    name = _names.get(function)
+    if name is None:
+        lasting = fingerprint(function)
+        name = _names.setdefault(function, f"{_LASTING}{lasting}" if lasting else f"user{next(_numbers)}")
     return Output(type_name, name, function)

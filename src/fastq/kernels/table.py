@@ -77,7 +77,8 @@ class Entry(NamedTuple):
 
     name: str
     make: Callable[[], tuple[Any, type[Job]]]
-    kept: bool = True  # on disk: not what holds a user's function
+    kept: bool = True  # on disk
+    own: bool = True  # it holds no user's function
 
 
 def matmul(unit: Unit, shape: str, form: Form, output: Output) -> Entry:
@@ -91,7 +92,7 @@ def matmul(unit: Unit, shape: str, form: Form, output: Output) -> Entry:
         loops = import_module("fastq.kernels.amx") if shape == "gemm" and unit.k_block else skeleton
         return getattr(loops, shape)(isa, form, output), jobs.MatmulJob
 
-    return Entry(f"{shape}_{unit.name}_{form.tag}_{output.tag}", make, output.function is None)
+    return Entry(f"{shape}_{unit.name}_{form.tag}_{output.tag}", make, output.kept, output.function is None)
 
 
 def left_floats(kind: str, left_bytes: int, balanced: bool = False) -> Entry:

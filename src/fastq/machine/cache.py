@@ -57,30 +57,30 @@ class Cache:
         self.folder = folder if folder is not None and _usable(folder) else None
 
     def load(self, name: str) -> tuple[str, bytes] | None:
-        """The symbol and object code of a kernel, or None."""
+        """The symbols and object code of a kernel, or None."""
         if self.folder is None:
             return None
         try:
             text = (self.folder / f"{name}.kernel").read_bytes()
-            head, checksum, symbol, code = text.split(b"\n", 3)
+            head, checksum, symbols, code = text.split(b"\n", 3)
         except (OSError, ValueError):
             return None
-        if head + b"\n" != MAGIC or _checksum(name, symbol, code) != checksum:
+        if head + b"\n" != MAGIC or _checksum(name, symbols, code) != checksum:
             return None
-        return symbol.decode(), code
+        return symbols.decode(), code
 
-    def store(self, name: str, symbol: str, code: bytes) -> None:
+    def store(self, name: str, symbols: str, code: bytes) -> None:
         """Keep a kernel; a folder that cannot be written is left alone."""
         if self.folder is None:
             return
         import tempfile
 
-        checksum = _checksum(name, symbol.encode(), code)
+        checksum = _checksum(name, symbols.encode(), code)
         temporary = None
         try:
             with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".", delete=False) as file:
                 temporary = file.name
-                file.write(MAGIC + checksum + b"\n" + symbol.encode() + b"\n" + code)
+                file.write(MAGIC + checksum + b"\n" + symbols.encode() + b"\n" + code)
             os.replace(temporary, self.folder / f"{name}.kernel")
             temporary = None
         except OSError:
@@ -91,11 +91,11 @@ class Cache:
                     os.unlink(temporary)
 
 
-def _checksum(name: str, symbol: bytes, code: bytes) -> bytes:
+def _checksum(name: str, symbols: bytes, code: bytes) -> bytes:
     """Of the name too, so that a file under another kernel's name is not taken for that kernel."""
     import hashlib
 
-    return hashlib.sha256(b"\0".join((name.encode(), symbol, code))).hexdigest().encode()
+    return hashlib.sha256(b"\0".join((name.encode(), symbols, code))).hexdigest().encode()
 
 
 def _usable(folder: pathlib.Path) -> bool:

@@ -6,7 +6,8 @@ that a new process with a warm cache starts fast (0.1 s instead of the 0.6 s of 
 Numba's import). It also makes a kernel call cheap: a ctypes call with one pointer, which gives up the GIL.
 
 Object code that refers to a symbol which the process lacks would end the process when it is linked. So a kernel may
-call nothing but what :data:`ALLOWED_CALLS` names, and that is checked before the code is kept.
+call nothing but what :data:`ALLOWED_CALLS` names, and that is checked before the code is kept. What a user's function
+calls besides is kept with the code, and looked for before it is linked.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class _Compiler:
         cpu = f"{llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"
         return Cache(folder / stamp(version("numba"), llvmlite.__version__, cpu))
 
-    def load(self, name: str, symbol: str, code: bytes) -> Kernel:
+    def load(self, name: str, symbols: str, code: bytes) -> Kernel:
         import llvmlite.binding as llvm
 
         # An engine for each: Numba numbers functions per process, so in kernels that two processes compiled two helper
@@ -82,13 +83,13 @@ class _Compiler:
         engine.add_object_file(llvm.ObjectFileRef.from_data(code))
         engine.finalize_object()
         self.engines.append(engine)
-        return Kernel(name, engine.get_function_address(symbol))
+        return Kernel(name, engine.get_function_address(symbols.split(" ")[0]))
 
 
 _compiler = _Compiler()
 
 
-def kernel(name: str, make: Callable[[], tuple[Any, type[Job]]], keep: bool = True) -> Kernel:
+def kernel(name: str, make: Callable[[], tuple[Any, type[Job]]], keep: bool = True, own: bool = True) -> Kernel:
     """The kernel of this name: from memory, from the cache, or compiled now.
 
     Parameters
@@ -98,8 +99,9 @@ def kernel(name: str, make: Callable[[], tuple[Any, type[Job]]], keep: bool = Tr
     make : callable
         Gives the ``@kernel_function`` and the job class that it takes. Called only when the kernel must be compiled.
     keep : bool
-        Whether it belongs into the cache; False where it holds a user's function, which may also call what a kernel
-        of ours may not.
+        Whether it belongs into the cache.
+    own : bool
+        False where it holds a user's function, which may call what a kernel of ours may not, if the process has it.
     """
     found = _compiler.kernels.get(name)
     if found is not None:
@@ -109,13 +111,25 @@ def kernel(name: str, make: Callable[[], tuple[Any, type[Job]]], keep: bool = Tr
         if found is None:
             cache = _open_cache()
             entry = cache.load(name) if keep else None
-            if entry is None:
-                entry = _compile(name, *make(), keep)
+            if entry is None or not all(map(_is_there, _calls(entry[0]))):
+                entry = _compile(name, *make(), own)
                 _compiler.compiled.append(name)
                 if keep:
                     cache.store(name, *entry)
             found = _compiler.kernels[name] = _compiler.load(name, *entry)
     return found
+
+
+def _calls(symbols: str) -> list[str]:
+    """What a kernel calls beyond :data:`ALLOWED_CALLS`, from its symbols."""
+    return symbols.split(" ")[1:]
+
+
+def _is_there(symbol: str) -> bool:
+    """Whether this process has a function of that name; to link what it lacks would end it."""
+    import llvmlite.binding as llvm
+
+    return llvm.address_of_symbol(symbol) is not None
 
 
 def _open_cache() -> Cache:
@@ -146,8 +160,8 @@ def kept(name: str) -> bool:
     return _open_cache().load(name) is not None
 
 
-def _compile(name: str, function: Any, job: type[Job], strict: bool) -> tuple[str, bytes]:
-    import llvmlite.binding as llvm
+def _compile(name: str, function: Any, job: type[Job], own: bool) -> tuple[str, bytes]:
+    """The symbols of a kernel, its own and those that it calls, apart by blanks, and its object code."""
     import numba
 
     from fastq.machine.dialect import JobType
@@ -163,11 +177,10 @@ def _compile(name: str, function: Any, job: type[Job], strict: bool) -> tuple[st
         f.name for f in result.library._final_module.functions if f.is_declaration and not f.name.startswith("llvm.")
     }
     foreign -= ALLOWED_CALLS
-    if not strict:
-        foreign = {symbol for symbol in foreign if llvm.address_of_symbol(symbol) is None}
-    if foreign:
-        raise RuntimeError(f"kernel {name} calls {sorted(foreign)}, which is not {'allowed' if strict else 'there'}")
-    return result.fndesc.llvm_func_name, result.library._get_compiled_object()
+    refused = foreign if own else {symbol for symbol in foreign if not _is_there(symbol)}
+    if refused:
+        raise RuntimeError(f"kernel {name} calls {sorted(refused)}, which is not {'allowed' if own else 'there'}")
+    return " ".join((result.fndesc.llvm_func_name, *sorted(foreign))), result.library._get_compiled_object()
 
 
 def _before_fork() -> None:
