@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
@@ -90,13 +92,15 @@ def test_balance_and_rotation_turn_the_moment_too(inputs, w):
 
 
 def test_bad_calibration_leaves_a_way_out(inputs, w, rng):
-    """Fewer rows than channels, constant and dead channels, rows that depend on each other: damping copes."""
+    """Few rows, constant and dead channels, channels that depend on each other: shrinkage and damping cope."""
     rows = inputs(200)
     constant, dead, twins = rows.copy(), rows.copy(), rows.copy()
     constant[:, 7], dead[:, 7], twins[:, 8] = 3, 0, twins[:, 7]
     for bad in (rows[:5], rows[:1], constant, dead, twins, np.zeros((3, 128))):
         for method in ("mse", "gptq"):
-            q = fq.quantize(w, 4, axis=0, group_size=32, method=method, calibration=bad)
+            hopeless = method == "gptq" and (len(bad) < 4 or not bad.any())
+            with pytest.warns(UserWarning, match="rows are too few") if hopeless else nullcontext():
+                q = fq.quantize(w, 4, axis=0, group_size=32, method=method, calibration=bad)
             assert np.isfinite(q.dequantize()).all()
     q = fq.quantize(w, 4, axis=0, method="gptq", calibration=dead)
     assert fq.error(w[7], q.dequantize()[7]).sqnr_db > 10  # a dead channel's weights are kept as they are
