@@ -6,6 +6,8 @@ Also what error-compensating rounding takes for a large matrix, beyond the secon
 from __future__ import annotations
 
 import time
+import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +73,44 @@ def bench_correlated_inputs(keep, quick):
     keep("measures", lambda: {f"ar1 {bits} gptq": _gain(w, 64, seen, unseen, bits) for bits in BITS})
 
 
+def _kinds(k):
+    """Inputs of every kind: a function of a generator and a number of rows for each."""
+    size = np.ones(k, np.float32)
+    size[5 :: k // 8] = np.linspace(20, 100, 8)
+    mix = default_rng(6).standard_normal((k // 8, k)).astype(np.float32) / np.float32(np.sqrt(k // 8))
+    return {
+        **{f"AR({rho})": partial(_autoregressive, k=k, rho=rho) for rho in (0, 0.5, 0.9, 0.95)},
+        "outlier channels": lambda random, rows: size * _autoregressive(random, rows, k, 0),
+        "rank K/8": lambda random, rows: random.standard_normal((rows, k // 8)).astype(np.float32) @ mix,
+        "mean 1": lambda random, rows: 1 + _autoregressive(random, rows, k, 0),
+    }
+
+
+def bench_few_rows(keep, quick):
+    """Rows from K / 16 to 16 K of every kind: what gptq gains in dB on the mse search with the same calibration."""
+    k = 128 if quick else 1024
+    w = default_rng(7).standard_normal((k, 32 if quick else 64)).astype(np.float32)
+    form = {"bits": 3, "axis": 0, "group_size": 64}
+
+    def gain(draw, rows):
+        random = default_rng(rows)
+        moment, unseen = fq.SecondMoment.of(draw(random, rows)), draw(random, 2048)
+        mse, gptq = (fq.quantize(w, method=m, calibration=moment, **form) for m in ("mse", "gptq"))
+        return 10 * np.log10(_output_error(unseen, w, mse) / _output_error(unseen, w, gptq))
+
+    def work():
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "calibration must show")
+            found = {
+                f"gptq gain {kind}, {rows / k:g} K rows": gain(draw, rows)
+                for kind, draw in _kinds(k).items()
+                for rows in (k // 16, k // 2, k, 4 * k, 16 * k)
+            }
+        return {**found, "gptq gain, least": min(found.values())}
+
+    keep("measures", work)
+
+
 def bench_digits(keep, quick):
     """The first layer of the digits network, and the accuracy of all of it with three bits."""
     pytest.importorskip("sklearn")
@@ -100,7 +140,8 @@ def bench_gptq_large(keep, quick):
     random = default_rng(4)
     moment = fq.SecondMoment.of(_autoregressive(random, 2 * k, k))
     w = random.standard_normal((k, k), dtype=np.float32)
-    fq.quantize(w[:, :32], 3, axis=0, group_size=64, method="gptq", calibration=moment)  # loads the kernels
+    few = fq.SecondMoment.of(_autoregressive(random, 256, 128))
+    fq.quantize(w[:128, :32], 3, axis=0, group_size=64, method="gptq", calibration=few)  # loads the kernels
 
     def status(name):
         with open("/proc/self/status") as file:

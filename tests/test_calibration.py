@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
@@ -90,13 +92,15 @@ def test_balance_and_rotation_turn_the_moment_too(inputs, w):
 
 
 def test_bad_calibration_leaves_a_way_out(inputs, w, rng):
-    """Fewer rows than channels, constant and dead channels, rows that depend on each other: damping copes."""
+    """Few rows, constant and dead channels, channels that depend on each other: shrinkage and damping cope."""
     rows = inputs(200)
     constant, dead, twins = rows.copy(), rows.copy(), rows.copy()
     constant[:, 7], dead[:, 7], twins[:, 8] = 3, 0, twins[:, 7]
     for bad in (rows[:5], rows[:1], constant, dead, twins, np.zeros((3, 128))):
         for method in ("mse", "gptq"):
-            q = fq.quantize(w, 4, axis=0, group_size=32, method=method, calibration=bad)
+            hopeless = method == "gptq" and (len(bad) < 4 or not bad.any())
+            with pytest.warns(UserWarning, match="rows are too few") if hopeless else nullcontext():
+                q = fq.quantize(w, 4, axis=0, group_size=32, method=method, calibration=bad)
             assert np.isfinite(q.dequantize()).all()
     q = fq.quantize(w, 4, axis=0, method="gptq", calibration=dead)
     assert fq.error(w[7], q.dequantize()[7]).sqnr_db > 10  # a dead channel's weights are kept as they are
@@ -117,3 +121,34 @@ def test_weights_of_errors(rng):
         q = fq.quantize(w, 3, axis=0, group_size=group, method="mse", calibration=x)
         plain = fq.quantize(w, 3, axis=0, group_size=group, method="mse")
         assert fq.error(w[1:], q.dequantize()[1:]).mse < 0.5 * fq.error(w[1:], plain.dequantize()[1:]).mse
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"), [(64, "its rows are too few to tell, or channels"), (2000, "do not: channels")]
+)
+def test_rows_from_which_gptq_gains_nothing_are_told_of(rng, w, rows, why):
+    """Once for each moment; the result is that of mse, and what the warning advises ends it."""
+    form = {"bits": 3, "axis": 0, "group_size": 32}
+    moment = fq.SecondMoment.of(rng.standard_normal((rows, 128)))
+    with pytest.warns(UserWarning, match=f"got {rows} rows of 128 channels that .*{why}") as told:
+        found = fq.quantize(w, method="gptq", calibration=moment, **form)
+    assert told[0].filename == __file__
+    assert fq.quantize(w, method="gptq", calibration=moment, **form).equals(found)
+    assert fq.quantize(w, method="mse", calibration=moment, **form).equals(found)
+
+
+def test_more_rows_end_the_warning(rng, w):
+    x = rng.standard_normal((1000, 128))
+    x[:, 1:] += 0.5 * x[:, :-1]
+    with pytest.warns(UserWarning, match="give more rows"):
+        fq.quantize(w, 3, axis=0, method="gptq", calibration=x[:8])
+    fq.quantize(w, 3, axis=0, method="gptq", calibration=x)
+
+
+def test_a_rotation_makes_use_of_channels_that_are_not_correlated(rng, w):
+    x = rng.standard_normal((2000, 128)) * np.where(np.arange(128) % 32 == 5, 50, 1)
+    form = {"bits": 3, "axis": 0, "group_size": 32, "rotate": True, "calibration": x[:64]}
+    mse, gptq = (
+        sqnr(x[64:].astype(np.float32), w, fq.quantize(w, method=method, **form)) for method in ("mse", "gptq")
+    )
+    assert gptq > mse + 5

@@ -26,6 +26,7 @@ FLOORS = [
         "quant.histogram",
         "quant.by_method",
         "quant.moment",
+        "quant.shrinkage",
         "quant.gptq",
     },
     {"qarray.structure", "products.operands"},

@@ -51,7 +51,11 @@ def check(x, out=None, **form):
     want = fq.quantize(np.array(x), **form)
     told = []
     got = fq.quantize(x, out=out, progress=lambda *step: told.append(step), **form)
-    assert got.equals(want)
+    if form.get("method") == "gptq":  # the last bits of its scales depend on the blocks
+        assert np.array_equal(got.codes, want.codes)
+        assert np.allclose(got.dequantize(), want.dequantize(), rtol=1e-5, atol=0)
+    else:
+        assert got.equals(want)
     assert (got.scale.dtype, got.codes.dtype, got.dtype) == (want.scale.dtype, want.codes.dtype, want.dtype)
     total = told[-1][1]
     assert told == sorted(told)
@@ -83,7 +87,8 @@ def test_matrices(small, tmp_path, place, rng, isa, scheme, order):
 def test_methods(small, tmp_path, place, rng, method):
     x = map_of(tmp_path / "x", rng.standard_normal((64, 80), np.float32))
     for axis, group, scheme in product((0, 1), (None, 16), ("symmetric", "asymmetric")):
-        led = {"calibration": rng.standard_normal((90, x.shape[axis]))} if method != "percentile" else {}
+        rows = rng.standard_normal((90, x.shape[axis])) + rng.standard_normal((90, 1))
+        led = {"calibration": rows} if method != "percentile" else {}
         _, blocks, passes = check(x, place(), bits=3, axis=axis, group_size=group, scheme=scheme, method=method, **led)
         assert blocks == 2 if method == "gptq" else blocks > 2  # its pieces are as large as the second moment
         assert passes == 1

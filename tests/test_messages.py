@@ -93,7 +93,7 @@ class Remote:
 def gptq(bits=3, scheme="symmetric", k=2, matrix=None, **options):
     moment = SecondMoment.of(np.eye(k))
     if matrix is not None:
-        moment._mean = np.array(matrix, float)
+        moment._mean, moment._shrinkage = np.array(matrix, float), 0.0
     return quantize_columns(X, bits, None, scheme, moment, **options)
 
 

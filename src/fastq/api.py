@@ -97,8 +97,10 @@ def quantize(
         settings of a :class:`fastq.Gptq` if one is given.
     calibration : array_like, iterable of array_like, or SecondMoment, optional
         Rows of real input, of which only the K x K second moment is kept; ``"gptq"`` needs it, ``"mse"`` weighs the
-        errors of each channel by its mean square. A :class:`fastq.SecondMoment` serves several arrays. Fewer rows than
-        channels, channels that are always 0 or depend on each other are made up for by damping.
+        errors of each channel by its mean square. A :class:`fastq.SecondMoment` serves several arrays. Rows need not be
+        many: they are believed as far as rows that were kept aside bear them out, and ``"gptq"`` is then no worse than
+        ``"mse"`` on other rows. A few times as many rows as channels give it all it can gain. Where they show nothing
+        that it could use, the result is that of ``"mse"``, and a UserWarning says so.
     scale, zero_point : array_like, optional
         Use these instead (static quantization); they broadcast to the shape the chosen ones would have. A symmetric
         scale may be negative. An asymmetric scale needs a zero point.
@@ -181,10 +183,12 @@ def quantize(
         raise ValueError(f"method={method!r} chooses the scale, so scale must be left out; got both")
     moment = check_calibration(calibration, chosen, at, array.shape)
     name, factors, block = "x", None, check_rotation(rotate, at, array.shape)
+    if moment is not None and isinstance(chosen, Gptq) and block == 1:  # a rotation makes use of channels' sizes
+        moment.tell_of_few_rows()
     if balance is not None or block > 1:
         name = "x / balance" if block == 1 else "x / balance, rotated,"
         factors = check_balance(balance, at, array.shape)
-        moment = None if moment is None else moment.turned(factors, block)
+        moment = None if moment is None else moment.turned(factors, block, isinstance(chosen, Gptq))
     integer = check_group_scale(group_scale, bits, group, scheme, given is not None)
     wanted = Wanted(bits, at, group, scheme, integer)
     tell = progress if callable(progress) else Mebibytes("quantizing") if progress else None

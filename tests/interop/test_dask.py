@@ -150,9 +150,16 @@ def test_quantize_is_lazy(w):
 
 
 def test_quantize_gptq(rng, w):
-    seen = rng.standard_normal((300, K))
+    seen = rng.standard_normal((300, K)).cumsum(axis=1)
     form = {"axis": 0, "group_size": 64, "bits": 3, "method": "gptq", "calibration": seen}
     assert quantize(lazy(w, 64, 32), **form).compute().equals(fq.quantize(w, **form))
+
+
+def test_few_rows_are_told_of_once_and_not_by_workers(rng, w):
+    form = {"axis": 0, "group_size": 64, "bits": 3, "method": "gptq", "calibration": rng.standard_normal((30, K))}
+    with pytest.warns(UserWarning, match="calibration must show"):
+        found = quantize(lazy(w, 64, 32), **form)
+    assert found.compute().equals(fq.quantize(w, **{**form, "method": "mse"}))
 
 
 def test_quantize_rotated(rng):

@@ -71,7 +71,7 @@ def test_codes_are_those_of_the_paper(rng, isa, activation_order):
     moment = SecondMoment.of(x)
     options = Gptq(damping=damping, activation_order=activation_order, sweeps=0)
     q = quantize_columns(w, 4, 50, "symmetric", moment, options)
-    h = moment.matrix + damping * moment.diagonal.mean() * np.eye(k)
+    h = moment.shrunk + damping * moment.diagonal.mean() * np.eye(k)
     order = np.argsort(-moment.diagonal, kind="stable") if activation_order else np.arange(k)
     want = gptq_as_published(w, np.repeat(q.scale, 50, axis=0), h, order, code_range(4, "symmetric"))
     assert np.array_equal(q.codes, want)
@@ -221,7 +221,9 @@ def test_dead_channels_are_rounded_to_nearest(rng, activation_order):
     x, w = correlated(rng, 500, 48), rng.standard_normal((48, 6)).astype(np.float32)
     dead = np.arange(48) % 5 == 2
     x[:, dead] = 0
-    q = quantize_columns(w, 4, 16, "symmetric", SecondMoment.of(x), Gptq(activation_order=activation_order))
+    # A sweep may fit a scale to the codes and then find no better codes: those of some columns are not the nearest.
+    options = Gptq(activation_order=activation_order, sweeps=0 if activation_order else 2)
+    q = quantize_columns(w, 4, 16, "symmetric", SecondMoment.of(x), options)
     scale = np.repeat(q.scale, 16, axis=0)
     nearest = np.clip(np.rint(w / scale), -8, 7)
     # In float32 a sweep solves for targets that are a rounding error away from w.
@@ -231,11 +233,11 @@ def test_dead_channels_are_rounded_to_nearest(rng, activation_order):
 
 
 @pytest.mark.parametrize("damping", [0, 0.01])
-@pytest.mark.parametrize("rows", [1, 10])
-def test_fewer_rows_than_channels(rng, damping, rows):
-    x, w = correlated(rng, rows, 64), rng.standard_normal((64, 8)).astype(np.float32)
+def test_fewer_rows_than_channels(rng, damping):
+    x, unseen = correlated(rng, 12, 64, 0.95), correlated(rng, 1000, 64, 0.95)
+    w = rng.standard_normal((64, 8)).astype(np.float32)
     q = quantize_columns(w, 3, 16, "symmetric", SecondMoment.of(x), Gptq(damping=damping))
-    assert decibels(x, w, dequantized(q, 16, 64), by_mse(w, 3, 16)) < -6
+    assert decibels(unseen, w, dequantized(q, 16, 64), by_mse(w, 3, 16)) < -2
 
 
 def test_inputs_of_nothing_but_zeros_mean_rounding_to_nearest(rng):
@@ -253,7 +255,7 @@ def test_progress_ends_at_the_total(rng):
 
 
 def test_options_are_values():
-    assert Gptq() == Gptq(0.01, False, 2)
+    assert Gptq() == Gptq(0.003, False, 2)
     with pytest.raises(dataclasses.FrozenInstanceError):
         Gptq().damping = 1
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import fastq as fq
+from fastq.kernels import reference
 from fastq.quant import moment as module
 from fastq.quant.moment import Damped, SecondMoment
 
@@ -66,6 +67,48 @@ def test_rows_are_taken_whole_or_not_at_all(rng, monkeypatch):
     assert np.array_equal(found.matrix, before)
 
 
+def related(rng, rows):
+    """Rows of 32 channels, every other of which is much like the one before."""
+    x = rng.standard_normal((rows, 32))
+    x[:, 1::2] = x[:, ::2] + 0.3 * x[:, 1::2]
+    return x
+
+
+def test_shrunk_moment(rng):
+    moment = SecondMoment.of(related(rng, 20))
+    s = moment.shrinkage
+    assert 0 < s < 1
+    np.testing.assert_allclose(moment.shrunk, (1 - s) * moment.matrix + s * np.diag(moment.diagonal), rtol=1e-14)
+
+
+def test_shrinkage_does_not_depend_on_parts_and_falls_with_rows(rng):
+    x = related(rng, 3000)
+    found = [SecondMoment.of(x).shrinkage, SecondMoment.of(np.split(x, 300)).shrinkage]
+    assert found[0] == found[1]
+    grown = SecondMoment.of(x[:20])
+    few = grown.shrinkage
+    grown.update(x[20:])
+    assert grown.shrinkage == found[0] < few
+
+
+@pytest.mark.parametrize("block", [1, 16])
+@pytest.mark.parametrize("shrink", [False, True])
+def test_turned_moment_is_shrunk_before_and_not_again(rng, block, shrink):
+    moment, d = SecondMoment.of(related(rng, 20)), np.exp(rng.standard_normal(32)).astype(np.float32)
+    turned = moment.turned(d, block, shrink)
+    turn = np.diag(d.astype(np.float64)) @ reference.rotated(np.eye(32), block)
+    close(turned.matrix, turn.T @ (moment.shrunk if shrink else moment.matrix) @ turn)
+    assert turned.rows == 20
+    assert turned.shrinkage == 0
+    assert moment.turned(None, 1, shrink) is moment
+
+
+def test_a_diagonal_stays_one_under_factors(rng):
+    moment = SecondMoment.of(rng.standard_normal((20, 32)))
+    d = np.ones(32, np.float32)
+    assert [moment.turned(d, block, True).shrinkage for block in (1, 16)] == [1, 0]
+
+
 def test_repr_tells_size():
     assert repr(SecondMoment()) == "SecondMoment(K unknown, rows=0)"
     assert repr(SecondMoment.of(np.ones((2, 3)))) == "SecondMoment(K=3, rows=2)"
@@ -73,11 +116,13 @@ def test_repr_tells_size():
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3, 4], [3, 0, 4, 2, 1]])
 def test_factor_is_triangular_and_gives_the_moment_back(rng, order):
-    x = rng.standard_normal((40, 5))
-    metric = Damped(SecondMoment.of(x), 0.1, np.dtype(np.float64))
+    x = rng.standard_normal((40, 2)) @ rng.standard_normal((2, 5)) + rng.standard_normal((40, 5))
+    moment = SecondMoment.of(x)
+    assert 0 < moment.shrinkage < 1
+    metric = Damped(moment, 0.1, np.dtype(np.float64))
     carry, weight = metric.factor(np.array(order))
     assert np.array_equal(carry, np.triu(carry))
-    whole = mean_square(x) / np.diagonal(mean_square(x)).mean() + 0.1 * np.eye(5)
+    whole = moment.shrunk / np.diagonal(mean_square(x)).mean() + 0.1 * np.eye(5)
     close((carry * weight) @ carry.T, whole[np.ix_(order, order)])
     close(metric.rows(1, 3), whole[1:3])
     close(metric.block(1, 3), whole[1:3, 1:3])

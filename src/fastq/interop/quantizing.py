@@ -86,6 +86,8 @@ def quantize(
     shape = affine.parameter_shape(x.shape, axis, group)
     given = check_parameters(scale, zero_point, shape, bits, scheme, float_type(x.dtype, "x"))
     moment = check_calibration(calibration, chosen, axis, x.shape)
+    if moment is not None and isinstance(chosen, Gptq) and block == 1:  # here, rather than from a worker
+        moment.tell_of_few_rows()
     turned = balance is not None or block > 1
     if turned:
         balance = None if balance is None else check_balance(balance, axis, x.shape)

@@ -30,7 +30,9 @@ def by_method(x: Array, form: Wanted, method: Method, moment: SecondMoment | Non
     bits, axis, group, scheme, _ = form
     if isinstance(method, Gptq):
         assert moment is not None
-        return _compensated(x, form, method, moment)
+        if moment.shrinkage < 1:
+            return _compensated(x, form, method, moment)
+        method = "mse"  # no channel tells of another: nothing can be made up for
     weights = None if moment is None else moment.weights
     if method == "minmax":
         result = affine.quantize(x, bits, axis, group, scheme, name=name)

@@ -1,7 +1,8 @@
 """Rounding that makes up for its own errors (``method="gptq"``), led by calibration data.
 
 What counts is not how far weights are off but how far products are: ``error.T @ H @ error`` per column, with H the
-second moment of the inputs (:class:`fastq.SecondMoment`). Where inputs are correlated, the error of one row of weights
+second moment of the inputs (:class:`fastq.SecondMoment`), shrunk as far as its rows are too few
+(:mod:`fastq.quant.shrinkage`). Where inputs are correlated, the error of one row of weights
 can be made up for by the rows that follow. With the triangular factor of the damped moment, ``H = R @ R.T`` and R upper
 triangular, the sum falls apart into one square per row ::
 
@@ -64,9 +65,10 @@ class Gptq:
     Parameters
     ----------
     damping : float
-        Share of its mean diagonal that is added to the diagonal of the second moment, 0 to 1. Few rows, or inputs
-        that depend on each other, leave it without an inverse: damping gives it one and keeps rounding from trusting
-        too little data. Where even so the Cholesky factor cannot be had, damping rises tenfold, up to 1.
+        Share of its mean diagonal that is added to the diagonal of the second moment, 0 to 1. Inputs that depend on
+        each other leave it without an inverse: damping gives it one. It need not make up for few rows, which the
+        moment's shrinkage does; more of it takes from small channels what a few large ones have (eight of 1,024, 20 to
+        100 times larger: 0.6 dB at 0.01). Where the Cholesky factor cannot be had, damping rises tenfold, up to 1.
     activation_order : bool
         Round the rows with the largest inputs first, so that others make up for their errors. Scales are then chosen
         beforehand, from the weights as they are.
@@ -94,7 +96,7 @@ class Gptq:
     True
     """
 
-    damping: float = 0.01
+    damping: float = 0.003
     activation_order: bool = False
     sweeps: int = 2
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,12 +11,14 @@ import numpy.typing as npt
 
 from fastq.kernels import reference
 from fastq.quant.affine import check_finite
+from fastq.quant.shrinkage import Held, intensity
 from fastq.rules import is_float
 
 Array = npt.NDArray[Any]
 SMALLEST_PIVOT = 1e-9  # of R_ii**2, H's mean diagonal being 1: what is smaller is rounding error
 SMALLEST_DAMPING = 1e-6
 LEAST_WEIGHT = 1e-6  # a channel that is always 0 must not leave a group without weight
+ENOUGH = 4  # times as many rows as channels would show what is worth half a decibel
 CHUNK = 2048  # rows at a time: fewer, and adding the K x K sum in float64 takes longer than the product
 
 
@@ -27,6 +30,11 @@ class SecondMoment:
         mean((x @ e)**2) = e.T @ H @ e,   H = mean(x.T @ x)
 
     for x of shape (1, K), e (K, 1), H (K, K).
+
+    Few rows tell the directions of few inputs, and by chance show some that are none. Rounding therefore believes
+    ``(1 - shrinkage) * matrix + shrinkage * diag(diagonal)``, Ledoit and Wolf's form, with the shrinkage that does best
+    on rows that are not in the matrix (:mod:`fastq.quant.shrinkage`): up to 256 rows are kept for this, spread evenly
+    over all that came.
 
     Rows are read in chunks, so a memory map need not fit into memory. A chunk is multiplied in float32, scaled by a
     power of two so that no square overflows; chunks are added in float64. The last bits are those of NumPy's BLAS and
@@ -45,6 +53,11 @@ class SecondMoment:
         H, float64, K x K, read-only; it changes with the next update.
     diagonal : numpy.ndarray
         The mean square of each of the K channels.
+    shrinkage : float
+        From 0 (the rows are enough) to 1 (they say nothing of how channels go together: too few, or channels that do
+        not). Found when it is asked for, in time that goes with K**3, and kept until the next update.
+    shrunk : numpy.ndarray
+        The estimate that rounding believes, float64, K x K.
 
     Examples
     --------
@@ -57,6 +70,9 @@ class SecondMoment:
     def __init__(self, k: int | None = None) -> None:
         self.rows = 0
         self._mean = None if k is None else np.zeros((k, k))
+        self._held = Held()
+        self._shrinkage: float | None = None
+        self._told = False
 
     @classmethod
     def of(
@@ -136,18 +152,26 @@ class SecondMoment:
         exponent = int(np.frexp(np.abs(values).max(initial=0))[1])
         values = np.ldexp(values, -exponent).astype(np.float32)
         total = self.rows + len(rows)
+        self._held.add(rows, self.rows)
+        self._shrinkage = None
         self._mean *= self.rows / total
         self._mean += np.ldexp(1 / total, 2 * exponent) * (values.T @ values).astype(np.float64)
         self.rows = total
 
-    def turned(self, factors: Array | None, block: int) -> SecondMoment:
-        """The second moment of rows that are multiplied by factors, and rotated in blocks (1: not)."""
+    def turned(self, factors: Array | None, block: int, shrink: bool) -> SecondMoment:
+        """The second moment of rows that are multiplied by factors, and rotated in blocks (1: not).
+
+        If it is to be shrunk, then before, and the result does not shrink again: channels as they come may have nothing
+        to do with each other, whereas a rotation makes few large ones show in all.
+        """
         if factors is None:
             return self
         d = factors.reshape(-1).astype(np.float64)
+        matrix = self.shrunk if shrink else self._known()
         result = SecondMoment()
         result.rows = self.rows
-        result._mean = reference.rotated(reference.rotated(self._known() * d * d[:, None], block).T, block)
+        result._shrinkage = 1.0 if shrink and block == 1 and self.shrinkage == 1 else 0.0  # a diagonal still
+        result._mean = reference.rotated(reference.rotated(matrix * d * d[:, None], block).T, block)
         return result
 
     @property
@@ -161,6 +185,35 @@ class SecondMoment:
     def diagonal(self) -> npt.NDArray[np.float64]:
         """``mean(x * x)`` of each channel."""
         return np.diagonal(self._known()).copy()
+
+    @property
+    def shrinkage(self) -> float:
+        """How far the matrix is to be shrunk towards its diagonal: :func:`fastq.quant.shrinkage.intensity`."""
+        if self._shrinkage is None:
+            self._shrinkage = intensity(self._known(), self.rows, self._held.rows)
+        return self._shrinkage
+
+    @property
+    def shrunk(self) -> npt.NDArray[np.float64]:
+        """``(1 - shrinkage) * matrix + shrinkage * diag(diagonal)``."""
+        result = self._known() * (1 - self.shrinkage)
+        result[np.diag_indices(len(result))] = self.diagonal
+        return result
+
+    def tell_of_few_rows(self) -> None:
+        """Warn whoever called :func:`fastq.quantize`, once, if rounding cannot follow these rows."""
+        if self.shrinkage < 1 or self._told:
+            return
+        self._told = True
+        k = len(self._known())
+        why = "its rows are too few to tell, or " if self.rows < ENOUGH * k else ""
+        cure = "give more rows, or use" if why else "use"
+        warnings.warn(
+            f"calibration must show which channels go together, or method='gptq' gains nothing on other rows; got "
+            f"{self.rows} rows of {k} channels that do not: {why}channels are not correlated. The result is that of "
+            f"method='mse'; {cure} that, with the same calibration",
+            stacklevel=3,
+        )
 
     @property
     def weights(self) -> npt.NDArray[np.float64]:
@@ -179,30 +232,33 @@ class SecondMoment:
 
 
 class Damped:
-    """The damped second moment, in units of its mean diagonal."""
+    """The shrunk, damped second moment, in units of its mean diagonal."""
 
     def __init__(self, moment: SecondMoment, damping: float, dtype: np.dtype[Any]) -> None:
         self.matrix, self.damping, self.dtype = moment.matrix, damping, dtype
-        self.mean = float(np.diagonal(self.matrix).mean()) or 1.0
+        self.diagonal, self.believed = moment.diagonal, 1 - moment.shrinkage
+        self.mean = float(self.diagonal.mean()) or 1.0
 
     def rows(self, a: int, b: int) -> Array:
         """Rows a to b in the data's type."""
-        part = self.matrix[a:b] / self.mean
-        part[np.arange(b - a), np.arange(a, b)] += self.damping
+        part = self.finished(self.matrix[a:b] * (self.believed / self.mean), np.arange(a, b), np.arange(a, b))
         return part.astype(self.dtype, copy=False)
 
     def block(self, a: int, b: int) -> npt.NDArray[np.float64]:
         """Rows and columns a to b."""
-        part = self.matrix[a:b, a:b] / self.mean
-        part[np.diag_indices(b - a)] += self.damping
+        return self.finished(self.matrix[a:b, a:b] * (self.believed / self.mean), np.arange(b - a), np.arange(a, b))
+
+    def finished(self, part: Array, columns: Array, channels: Array) -> Array:
+        """A part of the moment with the diagonal of these channels, in these columns of it."""
+        part[np.arange(len(part)), columns] = self.diagonal[channels] / self.mean + self.damping
         return part
 
     def factor(self, order: Array) -> tuple[Array, Array]:
         """The triangular factor of the moment with rows and columns in this order; raises damping where it must."""
         while True:
             h = self.matrix[np.ix_(order, order)]
-            h /= self.mean
-            h[np.diag_indices(len(h))] += self.damping
+            h *= self.believed / self.mean
+            self.finished(h, np.arange(len(h)), order)
             try:
                 carry, weight = self.triangle(h)
                 if weight.min() > SMALLEST_PIVOT:
