@@ -67,7 +67,7 @@ def test_demo_needs_scikit_learn(capsys, monkeypatch):
     assert main(["demo"]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == 'fastq: the demo needs scikit-learn: pip install "fastq[demo]"\n'
+    assert captured.err == 'fastq: the demo needs scikit-learn: pip install ".[demo]" in a clone of fastq brings it\n'
 
 
 @pytest.mark.parametrize("command", ["config", "roofline", "warmup"])

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     if arguments.command == "demo" and importlib.util.find_spec("sklearn") is None:
-        return _fail('the demo needs scikit-learn: pip install "fastq[demo]"')
+        return _fail('the demo needs scikit-learn: pip install ".[demo]" in a clone of fastq brings it')
     try:
         this_machine()
     except (IsaError, ValueError) as error:  # a setting in the environment that is not one
