@@ -187,8 +187,16 @@ CASES = {
     # quantize: the form
     "bits too few": (lambda: q(bits=1), ValueError, r"bits must be from 2 to 8, got 1; codes are stored in that many"),
     "bits too many": (lambda: q(bits=9), ValueError, r"bits must be from 2 to 8, got 9"),
-    "bits of text": (lambda: q(bits="3"), TypeError, r"bits must be an integer from 2 to 8, got '3' of type str"),
-    "bits of a float": (lambda: q(bits=3.0), TypeError, r"bits must be an integer from 2 to 8, got 3\.0 of type float"),
+    "bits of text": (lambda: q(bits="3"), TypeError, r"bits must be an integer from 2 to 8, got '3' of type str: "
+        r"write bits=3$"),
+    "bits by a type's name": (lambda: q(bits="int8"), TypeError, r"got 'int8' of type str: write bits=8$"),
+    "bits by a type": (lambda: q(bits=np.int8), TypeError, r"got <class 'numpy.int8'> of type type: write bits=8$"),
+    "bits by a dtype": (lambda: q(bits=np.dtype(np.uint8)), TypeError,
+        r"got dtype\('uint8'\) of type \w+: write bits=8, with scheme='asymmetric' if codes are to be unsigned$"),
+    "bits by a wide type": (lambda: q(bits=np.int16), TypeError, r"got <class 'numpy.int16'> of type type$"),
+    "bits of nothing": (lambda: q(bits=None), TypeError, r"got None of type NoneType$"),
+    "bits of a float": (lambda: q(bits=3.0), TypeError, r"bits must be an integer from 2 to 8, got 3\.0 of type float: "
+        r"write bits=3$"),
     "bits of truth": (lambda: q(bits=True), TypeError, r"bits must be an integer from 2 to 8, got True of type bool"),
     "scheme": (lambda: q(scheme="symetric"), ValueError,
         r"scheme must be one of 'symmetric', 'asymmetric', 'affine'; got 'symetric'"),
@@ -332,6 +340,10 @@ CASES = {
     "scale along K on the left": (lambda: q(axis=0, group_size=1) @ X.T, ValueError,
         r"scale of the left operand must be constant .*; got shape \(2, 3\) with axis=0 and group_size=1, .*: "
         r"quantize it with axis=-1 or axis=None"),
+    "scale along K of a transpose": (lambda: X @ q(axis=0).T, ValueError,
+        r"got shape \(3, 2\) with axis=1, whose .*: quantize it with axis=-1 or axis=None before it is transposed, or"),
+    "scale along K of a transpose on the left": (lambda: q(axis=1).T @ X, ValueError,
+        r"got shape \(3, 2\) with axis=0, whose .*: quantize it with axis=-2 or axis=None before it is transposed, or"),
     "packed, scale along K": (lambda: q(axis=1).prepack(), ValueError, r"scale of the right operand must be constant"),
     "matmul bits": (lambda: fq.matmul(X, X.T, bits=16), ValueError, r"bits must be from 2 to 8, got 16"),
     "sum too large": (lambda: fq.matmul(LONG, LONG.T), OverflowError,
@@ -619,7 +631,12 @@ CASES = {
     "folder of someone else's": (lambda: in_files(lambda path: q().save(path.parent, overwrite=True)), FileExistsError,
         r"path must be free, or a folder that fastq has saved, which alone is overwritten; got "),
     "folder that is not there": (lambda: fq.load("/nowhere/q"), FileNotFoundError,
-        r"path must be a folder that fastq has saved, with a qarray\.json; got /nowhere/q"),
+        r"path must be a folder that fastq has saved, with a qarray\.json; got /nowhere/q, which does not exist$"),
+    "array that is not there": (lambda: fq.load("/nowhere/x.npy"), FileNotFoundError,
+        r"got /nowhere/x\.npy, which does not exist: an array in such a file is quantized by "
+        r"fastq\.quantize\(np\.load\('/nowhere/x\.npy'\), bits=8, axis=0\)$"),
+    "file of an array": (lambda: fq.load(__file__), NotADirectoryError,
+        r"path must be a folder that fastq has saved, with a qarray\.json; got .*test_messages\.py, a file$"),
     "document that is none": (lambda: in_files(fq.load, b"{"), ValueError, r"qarray\.json must be JSON; Expecting"),
     "document of another kind": (lambda: in_files(fq.load, b"[]"), ValueError,
         r"qarray\.json must hold a JSON object, got list"),

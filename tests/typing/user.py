@@ -51,9 +51,15 @@ assert_type(fq.error(w, q), fq.Error[float])
 assert_type(fq.error(w, q).sqnr_db, float)
 assert_type(fq.error(w, q, axis=0).mse, npt.NDArray[np.float64])
 assert_type(fq.error(w, q, 0, group_size=16).mse, npt.NDArray[np.float64])
+assert_type(fq.error(w, q, axis=(0, 1)), fq.Error[npt.NDArray[np.float64]])
+assert_type(fq.error(w, q, axis=np.argmax(w)), fq.Error[npt.NDArray[np.float64]])
+some_axis: int | None = 0 if w.shape[0] > 1 else None
+assert_type(fq.error(w, q, axis=some_axis), fq.Error[float] | fq.Error[npt.NDArray[np.float64]])
+assert_type(fq.error(w, q).hint, str)
 parts = fq.error_matmul(x, w, q)
 assert_type(parts, fq.MatmulError)
 assert_type(parts.weights.sqnr_db, float)
+assert_type(parts.total, fq.Error[float])
 
 # Choosing
 moment = fq.SecondMoment.of(x)

@@ -233,11 +233,13 @@ class Coded(Operand):
         contracted, kept = (self.ndim - 1, self.ndim - 2) if side == "left" else (self.ndim - 2, self.ndim - 1)
         grouped = self.group_size if self.axis == contracted and self.group_size is not None else None
         if grouped is None and self.scale.shape[contracted] > 1:
-            fix = -1 if side == "left" else -2
+            fix = f"axis={-1 if side == 'left' else -2} or axis=None"
+            if self._flipped:  # the array that the user quantized has its axes the other way round
+                fix = f"axis={-2 if side == 'left' else -1} or axis=None before it is transposed"
             raise ValueError(
                 f"the scale of the {side} operand must be constant along the axis that is summed over, or in groups "
                 f"along it; got shape {self.shape} with {self._sharing()}, whose scale varies there: quantize it with "
-                f"axis={fix} or axis=None, or multiply q.dequantize()"
+                f"{fix}, or multiply q.dequantize()"
             )
 
         def of_matrix(p: Array | None) -> Array | None:

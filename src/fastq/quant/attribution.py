@@ -16,6 +16,7 @@ from fastq.quant.metrics import Error, Sums
 from fastq.rules import EIGHT_BIT, is_float
 
 Array = npt.NDArray[Any]
+PARTS = ("weights", "activations", "rounding", "total")
 _BLOCK = 1 << 20  # elements of x, of w and of the product that are held in float64 at a time
 
 
@@ -46,6 +47,8 @@ class MatmulError:
     activations    inf dB           0           0
     rounding       inf dB           0           0
     total         15.8 dB       0.724        1.33
+    >>> fq.error_matmul(x, w, fq.quantize(w, bits=3))
+    MatmulError(weights 15.8 dB, activations inf dB, rounding inf dB, total 15.8 dB)
     """
 
     weights: Error[float]
@@ -53,9 +56,13 @@ class MatmulError:
     rounding: Error[float]
     total: Error[float]
 
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{name} {getattr(self, name).sqnr_db:.1f} dB" for name in PARTS)
+        return f"MatmulError({parts})"
+
     def __str__(self) -> str:
         lines = [f"{'part':<12}{'SQNR':>9}{'rmse':>12}{'max':>12}"]
-        for name in ("weights", "activations", "rounding", "total"):
+        for name in PARTS:
             part = getattr(self, name)
             lines.append(f"{name:<12}{part.sqnr_db:>6.1f} dB{part.rmse:>12.3g}{part.max_abs:>12.3g}")
         return "\n".join(lines)
