@@ -118,6 +118,6 @@ gain = fq.error(exact, unseen @ turned).sqnr_db - fq.error(exact, unseen @ plain
 print(f"balance and rotation gain {gain:.1f} dB")
 
 print("\nThe fewest bits that keep 20 dB of the products:")
-fq.choose_bits(w, sqnr=20, calibration=seen)
+print(fq.choose_bits(w, sqnr=20, calibration=seen))
 
 draw(errors, times, pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent / "pictures"))

@@ -614,13 +614,19 @@ CASES = {
     "chosen for NaN": (lambda: fq.choose_bits({"up": BAD}, sqnr=10), fq.NotFiniteError,
         r"up must be finite.*first at index \(1, 0\)"),
     "chosen beyond reach": (lambda: fq.choose_bits(np.sqrt(X.T + 3), sqnr=200, bits=[2, 3]), ValueError,
-        r"sqnr must be within reach of what may be chosen, but for w the best is [\d.]+ dB, with 3 bits, whole "
-        r"columns; got sqnr=200"),
+        r"sqnr must be within reach of what may be chosen, but for w the best is [\d.]+ dB, with 3 bits, "
+        r"no groups; got sqnr=200"),
     "chosen below the smallest": (lambda: fq.choose_bits(np.ones((64, 2)), budget=2), ValueError,
         r"budget must allow the smallest forms that may be chosen, which take 2\.500 bits per weight with their "
         r"scales; got budget=2"),
     "chosen with another calibration": (lambda: fq.choose_bits(X, sqnr=10, calibration=X), ValueError,
         r"calibration of w must have K = 2 columns, as w has rows; got \(2, 3\)"),
+    "chosen with the calibration of the other axis": (lambda: fq.choose_bits(X, axis=1, sqnr=10, calibration=X.T),
+        ValueError, r"calibration of w must have K = 3 columns, as w has columns; got \(3, 2\) with axis=1$"),
+    "chosen along no axis": (lambda: fq.choose_bits(X, axis=None, sqnr=10), ValueError,
+        r"axis must be 0 \(one scale per column, for x @ q\) or 1 \(one per row, for x @ q\.T\) .*; got None$"),
+    "chosen along a wrong axis": (lambda: fq.choose_bits(X, axis=2, sqnr=10), ValueError,
+        r"axis must be from -2 to 1 for an array of 2 dimensions, got 2"),
     "chosen with a calibration missing": (lambda: fq.choose_bits({"up": X}, sqnr=10, calibration={"down": X}),
         ValueError, r"calibration of several weights must be a mapping with the same names; got nothing for 'up'"),
     "chosen with one calibration for all": (lambda: fq.choose_bits({"up": X}, sqnr=10, calibration=X),

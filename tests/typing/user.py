@@ -75,6 +75,7 @@ assert_type(fq.balance(x, w), npt.NDArray[np.float32])
 assert_type(fq.choose_bits(w, sqnr=20), fq.Choice)
 assert_type(fq.choose_bits({"up": w, "down": w}, budget=4), dict[str, fq.Choice])
 assert_type(fq.choose_bits(w, sqnr=20).quantize(w), fq.QArray)
+assert_type(fq.choose_bits(w, budget=4, axis=-1, report=True).report, str)
 
 # Settings
 assert_type(fq.set_num_threads(2), AbstractContextManager[None])
