@@ -88,7 +88,10 @@ def quantize(
     scheme : {"symmetric", "asymmetric", "affine"}
         ``"symmetric"``: ``scale = max|x| / (2**(bits-1) - 1)``, no zero point. ``"asymmetric"``:
         ``scale = (max - min) / (2**bits - 1)`` over a range widened to hold 0, ``zero_point = rint(-min / scale)``.
-        ``"affine"``: the range as it is, ``offset = min``, codes of ``x - offset``.
+        ``"affine"``: the range as it is, ``offset = min``, codes of ``x - offset``. What torch calls affine
+        (``per_channel_affine``: an integer zero point) is ``"asymmetric"`` here; ``"affine"`` is that of MLX (a float
+        offset, its bias). Half of the codes of a symmetric range are unused where x is never negative, or never
+        positive: ``"asymmetric"`` has steps half as large then, which is worth a bit.
     method : {"minmax", "mse", "percentile", "gptq"}, Percentile or Gptq
         How scales, and codes, are chosen: ``"minmax"`` from the extremes; ``"mse"`` so that the squared error is
         smallest (:func:`fastq.quant.search.search`); ``"percentile"`` so that a share of the elements stays inside the
@@ -356,7 +359,8 @@ def matmul(
     Examples
     --------
     >>> import numpy as np, fastq as fq
-    >>> fq.matmul(np.array([[100, 100]], np.int8), np.array([[100], [100]], np.int8))
+    >>> a = np.array([[100, 100]], np.int8)
+    >>> fq.matmul(a, a.T)
     array([[20000]], dtype=int32)
     """
     if dtype is not None and np.dtype(dtype) in EIGHT_BIT:

@@ -40,6 +40,7 @@ class QArray(ArrayMethods, NDArrayOperatorsMixin):
     bits : int
         Bits per code.
     scheme : {"symmetric", "asymmetric", "affine"}
+        torch's per_channel_affine is "asymmetric", MLX's affine is "affine".
     axis : int or None
         The axis along which elements share a scale; None where the whole array does.
     group_size : int or None
@@ -65,8 +66,9 @@ class QArray(ArrayMethods, NDArrayOperatorsMixin):
     >>> import numpy as np, fastq as fq
     >>> w = np.random.default_rng(0).standard_normal((128, 64), np.float32)
     >>> q = fq.quantize(w, bits=3, axis=0)
-    >>> q
-    QArray(shape=(128, 64), 3 bits, symmetric, axis=0, dtype=float32, 8.2 KiB, 3.5 KiB once packed)
+    >>> q  # doctest: +NORMALIZE_WHITESPACE
+    QArray(shape=(128, 64), 3 bits, symmetric, axis=0, dtype=float32,
+           8.2 KiB, 3.5 KiB once packed)
     >>> q.shape, q.dtype, q.scale.shape
     ((128, 64), dtype('float32'), (1, 64))
     >>> (np.ones((5, 128)) @ q).shape

@@ -41,13 +41,14 @@ class MatmulError:
     --------
     >>> import numpy as np, fastq as fq
     >>> x, w = np.eye(2), np.array([[0.4, 4.0], [0.4, -8.0]])
-    >>> print(fq.error_matmul(x, w, fq.quantize(w, bits=3)))  # a scale of 8 / 3; x is exact
+    >>> q = fq.quantize(w, bits=3)  # a scale of 8 / 3
+    >>> print(fq.error_matmul(x, w, q))  # x is exact
     part             SQNR        rmse         max
     weights       15.8 dB       0.724        1.33
     activations    inf dB           0           0
     rounding       inf dB           0           0
     total         15.8 dB       0.724        1.33
-    >>> fq.error_matmul(x, w, fq.quantize(w, bits=3))
+    >>> fq.error_matmul(x, w, q)
     MatmulError(weights 15.8 dB, activations inf dB, rounding inf dB, total 15.8 dB)
     """
 
@@ -73,8 +74,9 @@ def error_matmul(x: npt.ArrayLike | Operand, w: npt.ArrayLike, q: Operand) -> Ma
 
     With ``x_hat`` what x is after quantization and ``w_hat`` what q stands for, computed in float64 ::
 
-        x @ q - x @ w  =  x @ (w_hat - w)  +  (x_hat - x) @ w_hat  +  (x @ q - x_hat @ w_hat)
-             total            weights             activations              rounding
+        x @ q - x @ w  =  x @ (w_hat - w)            weights
+            total         + (x_hat - x) @ w_hat      activations
+                          + x @ q - x_hat @ w_hat    rounding
 
     Parameters
     ----------

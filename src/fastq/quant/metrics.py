@@ -49,7 +49,8 @@ class Error(Generic[Value]):
     (0.5, 20.0)
     >>> found
     Error(mse=0.125, rmse=0.3536, l2=0.5, max_abs=0.5, sqnr_db=20, cosine=0.9985)
-    >>> print(fq.error([[3.0, 4.0], [0.0, 0.0]], [[3.0, 4.5], [0.0, 0.0]], axis=-1).rmse)
+    >>> x, y = [[3.0, 4.0], [0.0, 0.0]], [[3.0, 4.5], [0.0, 0.0]]
+    >>> print(fq.error(x, y, axis=-1).rmse)
     [0.35355339 0.        ]
     """
 
