@@ -17,7 +17,7 @@ import fastq as fq
 from fastq.products.operands import Operand
 
 DOCS = Path(__file__).parent.parent / "docs"
-GUESTS = {"cluster": ("dask", "zarr")}  # what pages need beside the tests' own requirements
+GUESTS = {"cluster": ("dask", "zarr"), "porting": ("sklearn",)}  # what pages need beside the tests' own requirements
 PAGES = [
     page
     for page in (DOCS / "index.md", *sorted(DOCS.glob("guide/*.md")))
