@@ -71,7 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"fastq {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="command")
     commands.add_parser("config", help="show the CPU, instruction set, threads, kernel cache and versions")
-    warmup = commands.add_parser("warmup", help="compile kernels now and keep them, so that later first uses are quick")
+    warmup = commands.add_parser(
+        "warmup", help="compile kernels now and keep them, so that first uses are quick; takes 1 to 2 minutes"
+    )
     which = warmup.add_mutually_exclusive_group()
     widths = "widths of right operands, all by default: those of weights, and 8 for floats that matmul quantizes"
     which.add_argument("--bits", type=int, nargs="+", choices=range(2, 9), help=widths)
