@@ -88,10 +88,9 @@ def quantize(
     scheme : {"symmetric", "asymmetric", "affine"}
         ``"symmetric"``: ``scale = max|x| / (2**(bits-1) - 1)``, no zero point. ``"asymmetric"``:
         ``scale = (max - min) / (2**bits - 1)`` over a range widened to hold 0, ``zero_point = rint(-min / scale)``.
-        ``"affine"``: the range as it is, ``offset = min``, codes of ``x - offset``. What torch calls affine
-        (``per_channel_affine``: an integer zero point) is ``"asymmetric"`` here; ``"affine"`` is that of MLX (a float
-        offset, its bias). Half of the codes of a symmetric range are unused where x is never negative, or never
-        positive: ``"asymmetric"`` has steps half as large then, which is worth a bit.
+        ``"affine"``: the range as it is, ``offset = min``, codes of ``x - offset``, as MLX's affine; torch's affine
+        (``per_channel_affine``, an integer zero point) is ``"asymmetric"`` here. Where x is never negative, or never
+        positive, half of the codes of a symmetric range are unused: ``"asymmetric"`` halves the step.
     method : {"minmax", "mse", "percentile", "gptq"}, Percentile or Gptq
         How scales, and codes, are chosen: ``"minmax"`` from the extremes; ``"mse"`` so that the squared error is
         smallest (:func:`fastq.quant.search.search`); ``"percentile"`` so that a share of the elements stays inside the
@@ -315,8 +314,8 @@ def matmul(
         What is applied to each element after the bias, while it is in the cache. ``"relu"`` is max(y, 0), ``"gelu"`` is
         ``y * Phi(y)`` with the normal distribution Phi (not the tanh form), ``"silu"`` is ``y / (1 + exp(-y))``. A
         function of your own takes and returns one number and is compiled by ``numba.njit``; kernels are compiled with
-        it inlined, once per process and kept as long as it lasts, so define it once. A division by zero in it gives
-        infinity or NaN, as in NumPy.
+        it inlined, in 1 to 2 seconds, once per process and kept as long as it lasts, so define it once. A division by
+        zero in it gives infinity or NaN, as in NumPy.
     dtype : data type, optional
         Type of the product: float16, float32 or float64 (float16 is rounded from float32), int32 or int64 for 8-bit
         integers. With ``int8`` or ``uint8`` the product is a :class:`QArray` of 8 bits, symmetric or asymmetric, for
