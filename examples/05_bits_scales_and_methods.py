@@ -37,7 +37,7 @@ def draw(sqnr, folder):
     try:
         import matplotlib
     except ModuleNotFoundError:
-        print('The picture is left out: pip install "fastq[plot]" draws it.')
+        print('The picture is left out: pip install ".[plot]" in a clone of fastq brings what draws it.')
         return
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt

@@ -10,7 +10,7 @@ import fastq as fq
 from fastq.cli import digits
 
 if importlib.util.find_spec("sklearn") is None:
-    raise SystemExit('This lesson needs scikit-learn: pip install "fastq[demo]"')
+    raise SystemExit('This lesson needs scikit-learn: pip install ".[demo]" in a clone of fastq brings it.')
 
 network = digits.train()
 forms = {

@@ -51,7 +51,7 @@ def draw(errors, times, folder):
     try:
         import matplotlib
     except ModuleNotFoundError:
-        print('The picture is left out: pip install "fastq[plot]" draws it.')
+        print('The picture is left out: pip install ".[plot]" in a clone of fastq brings what draws it.')
         return
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
@@ -118,6 +118,6 @@ gain = fq.error(exact, unseen @ turned).sqnr_db - fq.error(exact, unseen @ plain
 print(f"balance and rotation gain {gain:.1f} dB")
 
 print("\nThe fewest bits that keep 20 dB of the products:")
-fq.choose_bits(w, sqnr=20, calibration=seen)
+print(fq.choose_bits(w, sqnr=20, calibration=seen))
 
 draw(errors, times, pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent / "pictures"))

@@ -21,7 +21,7 @@ try:
     import dask
     import dask.array as da
 except ModuleNotFoundError:
-    print('This lesson is about Dask: pip install "fastq[dask]" brings it.')
+    print('This lesson is about Dask: pip install ".[dask]" in a clone of fastq brings it.')
     sys.exit()
 
 from fastq.interop.dask import from_qarray, quantize
@@ -73,7 +73,7 @@ part = x[rows].compute()
 print("a slice in chunks equals it whole:", np.array_equal((x[rows] @ q).compute(), part @ weights))
 
 if importlib.util.find_spec("zarr") is None:
-    print('Storing is left out: pip install "fastq[zarr]" brings zarr.')
+    print('Storing is left out: pip install ".[zarr]" in a clone of fastq brings zarr.')
     sys.exit()
 from fastq.interop import zarr
 

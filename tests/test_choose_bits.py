@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import pytest
 
 import fastq as fq
 from fastq import choice
+from fastq.quant import allocation
 
 GROUPS = (None, 128, 64, 32)
 
@@ -36,7 +38,7 @@ def everything(w, x=None, groups=GROUPS, bits=range(2, 9), **form):
     for b, g in itertools.product(bits, groups):
         if g is None or g < len(w):
             q = fq.quantize(w, b, axis=0, group_size=g, **{"method": "minmax", **form})
-            yield choice.bits_per_weight(len(w), b, g, q.scheme), sqnr(w, q, x), b, g
+            yield allocation.bits_per_weight(len(w), b, g, q.scheme), sqnr(w, q, x), b, g
 
 
 # One matrix
@@ -113,7 +115,7 @@ def test_zeros():
 
 
 def test_what_a_weight_costs():
-    cost = choice.bits_per_weight
+    cost = allocation.bits_per_weight
     assert cost(320, 3, None, "symmetric") == 3 + 32 / 320
     assert cost(320, 3, None, "asymmetric") == 3 + 40 / 320
     assert cost(320, 3, 64, "symmetric") == 3 + (32 + 5 * 16) / 320
@@ -166,22 +168,22 @@ def test_a_mix(weights, budget):
 
 
 def trials(*pairs):
-    return [choice._Trial(choice._Form(float(cost), cost, None), noise) for cost, noise in pairs]
+    return [allocation.Trial(allocation.Form(float(cost), cost, None), noise) for cost, noise in pairs]
 
 
 def test_steps_follow_the_convex_hull():
     """(3, 7) lies above the line from (2, 10) to (4, 2): the steps pass it by, and what is left over buys it."""
     tried = {"a": trials((2, 10.0), (3, 7.0), (4, 2.0)), "b": trials((2, 10.0), (3, 9.5), (4, 9.4))}
-    assert choice._hull(tried["a"]) == [tried["a"][0], tried["a"][2]]
+    assert allocation.hull_of(tried["a"]) == [tried["a"][0], tried["a"][2]]
     sizes = {"a": 1, "b": 1}
-    noise = {allowed: [t.noise for t in choice._allocate(tried, sizes, allowed).values()] for allowed in range(4, 9)}
+    noise = {allowed: [t.noise for t in allocation.allocate(tried, sizes, allowed).values()] for allowed in range(4, 9)}
     assert noise == {4: [10, 10], 5: [7, 10], 6: [2, 10], 7: [2, 9.5], 8: [2, 9.4]}
 
 
 def test_large_weights_pay_more_for_a_bit():
     tried = {"large": trials((2, 10.0), (3, 4.0)), "small": trials((2, 10.0), (3, 5.0))}
     for allowed, noise in ((32, [10, 5]), (33, [4, 5])):
-        chosen = choice._allocate(tried, {"large": 10, "small": 1}, allowed)
+        chosen = allocation.allocate(tried, {"large": 10, "small": 1}, allowed)
         assert [t.noise for t in chosen.values()] == noise
 
 
@@ -207,8 +209,70 @@ def test_reports(weights, w, capsys):
     lines = said(weights, budget=4)
     assert lines[0] == "choose_bits: the least sum of relative noise within 4 bits per weight"
     assert [line.split()[0] for line in lines[1:-1]] == ["easy", "hard", "3"]
-    found = fq.choose_bits(weights, budget=4, method="minmax", report=False)
-    assert capsys.readouterr().out == ""
+    found = fq.choose_bits(weights, budget=4, method="minmax")
+    assert capsys.readouterr().out == ""  # nothing, unless told to
     assert lines[-1].startswith(f"  {average(found, weights):.3f} bits per weight on average")
-    fq.choose_bits(weights, budget=4, method="minmax")
+    fq.choose_bits(weights, budget=4, method="minmax", report=True)
     assert capsys.readouterr().out.splitlines() == lines
+
+
+def test_choices_are_printable(weights, w):
+    for goal in ({"sqnr": 17}, {"budget": 4}):
+        found = fq.choose_bits(w, method="minmax", **goal)
+        assert str(found).splitlines() == said(w, **goal) == found.report.splitlines()
+        assert repr(found) == (
+            f"Choice(bits={found.bits}, group_size={found.group_size}, axis=0, bits_per_weight="
+            f"{found.bits_per_weight:.4g}, sqnr_db={found.sqnr_db:.4g}, scheme='symmetric', method='minmax')"
+        )
+    mix, lines = fq.choose_bits(weights, budget=4, method="minmax"), said(weights, budget=4)
+    for number, choice_of_one in enumerate(mix.values(), 1):  # what is about all, and what is about this one
+        assert str(choice_of_one).splitlines() == [lines[0], lines[number], lines[-1]]
+    assert str(fq.Choice(3, 64, 3.25, 15.0)) == repr(fq.Choice(3, 64, 3.25, 15.0))
+    assert fq.Choice(3, 64, 3.25, 15.0, report="a") == fq.Choice(3, 64, 3.25, 15.0, report="b")
+
+
+@pytest.mark.parametrize("goal", [{"sqnr": 20}, {"budget": 4}])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_hint_for_weights_on_one_side_of_zero(w, goal, sign):
+    """And whoever follows it gets more for less."""
+    plain, one_sided = (fq.choose_bits({"up": x}, **goal)["up"] for x in (w, sign * abs(w)))
+    side = "negative" if sign > 0 else "positive"
+    hint = f"hint: up is never {side}, so half of the symmetric codes are unused: scheme='asymmetric' halves the step"
+    assert "hint" not in str(plain)
+    assert f"\n    {hint}" in str(one_sided)
+    better = fq.choose_bits({"up": sign * abs(w)}, scheme="asymmetric", **goal)["up"]
+    assert "hint" not in str(better)
+    if "sqnr" in goal:
+        assert better.bits_per_weight < one_sided.bits_per_weight - 0.4
+    else:
+        assert better.sqnr_db > one_sided.sqnr_db + 2
+
+
+# Weights that are stored the other way round
+
+
+@pytest.mark.parametrize("axis", [1, -1, np.int64(1)])
+@pytest.mark.parametrize("goal", [{"sqnr": 17}, {"budget": 4}])
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_along_the_other_axis(w, x, axis, goal, calibrated):
+    """As it is for the transpose, whose product it is for."""
+    calibration = x if calibrated else None
+    expected = fq.choose_bits(w, calibration=calibration, **goal)
+    found = fq.choose_bits(w.T, axis=axis, calibration=calibration, **goal)
+    assert found == dataclasses.replace(expected, axis=1)
+    assert found.quantize(w.T).T.equals(expected.quantize(w))
+    assert str(found) == str(expected).replace("256 x 24", "24 x 256")
+    assert fq.choose_bits(w, axis=-2, calibration=calibration, **goal) == expected
+
+
+def test_rows_of_large_matrices_are_tried(monkeypatch, w):
+    monkeypatch.setattr(choice, "SAMPLE", 256 * 8)
+    assert "w (24 x 256, 8 rows tried)" in said(w.T, sqnr=17, axis=1)[1]
+
+
+def test_several_along_the_other_axis(rng, weights):
+    rows = {key: rng.standard_normal((5, len(w))) for key, w in weights.items()}
+    for goal in ({"sqnr": 20}, {"budget": 4}):
+        expected = fq.choose_bits(weights, calibration=rows, **goal)
+        found = fq.choose_bits({key: w.T for key, w in weights.items()}, axis=1, calibration=rows, **goal)
+        assert found == {key: dataclasses.replace(one, axis=1) for key, one in expected.items()}

@@ -6,6 +6,7 @@ import doctest
 import importlib
 import importlib.util
 import inspect
+import pkgutil
 import re
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import fastq as fq
 from fastq.products.operands import Operand
 
 DOCS = Path(__file__).parent.parent / "docs"
-GUESTS = {"cluster": ("dask", "zarr")}  # what pages need beside the tests' own requirements
+GUESTS = {"cluster": ("dask", "zarr"), "porting": ("sklearn",)}  # what pages need beside the tests' own requirements
 PAGES = [
     page
     for page in (DOCS / "index.md", *sorted(DOCS.glob("guide/*.md")))
@@ -71,6 +72,44 @@ def test_the_reference_has_every_public_name():
     reference = "".join(page.read_text() for page in DOCS.glob("reference/*.md"))
     told = set(re.findall(r"^\.\. auto(?:function|class|exception):: fastq\.(\w+)(?:\(\))?$", reference, re.MULTILINE))
     assert told == set(fq.__all__)
+
+
+def documented():
+    """Every object whose docstring is in the reference, by its name; of classes the listed members, too."""
+    reference = "".join(page.read_text() for page in DOCS.glob("reference/*.md"))
+    told = re.findall(r"^\.\. auto\w+:: ([\w.]+)(?:\(\))?\n(?:   :members: (.*)\n)?", reference, re.MULTILINE)
+    for name, members in told:
+        if not all(map(importlib.util.find_spec, {"dask", "zarr"} & set(name.split(".")))):
+            continue
+        value = pkgutil.resolve_name(name)
+        yield name, value
+        yield from ((f"{name}.{m}", getattr(value, m)) for m in members.split(", ") if m)
+
+
+def code_in(docstring):
+    """The lines of its literal blocks and sessions, as they stand on the page."""
+    lines, inside = inspect.cleandoc(docstring).splitlines(), None
+    for line in lines:
+        indent = len(line) - len(line.lstrip())
+        if inside is not None and line.strip() and indent <= inside:
+            inside = None
+        if inside is not None or line.lstrip().startswith((">>> ", "... ")):
+            yield line.strip()
+        elif line.endswith("::"):
+            inside = indent
+
+
+def test_equations_of_the_reference_fit_on_the_page():
+    """More than 80 characters are cut off there."""
+    wide = [(name, line) for name, value in documented() for line in code_in(value.__doc__) if len(line) > 80]
+    assert not wide
+
+
+@pytest.mark.parametrize("place", [fq.quantize.__doc__, fq.QArray.__doc__, (DOCS / "guide" / "schemes.md").read_text()])
+def test_words_of_other_libraries_are_explained(place):
+    """torch's affine is "asymmetric" here, and "affine" is MLX's."""
+    assert "per_channel_affine" in place
+    assert "MLX" in place
 
 
 @pytest.mark.parametrize("name", [name for name in ("dask", "zarr") if importlib.util.find_spec(name)])

@@ -99,7 +99,7 @@ def test_lesson_says_what_it_needs(name, tmp_path):
     lesson = [sys.executable, str(FOLDER / name)]
     done = subprocess.run(lesson, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == 'This lesson is about Dask: pip install "fastq[dask]" brings it.\n'
+    assert done.stdout == 'This lesson is about Dask: pip install ".[dask]" in a clone of fastq brings it.\n'
 
 
 def test_lesson_says_that_the_picture_is_left_out(tmp_path):

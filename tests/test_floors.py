@@ -21,6 +21,7 @@ FLOORS = [
         "quant.affine",
         "quant.search",
         "quant.groups",
+        "quant.allocation",
         "quant.methods",
         "quant.percentile",
         "quant.histogram",

@@ -187,8 +187,16 @@ CASES = {
     # quantize: the form
     "bits too few": (lambda: q(bits=1), ValueError, r"bits must be from 2 to 8, got 1; codes are stored in that many"),
     "bits too many": (lambda: q(bits=9), ValueError, r"bits must be from 2 to 8, got 9"),
-    "bits of text": (lambda: q(bits="3"), TypeError, r"bits must be an integer from 2 to 8, got '3' of type str"),
-    "bits of a float": (lambda: q(bits=3.0), TypeError, r"bits must be an integer from 2 to 8, got 3\.0 of type float"),
+    "bits of text": (lambda: q(bits="3"), TypeError, r"bits must be an integer from 2 to 8, got '3' of type str: "
+        r"write bits=3$"),
+    "bits by a type's name": (lambda: q(bits="int8"), TypeError, r"got 'int8' of type str: write bits=8$"),
+    "bits by a type": (lambda: q(bits=np.int8), TypeError, r"got <class 'numpy.int8'> of type type: write bits=8$"),
+    "bits by a dtype": (lambda: q(bits=np.dtype(np.uint8)), TypeError,
+        r"got dtype\('uint8'\) of type \w+: write bits=8, with scheme='asymmetric' if codes are to be unsigned$"),
+    "bits by a wide type": (lambda: q(bits=np.int16), TypeError, r"got <class 'numpy.int16'> of type type$"),
+    "bits of nothing": (lambda: q(bits=None), TypeError, r"got None of type NoneType$"),
+    "bits of a float": (lambda: q(bits=3.0), TypeError, r"bits must be an integer from 2 to 8, got 3\.0 of type float: "
+        r"write bits=3$"),
     "bits of truth": (lambda: q(bits=True), TypeError, r"bits must be an integer from 2 to 8, got True of type bool"),
     "scheme": (lambda: q(scheme="symetric"), ValueError,
         r"scheme must be one of 'symmetric', 'asymmetric', 'affine'; got 'symetric'"),
@@ -332,6 +340,12 @@ CASES = {
     "scale along K on the left": (lambda: q(axis=0, group_size=1) @ X.T, ValueError,
         r"scale of the left operand must be constant .*; got shape \(2, 3\) with axis=0 and group_size=1, .*: "
         r"quantize it with axis=-1 or axis=None"),
+    "scale along K of a transpose": (lambda: X @ q(axis=0).T, ValueError,
+        r"got shape \(3, 2\) with axis=1, whose .*: it is a transpose; quantize the original with axis=-1, "
+        r"one scale per row, or"),
+    "scale along K of a transpose on the left": (lambda: q(axis=1).T @ X, ValueError,
+        r"got shape \(3, 2\) with axis=0, whose .*: it is a transpose; quantize the original with axis=-2, "
+        r"one scale per column, or"),
     "packed, scale along K": (lambda: q(axis=1).prepack(), ValueError, r"scale of the right operand must be constant"),
     "matmul bits": (lambda: fq.matmul(X, X.T, bits=16), ValueError, r"bits must be from 2 to 8, got 16"),
     "sum too large": (lambda: fq.matmul(LONG, LONG.T), OverflowError,
@@ -602,13 +616,19 @@ CASES = {
     "chosen for NaN": (lambda: fq.choose_bits({"up": BAD}, sqnr=10), fq.NotFiniteError,
         r"up must be finite.*first at index \(1, 0\)"),
     "chosen beyond reach": (lambda: fq.choose_bits(np.sqrt(X.T + 3), sqnr=200, bits=[2, 3]), ValueError,
-        r"sqnr must be within reach of what may be chosen, but for w the best is [\d.]+ dB, with 3 bits, whole "
-        r"columns; got sqnr=200"),
+        r"sqnr must be within reach of what may be chosen, but for w the best is [\d.]+ dB, with 3 bits, "
+        r"no groups; got sqnr=200"),
     "chosen below the smallest": (lambda: fq.choose_bits(np.ones((64, 2)), budget=2), ValueError,
         r"budget must allow the smallest forms that may be chosen, which take 2\.500 bits per weight with their "
         r"scales; got budget=2"),
     "chosen with another calibration": (lambda: fq.choose_bits(X, sqnr=10, calibration=X), ValueError,
         r"calibration of w must have K = 2 columns, as w has rows; got \(2, 3\)"),
+    "chosen with the calibration of the other axis": (lambda: fq.choose_bits(X, axis=1, sqnr=10, calibration=X.T),
+        ValueError, r"calibration of w must have K = 3 columns, as w has columns; got \(3, 2\) with axis=1$"),
+    "chosen along no axis": (lambda: fq.choose_bits(X, axis=None, sqnr=10), ValueError,
+        r"axis must be 0 \(one scale per column, for x @ q\) or 1 \(one per row, for x @ q\.T\) .*; got None$"),
+    "chosen along a wrong axis": (lambda: fq.choose_bits(X, axis=2, sqnr=10), ValueError,
+        r"axis must be from -2 to 1 for an array of 2 dimensions, got 2"),
     "chosen with a calibration missing": (lambda: fq.choose_bits({"up": X}, sqnr=10, calibration={"down": X}),
         ValueError, r"calibration of several weights must be a mapping with the same names; got nothing for 'up'"),
     "chosen with one calibration for all": (lambda: fq.choose_bits({"up": X}, sqnr=10, calibration=X),
@@ -619,7 +639,12 @@ CASES = {
     "folder of someone else's": (lambda: in_files(lambda path: q().save(path.parent, overwrite=True)), FileExistsError,
         r"path must be free, or a folder that fastq has saved, which alone is overwritten; got "),
     "folder that is not there": (lambda: fq.load("/nowhere/q"), FileNotFoundError,
-        r"path must be a folder that fastq has saved, with a qarray\.json; got /nowhere/q"),
+        r"path must be a folder that fastq has saved, with a qarray\.json; got /nowhere/q, which does not exist$"),
+    "array that is not there": (lambda: fq.load("/nowhere/x.npy"), FileNotFoundError,
+        r"got /nowhere/x\.npy, which does not exist: an array in such a file is quantized by "
+        r"fastq\.quantize\(np\.load\('/nowhere/x\.npy'\), bits=8, axis=0\)$"),
+    "file of an array": (lambda: fq.load(__file__), NotADirectoryError,
+        r"path must be a folder that fastq has saved, with a qarray\.json; got .*test_messages\.py, a file$"),
     "document that is none": (lambda: in_files(fq.load, b"{"), ValueError, r"qarray\.json must be JSON; Expecting"),
     "document of another kind": (lambda: in_files(fq.load, b"[]"), ValueError,
         r"qarray\.json must hold a JSON object, got list"),

@@ -365,6 +365,20 @@ def test_show_config_tells_what_is_loaded():
     assert [line.split()[1] for line in loaded] == ["0", "1"]
 
 
+def test_no_text_has_people_install_another_project():
+    """What the package index has under this name is not this one: install from a clone, as ``.[extra]``."""
+    root = Path(__file__).parent.parent
+    folders = ("docs", "src", "examples", "tests", "benchmarks", ".ci")
+    texts = [path for name in folders for path in (root / name).rglob("*") if path.suffix in (".md", ".py", "")]
+    wrong = re.compile(r"\bpip3? install(?:\s+[\w'\"-]+)*\s+['\"]?fastq\b|['\"`]fastq\[[a-z]")
+    found = {
+        str(path.relative_to(root)): match[0]
+        for path in (*texts, *root.glob("*.md"))
+        if path.is_file() and (match := wrong.search(path.read_text()))
+    }
+    assert not found
+
+
 def examples():
     """All modules with an example, but for those that import a guest which is not installed."""
     package = Path(fq.__file__).parent

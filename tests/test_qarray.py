@@ -7,6 +7,7 @@ import copy
 import copyreg
 import pickle
 import random
+import re
 import subprocess
 import sys
 
@@ -112,12 +113,36 @@ def test_length_is_that_of_the_first_axis():
 def test_repr_tells_the_form(w, form, words):
     q = fq.quantize(w, **form)
     assert repr(q).startswith(f"QArray(shape=(70, 37), {words}, ")
-    assert repr(q).endswith(" KiB)")
+    assert re.search(r", [\d.]+ KiB(, [\d.]+ KiB once packed)?\)$", repr(q))
 
 
 def test_repr_tells_the_size():
     for n, words in ((100, "104 B"), (3000, "2.9 KiB"), (2 << 20, "2.0 MiB")):
         assert repr(fq.quantize(np.zeros(n, np.float32))).endswith(f"{words})")
+
+
+@pytest.mark.parametrize("form", [
+    {"axis": 0}, {"axis": -1}, {}, {"axis": 0, "group_size": 16}, {"axis": 0, "group_size": 7, "scheme": "affine"},
+    {"axis": 0, "group_size": 32, "scheme": "asymmetric"}, {"axis": 0, "balance": np.full(70, 2.0)},
+    {"axis": 0, "group_scale": "float", "group_size": 16}, {"axis": -2, "scheme": "asymmetric"},
+])  # fmt: skip
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("bits", [2, 3, 5])
+def test_repr_tells_what_it_will_take(rng, form, dtype, bits):
+    """And then it does, in the orientation that the axis is for."""
+    x = rng.standard_normal((3, 70, 37)).astype(dtype)
+    for array in (x, x[0]):
+        axis = form.get("axis")
+        q = fq.quantize(array, bits, **{**form, "axis": axis if axis != 0 else -2})
+        told = repr(q)
+        assert re.search(r"KiB, ([\d.]+ [KM]?i?B) once packed\)$", told)
+        (q.mT if axis == -1 else q).prepack()
+        assert repr(q) == re.sub(r"[^,]*, ([^,]*) once packed", r" \1", told)
+
+
+def test_repr_tells_of_packing_where_it_matters():
+    for q in (fq.quantize(np.ones((64, 64))), fq.quantize(np.ones(64), 3), fq.quantize(np.ones((0, 3)), 3)):
+        assert "packed" not in repr(q)
 
 
 # Back to numbers

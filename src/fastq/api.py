@@ -83,12 +83,13 @@ def quantize(
         (``q.scale == q.axis_scale * q.group_scale``), let products run at the speed of arrays without groups; float
         scales of their own make them several times slower. Integers lose 0.01 dB at 2 and 3 bits (groups of 64), 0.15
         at 4; at 5 and 6 bits, where no more than 8 and 4 of them fit, 0.7 and 1.7. By default integers, where
-        `group_size` is a multiple of 16, bits are at most 6, the scheme is not affine and no scale is given; otherwise
-        floats.
+        `group_size` is a multiple of 16, bits are at most 6, the scheme is not affine and no scale is given.
     scheme : {"symmetric", "asymmetric", "affine"}
         ``"symmetric"``: ``scale = max|x| / (2**(bits-1) - 1)``, no zero point. ``"asymmetric"``:
         ``scale = (max - min) / (2**bits - 1)`` over a range widened to hold 0, ``zero_point = rint(-min / scale)``.
-        ``"affine"``: the range as it is, ``offset = min``, codes of ``x - offset``.
+        ``"affine"``: the range as it is, ``offset = min``, codes of ``x - offset``, as MLX's affine; torch's affine
+        (``per_channel_affine``, an integer zero point) is ``"asymmetric"`` here. Where x is never negative, or never
+        positive, half of the codes of a symmetric range are unused: ``"asymmetric"`` halves the step.
     method : {"minmax", "mse", "percentile", "gptq"}, Percentile or Gptq
         How scales, and codes, are chosen: ``"minmax"`` from the extremes; ``"mse"`` so that the squared error is
         smallest (:func:`fastq.quant.search.search`); ``"percentile"`` so that a share of the elements stays inside the
@@ -111,9 +112,8 @@ def quantize(
     rotate : bool
         After the balance, mix the elements of the axis by a Hadamard matrix H in blocks of the largest power of two, at
         most 4096, that divides their number (which must be a multiple of 16): H x / block is quantized, and a product
-        takes H to the other operand likewise. What an outlier has is shared out among its block, so rows of both
-        operands come close to Gaussian. With 8 of 1,024 channels 20 to 100 times larger than others, balanced products
-        gain another 11 dB with weights of 8 bits, and with 3 bits, groups of 64 and ``method="mse"``.
+        takes H to the other operand likewise. An outlier is spread over its block, so rows of both operands come close
+        to Gaussian: 11 dB more for balanced products where 8 of 1,024 channels are 20 to 100 times larger than others.
     out : path, optional
         Write the array to a new folder of this name, block by block, and give it as :func:`fastq.load` does: it lies in
         the files, and is multiplied there. The folder appears when all is written, or, on an error, not at all.
@@ -316,10 +316,8 @@ def matmul(
         What is applied to each element after the bias, while it is in the cache. ``"relu"`` is max(y, 0), ``"gelu"`` is
         ``y * Phi(y)`` with the normal distribution Phi (not the tanh form), ``"silu"`` is ``y / (1 + exp(-y))``. A
         function of your own takes and returns one number and is compiled by ``numba.njit``; kernels are compiled with
-        it inlined. They are kept on disk, as others are, where its code, constants, closure and what it calls can be
-        told by name and value (numbers, functions of ``math`` and NumPy, other compiled functions); with anything else
-        in it, such as an array, each process compiles them anew. A division by zero in it gives infinity or NaN, as in
-        NumPy.
+        it inlined, in 1 to 2 seconds. They are kept on disk like others, unless there is something in the function that
+        cannot be told by name and value, such as an array. A division by zero in it gives infinity or NaN, as in NumPy.
     dtype : data type, optional
         Type of the product: float16, float32 or float64 (float16 is rounded from float32), int32 or int64 for 8-bit
         integers. With ``int8`` or ``uint8`` the product is a :class:`QArray` of 8 bits, symmetric or asymmetric, for
@@ -362,7 +360,8 @@ def matmul(
     Examples
     --------
     >>> import numpy as np, fastq as fq
-    >>> fq.matmul(np.array([[100, 100]], np.int8), np.array([[100], [100]], np.int8))
+    >>> a = np.array([[100, 100]], np.int8)
+    >>> fq.matmul(a, a.T)
     array([[20000]], dtype=int32)
     """
     if dtype is not None and np.dtype(dtype) in EIGHT_BIT:

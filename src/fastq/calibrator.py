@@ -41,7 +41,7 @@ class Calibrator:
     bits : int
         Bits per code, 2 to 8.
     scheme : {"symmetric", "asymmetric"}
-        As in :func:`fastq.quantize`.
+        As in :func:`fastq.quantize`; "asymmetric" is what torch calls affine, with an integer zero point.
     axis : {None, 0}
         The axis along which elements share a scale. None: one scale for everything. 0: batches are rows of C channels
         ``(..., C)``, all rows share, and each channel has a scale of its own, in shape (1, C); for "minmax" only.

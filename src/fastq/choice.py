@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, field
 from numbers import Real
-from typing import Any, Literal, NamedTuple, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from fastq.api import quantize
+from fastq.arguments import check_axis
 from fastq.qarray.array import QArray, Scheme
 from fastq.quant.affine import check_finite
+from fastq.quant.allocation import Form, Trial, allocate, bits_per_weight
 from fastq.quant.methods import Percentile, scale_method
+from fastq.quant.metrics import one_sided
 from fastq.rules import as_floats, check_bits, check_group
 
 Array = npt.NDArray[Any]
 Name = TypeVar("Name")
 ScaleMethod = Literal["minmax", "mse", "percentile"] | Percentile
-SAMPLE = 1 << 20  # elements of a matrix that are tried, as whole columns
+SAMPLE = 1 << 20  # elements of a matrix that are tried, as whole columns (or rows)
 
 
 @dataclass(frozen=True)
@@ -33,19 +35,28 @@ class Choice:
     bits : int
     group_size : int or None
     bits_per_weight : float
-        With scales and zero points, as :func:`fastq.choice.bits_per_weight` counts them.
+        With scales and zero points, as :func:`fastq.choose_bits` counts them.
     sqnr_db : float
         Of the weights, or of the output where a calibration was given.
     scheme, method : str
         As they were given.
+    axis : int
+        The axis along which elements share a scale, 0 or 1.
+    report : str
+        What was decided and why; printing a choice shows it.
 
     Examples
     --------
     >>> import numpy as np, fastq as fq
     >>> w = np.random.default_rng(0).standard_normal((256, 64))
-    >>> choice = fq.choose_bits(w, budget=3.5, report=False)
-    >>> choice.bits, choice.group_size, choice.bits_per_weight
-    (3, 64, 3.375)
+    >>> choice = fq.choose_bits(w, budget=3.5)
+    >>> choice  # doctest: +NORMALIZE_WHITESPACE
+    Choice(bits=3, group_size=64, axis=0, bits_per_weight=3.375, sqnr_db=15.07,
+           scheme='symmetric', method='mse')
+    >>> print(choice)
+    choose_bits: the least sum of relative noise within 3.5 bits per weight
+      w (256 x 64): 3 bits, groups of 64, 3.375 bits per weight, SQNR 15.1 dB
+      3.375 bits per weight on average, relative noise 0.0312 in total
     >>> choice.quantize(w).group_size
     64
     """
@@ -56,45 +67,35 @@ class Choice:
     sqnr_db: float
     scheme: Scheme = "symmetric"
     method: Any = "mse"
+    axis: int = 0
+    report: str = field(default="", compare=False)
 
-    def quantize(self, w: npt.ArrayLike) -> QArray:
-        """``fq.quantize(w, axis=0)`` in this form."""
-        form: dict[str, Any] = {"group_size": self.group_size, "scheme": self.scheme, "method": self.method}
-        return quantize(w, self.bits, axis=0, **form)
-
-
-class _Form(NamedTuple):
-    """A width and a size of groups, and what they cost."""
-
-    cost: float
-    bits: int
-    group: int | None
+    def __repr__(self) -> str:
+        return (
+            f"Choice(bits={self.bits}, group_size={self.group_size}, axis={self.axis}, "
+            f"bits_per_weight={self.bits_per_weight:.4g}, sqnr_db={self.sqnr_db:.4g}, scheme={self.scheme!r}, "
+            f"method={self.method!r})"
+        )
 
     def __str__(self) -> str:
-        return f"{self.bits} bits, {'whole columns' if self.group is None else f'groups of {self.group}'}"
+        return self.report or repr(self)
 
-
-class _Trial(NamedTuple):
-    """A form that was tried, and its noise, relative to the signal."""
-
-    form: _Form
-    noise: float
-
-    @property
-    def sqnr(self) -> float:
-        return -10 * math.log10(self.noise) if self.noise else math.inf
+    def quantize(self, w: npt.ArrayLike) -> QArray:
+        """``fq.quantize(w)`` in this form."""
+        form: dict[str, Any] = {"group_size": self.group_size, "scheme": self.scheme, "method": self.method}
+        return quantize(w, self.bits, axis=self.axis, **form)
 
 
 @overload
 def choose_bits(
     w: Mapping[Name, npt.ArrayLike], *, sqnr: float | None = ..., budget: float | None = ..., calibration: Any = ...,
-    group_sizes: Iterable[int | None] = ..., bits: Iterable[int] = ..., method: ScaleMethod = ...,
+    axis: int = ..., group_sizes: Iterable[int | None] = ..., bits: Iterable[int] = ..., method: ScaleMethod = ...,
     scheme: Scheme = ..., report: bool | Callable[[str], Any] = ...,
 ) -> dict[Name, Choice]: ...  # fmt: skip
 @overload
 def choose_bits(
     w: npt.ArrayLike, *, sqnr: float | None = ..., budget: float | None = ..., calibration: Any = ...,
-    group_sizes: Iterable[int | None] = ..., bits: Iterable[int] = ..., method: ScaleMethod = ...,
+    axis: int = ..., group_sizes: Iterable[int | None] = ..., bits: Iterable[int] = ..., method: ScaleMethod = ...,
     scheme: Scheme = ..., report: bool | Callable[[str], Any] = ...,
 ) -> Choice: ...  # fmt: skip
 def choose_bits(
@@ -103,18 +104,19 @@ def choose_bits(
     sqnr: float | None = None,
     budget: float | None = None,
     calibration: Any = None,
+    axis: int = 0,
     group_sizes: Iterable[int | None] = (None, 128, 64, 32),
     bits: Iterable[int] = range(2, 9),
     method: ScaleMethod = "mse",
     scheme: Scheme = "symmetric",
-    report: bool | Callable[[str], Any] = True,
+    report: bool | Callable[[str], Any] = False,
 ) -> Any:
     """Choose the width and the size of groups for weights: the smallest that are good enough, or the best that fit.
 
     The relative noise of a form is ::
 
-        r = |W_hat - W|^2 / |W|^2                                without a calibration
-        r = tr(D^T H D) / tr(W^T H W),  D = W_hat - W            with one, H = X^T X of its rows X
+        r = |D|^2 / |W|^2                    D = W_hat - W, without a calibration
+        r = tr(D^T H D) / tr(W^T H W)        with one, H = X^T X of its rows X
 
     the latter being that of the output ``x @ w``. With `sqnr`, each matrix gets the form of the fewest bits per weight
     that has ``-10 log10(r) >= sqnr``. With `budget`, the sum of r over all matrices is made small while the bits per
@@ -125,15 +127,18 @@ def choose_bits(
     Parameters
     ----------
     w : array_like or mapping of them
-        Weights (K, N), which will have one scale per column (``axis=0``), or several such under their names.
+        Weights (K, N) for ``x @ q``, which will have one scale per column, or several such under their names; with
+        ``axis=1`` weights (N, K) for ``x @ q.T``, which will have one per row.
     sqnr : float, optional
         The wanted signal to quantization noise ratio in dB. Either this or `budget`.
     budget : float, optional
-        Bits per weight, with scales (:func:`fastq.choice.bits_per_weight`), on average over the elements of all
-        weights.
+        Bits per weight, with scales, on average over the elements of all weights.
     calibration : array_like, mapping, or object with `matrix`, optional
         Rows (n, K) of what the weights will be multiplied with, or an object whose `matrix` is their second moment
         (K, K), in any unit. For several weights a mapping with the same names.
+    axis : int
+        The axis of all weights along which elements share a scale, as :func:`fastq.quantize` takes it. It is the one
+        that products sum over, so calibration rows have as many elements.
     group_sizes : iterable of int or None
         Sizes of groups to choose from; None is one scale per column.
     bits : iterable of int
@@ -142,12 +147,12 @@ def choose_bits(
         As :func:`fastq.quantize` takes them, but for ``"gptq"``: choose with ``"mse"``, and what gptq makes of the form
         is better still.
     report : bool or callable
-        Print what was decided and why (the default); or call this with each line of it.
+        True: print what was decided and why, which printing a choice shows, too. Or call this with each line of it.
 
     Returns
     -------
     Choice, or dict of them
-        One for each matrix.
+        One for each matrix; printing it tells why.
 
     Raises
     ------
@@ -159,8 +164,13 @@ def choose_bits(
 
     Notes
     -----
-    Of a matrix with more than 2**20 elements some columns are tried, spread evenly; the report says how many. An SQNR
-    may then differ a little from that of the whole.
+    Bits per weight are those of the codes and of what comes with them: a float32 scale for each column (row), or for
+    each of its groups, with a zero point of 8 bits if asymmetric or a float32 offset if affine. Groups that have
+    integer scales (2 to 6 bits, sizes that are multiples of 16, symmetric or asymmetric) take a byte of scale and one
+    of zero point each, under a float32 scale of the column.
+
+    Of a matrix with more than 2**20 elements some columns (rows) are tried, spread evenly; the report says how many. An
+    SQNR may then differ a little from that of the whole.
 
     References
     ----------
@@ -171,9 +181,12 @@ def choose_bits(
     --------
     >>> import numpy as np, fastq as fq
     >>> w = np.random.default_rng(0).standard_normal((256, 64))
-    >>> choice = fq.choose_bits(w, sqnr=18, report=False)
+    >>> choice = fq.choose_bits(w, sqnr=18)
     >>> choice.bits, choice.group_size
     (4, None)
+    >>> print(choice)  # doctest: +ELLIPSIS
+    choose_bits: the fewest bits per weight with an SQNR of 18 dB or more, ...
+      w (256 x 64): 4 bits, no groups, 4.125 bits per weight, SQNR 19.9 dB; ...
     """
     if (sqnr is None) == (budget is None):
         given = "neither" if sqnr is None else "both"
@@ -181,50 +194,58 @@ def choose_bits(
     name, goal = ("sqnr", sqnr) if budget is None else ("budget", budget)
     goal = _finite(goal, name)
     widths = [check_bits(b) for b in _several(bits, "bits")]
+    along = check_axis(axis, 2)
+    if along is None:
+        raise ValueError(
+            "axis must be 0 (one scale per column, for x @ q) or 1 (one per row, for x @ q.T) to choose bits; got None"
+        )
     groups = [None if g is None else check_group(g) for g in _several(group_sizes, "group_sizes")]
     alone = not isinstance(w, Mapping)
     weights: Mapping[Any, Any] = {"w": w} if alone else w  # type: ignore[assignment]
     if not weights:
         raise ValueError("w must hold one matrix or more, got an empty mapping")
     examples = {"w": calibration} if alone else _by_name(calibration, weights)
-    tell: Callable[[str], Any] = print if report is True else report if callable(report) else _say_nothing
+    say = _Report(print if report is True else report if callable(report) else None)
     form = {"scheme": scheme, "method": scale_method(method)}
-    matrices = {key: _Matrix(value, str(key), examples[key], form) for key, value in weights.items()}
+    matrices = {key: _Matrix(value, str(key), along, examples[key], form) for key, value in weights.items()}
     forms = {key: m.forms(widths, groups) for key, m in matrices.items()}
     if budget is None:
-        tell(f"choose_bits: the fewest bits per weight with an SQNR of {goal:g} dB or more, each by itself")
-        trials = {key: _good_enough(m, forms[key], goal, tell) for key, m in matrices.items()}
+        say(f"choose_bits: the fewest bits per weight with an SQNR of {goal:g} dB or more, each by itself")
+        trials = {key: _good_enough(m, forms[key], goal, say) for key, m in matrices.items()}
     else:
-        trials = _best_mix(matrices, forms, goal, tell)
-    found = {key: Choice(t.form.bits, t.form.group, t.form.cost, t.sqnr, **form) for key, t in trials.items()}  # type: ignore[arg-type]
+        trials = _best_mix(matrices, forms, goal, say)
+    found = {
+        key: Choice(t.form.bits, t.form.group, t.form.cost, t.sqnr, **form, axis=along, report=say.about(matrices[key]))  # type: ignore[arg-type]
+        for key, t in trials.items()
+    }
     return found["w"] if alone else found
 
 
-def bits_per_weight(k: int, bits: int, group: int | None, scheme: str) -> float:
-    """Bits of storage for each weight of a column of k: codes, and the parameters that come with them.
+class _Report:
+    """What is decided and why: each line is passed on at once, and kept for the matrix that it is about, or for all."""
 
-    A column has a float32 scale. Where scales of groups are integers under it (2 to 6 bits, groups of a multiple of
-    16, symmetric or asymmetric), a byte of scale and one of zero point are stored for each group; otherwise each has a
-    float32 scale of its own, with a zero point of 8 bits if asymmetric, or a float32 offset if affine.
+    def __init__(self, tell: Callable[[str], Any] | None) -> None:
+        self.tell = tell
+        self.lines: list[tuple[_Matrix | None, str]] = []
 
-    Examples
-    --------
-    >>> from fastq.choice import bits_per_weight
-    >>> bits_per_weight(4096, 3, 64, "symmetric")
-    3.2578125
-    """
-    sets = 1 if group is None else -(-k // group)
-    if group is not None and bits <= 6 and group % 16 == 0 and scheme != "affine":
-        return bits + (32 + 16 * sets) / k
-    return bits + (32 + {"symmetric": 0, "asymmetric": 8, "affine": 32}[scheme]) * sets / k
+    def __call__(self, line: str, matrix: _Matrix | None = None) -> None:
+        self.lines.append((matrix, line))
+        if self.tell is not None:
+            self.tell(line)
+
+    def about(self, matrix: _Matrix) -> str:
+        """The lines for one matrix."""
+        return "\n".join(line for about, line in self.lines if about is None or about is matrix)
 
 
 class _Matrix:
-    """One matrix of weights, or some columns of it, to try forms on."""
+    """One matrix of weights, or some columns of it, to try forms on; with `along` = 1, its transpose."""
 
-    def __init__(self, w: npt.ArrayLike, name: str, calibration: Any, form: dict[str, Any]) -> None:
-        whole = _matrix(w, name)
-        self.name, self.shape, self.form = name, whole.shape, form
+    def __init__(self, w: npt.ArrayLike, name: str, along: int, calibration: Any, form: dict[str, Any]) -> None:
+        given = _matrix(w, name)
+        whole = given.T if along else given
+        self.name, self.shape, self.form = name, given.shape, form
+        self.k, self.lines = whole.shape[0], ("columns", "rows")[along]
         k, n = whole.shape
         self.columns = min(n, max(1, SAMPLE // k))
         self.w = whole[:, np.arange(self.columns) * n // self.columns]
@@ -238,25 +259,35 @@ class _Matrix:
                 self.moment = self.rows.T @ self.rows
         of = self.rows if self.moment is None else self.moment
         if of is not None and (of.ndim != 2 or of.shape[1] != k):
-            raise ValueError(f"calibration of {name} must have K = {k} columns, as {name} has rows; got {of.shape}")
+            raise ValueError(
+                f"calibration of {name} must have K = {k} columns, as {name} has {('rows', 'columns')[along]}; "
+                f"got {of.shape}" + f" with axis={along}" * bool(along)
+            )
         self.signal = self._power(self.w.astype(np.float64))
 
     def __str__(self) -> str:
-        k, n = self.shape
-        return f"{self.name} ({k} x {n}" + (f", {self.columns} columns tried)" if self.columns < n else ")")
+        of, high = f"{self.name} ({self.shape[0]} x {self.shape[1]}", math.prod(self.shape) // self.k
+        return of + (f", {self.columns} {self.lines} tried)" if self.columns < high else ")")
 
-    def forms(self, widths: list[int], groups: list[int | None]) -> list[_Form]:
+    def tell(self, trial: Trial, why: str, say: _Report) -> None:
+        """What was chosen, and what would be better still."""
+        say(f"  {self}: {trial}" + f"; {why}" * bool(why), self)
+        hint = one_sided(self.w, self.name) if self.form["scheme"] == "symmetric" and trial.noise else ""
+        if hint:
+            say(f"    hint: {hint}", self)
+
+    def forms(self, widths: list[int], groups: list[int | None]) -> list[Form]:
         """All forms to choose from, the cheapest first; a group that holds a whole column is none."""
-        k = self.shape[0]
+        k = self.k
         pairs = {(b, None if g is None or g >= k else g) for b in widths for g in groups}
         cost = {(b, g): bits_per_weight(k, b, g, self.form["scheme"]) for b, g in pairs}
-        return sorted((_Form(cost[b, g], b, g) for b, g in pairs), key=lambda f: f[:2])
+        return sorted((Form(cost[b, g], b, g) for b, g in pairs), key=lambda f: f[:2])
 
-    def trial(self, form: _Form) -> _Trial:
+    def trial(self, form: Form) -> Trial:
         """Quantize in a form, and measure."""
         q = quantize(self.w, form.bits, axis=0, group_size=form.group, **self.form)
         noise = self._power(q.dequantize(np.float64) - self.w)
-        return _Trial(form, noise / self.signal if self.signal else 0.0)
+        return Trial(form, noise / self.signal if self.signal else 0.0)
 
     def _power(self, d: Array) -> float:
         if self.moment is not None:
@@ -266,14 +297,14 @@ class _Matrix:
         return float(np.vdot(d, d))
 
 
-def _good_enough(matrix: _Matrix, forms: list[_Form], sqnr: float, tell: Callable[[str], Any]) -> _Trial:
+def _good_enough(matrix: _Matrix, forms: list[Form], sqnr: float, say: _Report) -> Trial:
     """The cheapest form that is good enough."""
-    tried: list[_Trial] = []
+    tried: list[Trial] = []
     for form in forms:
         trial = matrix.trial(form)
         if trial.sqnr >= sqnr:
-            why = f"; {tried[-1].form}: {tried[-1].sqnr:.1f} dB" if tried else "; nothing is smaller"
-            tell(f"  {matrix}: {_words(trial)}{why}")
+            why = f"{tried[-1].form}: {tried[-1].sqnr:.1f} dB" if tried else "nothing is smaller"
+            matrix.tell(trial, why, say)
             return trial
         tried.append(trial)
     best = max(tried, key=lambda t: t.sqnr)
@@ -284,8 +315,8 @@ def _good_enough(matrix: _Matrix, forms: list[_Form], sqnr: float, tell: Callabl
 
 
 def _best_mix(
-    matrices: dict[Any, _Matrix], forms: dict[Any, list[_Form]], budget: float, tell: Callable[[str], Any]
-) -> dict[Any, _Trial]:
+    matrices: dict[Any, _Matrix], forms: dict[Any, list[Form]], budget: float, say: _Report
+) -> dict[Any, Trial]:
     """The forms of least noise in total, within a budget."""
     sizes = {key: math.prod(m.shape) for key, m in matrices.items()}
     total = sum(sizes.values())
@@ -296,64 +327,15 @@ def _best_mix(
             f"their scales; got budget={budget:g}"
         )
     trials = {key: [m.trial(form) for form in forms[key]] for key, m in matrices.items()}
-    chosen = _allocate(trials, sizes, budget * total)
+    chosen = allocate(trials, sizes, budget * total)
     used = sum(t.form.cost * sizes[key] for key, t in chosen.items()) / total
     noise = sum(t.noise for t in chosen.values())
-    tell(f"choose_bits: the least sum of relative noise within {budget:g} bits per weight")
+    say(f"choose_bits: the least sum of relative noise within {budget:g} bits per weight")
     for key, trial in chosen.items():
-        tell(f"  {matrices[key]}: {_words(trial)}; {trial.noise / noise if noise else 0:.0%} of the noise")
-    tell(f"  {used:.3f} bits per weight on average, relative noise {noise:.3g} in total")
+        share = f"{trial.noise / noise if noise else 0:.0%} of the noise" if len(chosen) > 1 else ""
+        matrices[key].tell(trial, share, say)
+    say(f"  {used:.3f} bits per weight on average, relative noise {noise:.3g} in total")
     return chosen
-
-
-def _allocate(trials: dict[Any, list[_Trial]], sizes: dict[Any, int], allowed: float) -> dict[Any, _Trial]:
-    """Steps along the convex hulls, the steepest first; then what else fits."""
-    hulls = {key: _hull(tried) for key, tried in trials.items()}
-    chosen = {key: hull[0] for key, hull in hulls.items()}
-    spent = sum(t.form.cost * sizes[key] for key, t in chosen.items())
-
-    def price(key: Any, trial: _Trial) -> float:
-        return (trial.form.cost - chosen[key].form.cost) * sizes[key]
-
-    steps = [(_gain(a, b) / sizes[key], key, b) for key, hull in hulls.items() for a, b in pairwise(hull)]
-    for _, key, after in sorted(steps, key=lambda step: -step[0]):
-        if spent + price(key, after) > allowed:
-            break  # smaller steps that save less would use up what may buy a better form below
-        spent += price(key, after)
-        chosen[key] = after
-    while True:
-        fits = [
-            (chosen[key].noise - t.noise, key, t)
-            for key, tried in trials.items()
-            for t in tried
-            if t.noise < chosen[key].noise and spent + price(key, t) <= allowed
-        ]
-        if not fits:
-            return chosen
-        _, key, trial = max(fits, key=lambda fit: fit[0])
-        spent += price(key, trial)
-        chosen[key] = trial
-
-
-def _hull(trials: list[_Trial]) -> list[_Trial]:
-    """The lower convex hull of noise over cost, from the cheapest to the one of least noise."""
-    hull: list[_Trial] = []
-    for trial in sorted(trials, key=lambda t: (t.form.cost, t.noise)):
-        if hull and trial.noise >= hull[-1].noise:
-            continue
-        while len(hull) > 1 and _gain(hull[-2], hull[-1]) <= _gain(hull[-1], trial):
-            hull.pop()
-        hull.append(trial)
-    return hull
-
-
-def _gain(before: _Trial, after: _Trial) -> float:
-    """Noise saved for each bit per weight."""
-    return (before.noise - after.noise) / (after.form.cost - before.form.cost)
-
-
-def _words(trial: _Trial) -> str:
-    return f"{trial.form}, {trial.form.cost:.3f} bits per weight, SQNR {trial.sqnr:.1f} dB"
 
 
 def _matrix(x: npt.ArrayLike, name: str) -> Array:
@@ -387,7 +369,3 @@ def _by_name(calibration: Any, weights: Mapping[Any, Any]) -> Mapping[Any, Any]:
         got = f"nothing for {missing[0]!r}" if isinstance(calibration, Mapping) else type(calibration).__name__
         raise ValueError(f"calibration of several weights must be a mapping with the same names; got {got}")
     return calibration
-
-
-def _say_nothing(line: str) -> None:
-    """Report to nobody."""

@@ -6,6 +6,7 @@ Pure: nothing here touches the machine. Messages are NumPy's own where NumPy has
 from __future__ import annotations
 
 import operator
+import re
 import sys
 from functools import lru_cache
 from typing import Any
@@ -66,10 +67,23 @@ def output_type(a: np.dtype[Any], b: np.dtype[Any], quantized: tuple[bool, bool]
 def check_bits(bits: Any) -> int:
     """A width of 2 to 8 bits."""
     if isinstance(bits, bool) or not isinstance(bits, int | np.integer):
-        raise TypeError(f"bits must be an integer from 2 to 8, got {bits!r} of type {type(bits).__name__}")
+        got = f"{bits!r} of type {type(bits).__name__}"
+        raise TypeError(f"bits must be an integer from 2 to 8, got {got}" + _bits_meant(bits))
     if not 2 <= bits <= 8:
         raise ValueError(f"bits must be from 2 to 8, got {bits}; codes are stored in that many bits")
     return int(bits)
+
+
+def _bits_meant(given: Any) -> str:
+    """What to write instead, of the name of a type or of a number that is not an integer."""
+    try:
+        name = given if isinstance(given, str) else np.dtype(given).name
+    except TypeError:
+        name = str(given)
+    found = re.fullmatch(r"(u?)(?:int)?([2-8])(?:\.0)?", name)
+    if found is None:
+        return ""
+    return f": write bits={found[2]}" + (", with scheme='asymmetric' if codes are to be unsigned" if found[1] else "")
 
 
 def integer(value: Any, name: str, rule: str) -> int:

@@ -5,9 +5,10 @@ A quantized array stands for ::
     x = scale * (code - zero_point)        symmetric (zero_point = 0), asymmetric
     x = scale * code + offset              affine
 
-and codes are ``clip(rint(x / scale) + zero_point, low, high)``, for affine arrays
-``clip(rint((x - offset) / scale), low, high)``; rint rounds half to even, and the division is a true one. The product
-of A (parameters by row i) and B (parameters by column j) is ::
+(what torch calls affine has a zero point, and is asymmetric here; what MLX calls affine is affine), and codes are
+``clip(rint(x / scale) + zero_point, low, high)``, for affine arrays ``clip(rint((x - offset) / scale), low, high)``;
+rint rounds half to even, and the division is a true one. The product of A (parameters by row i) and B (parameters by
+column j) is ::
 
     C_ij = sa_i * sb_j * (sum_k qa_ik*qb_kj - za_i * sum_k qb_kj - zb_j * sum_k qa_ik + K * za_i * zb_j)
 

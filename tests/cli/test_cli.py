@@ -1,11 +1,13 @@
 """The command line, run in this process."""
 
+import re
 import runpy
 import sys
 from functools import partial
 
 import pytest
 
+import fastq as fq
 from fastq.cli import demo, roofline
 from fastq.cli.main import main
 from fastq.engine.roofline import Rate, Roofline, measurable
@@ -67,7 +69,7 @@ def test_demo_needs_scikit_learn(capsys, monkeypatch):
     assert main(["demo"]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == 'fastq: the demo needs scikit-learn: pip install "fastq[demo]"\n'
+    assert captured.err == 'fastq: the demo needs scikit-learn: pip install ".[demo]" in a clone of fastq brings it\n'
 
 
 @pytest.mark.parametrize("command", ["config", "roofline", "warmup"])
@@ -84,16 +86,36 @@ def test_bad_setting(setting, command, capsys, monkeypatch, request):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "required: command"),
         (["abacus"], "invalid choice: 'abacus'"),
         (["config", "--quick"], "unrecognized arguments: --quick"),
+        (["warmup", "--bits", "9"], "argument --bits: invalid choice: 9"),
+        (["warmup", "--bits"], "argument --bits: expected at least one argument"),
     ],
 )
 def test_bad_arguments(argv, message, capsys):
     with pytest.raises(SystemExit) as stop:
         main(argv)
     assert stop.value.code == 2
-    assert message in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert re.fullmatch(r"python -m fastq.*: .*; python -m fastq.* --help tells what there is\n", captured.err)
+    assert message in captured.err
+
+
+def test_alone_it_prints_help(capsys, monkeypatch):
+    monkeypatch.setenv("FASTQ_ISA", "abacus")  # whatever else is wrong
+    assert main([]) == 0
+    alone = capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert (alone.out, alone.err) == (capsys.readouterr().out, "")
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"fastq {fq.__version__}\n"
 
 
 def test_help(capsys):

@@ -116,6 +116,7 @@ def test_words(x, w):
     assert [line.split()[0] for line in lines[1:]] == list(PARTS)
     assert lines[1].split()[1:3] == [f"{found.weights.sqnr_db:.1f}", "dB"]
     assert len({len(line) for line in lines}) == 1
+    assert repr(found) == f"MatmulError({', '.join(f'{n} {getattr(found, n).sqnr_db:.1f} dB' for n in PARTS)})"
 
 
 def test_balanced_and_rotated_weights(rng):

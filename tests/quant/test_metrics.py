@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import pickle
 from itertools import pairwise
 
 import ml_dtypes
@@ -225,7 +226,74 @@ def test_words(x, y):
     found = fq.error(x, y)
     assert str(found) == ", ".join(f"{name} {getattr(found, name):.4g}" for name in NAMES)
     values = fq.error(x, y, axis=1).mse
-    assert str(fq.error(x, y, axis=1)).startswith(f"mse {values.min():.4g} .. {values.max():.4g} (42 values), rmse ")
+    assert str(fq.error(x, y, axis=1)).startswith(f"mse {values.min():.4g} .. {values.max():.4g}, rmse ")
+    assert str(fq.error(x, y, axis=1)).endswith(" (42 values each)")
+
+
+def test_repr_is_a_readable_line(x, y):
+    found = fq.error(x, y)
+    assert repr(found) == f"Error({', '.join(f'{name}={getattr(found, name):.4g}' for name in NAMES)})"
+    found = fq.error(x, y, axis=1)
+    assert repr(found).startswith(f"Error(shape=(6, 7), mse={found.mse.min():.4g} .. {found.mse.max():.4g}, max_abs=")
+    assert repr(found).endswith(f"cosine={found.cosine.min():.4g} .. {found.cosine.max():.4g})")
+    for words in (repr(fq.error(np.ones((0, 3)), np.ones((0, 3)), axis=1)), repr(found)):
+        assert len(words) < 120
+        assert "\n" not in words
+    assert "mse=none" in repr(fq.error(np.ones((0, 3)), np.ones((0, 3)), axis=1))
+    assert "mse none" in str(fq.error(np.ones((0, 3)), np.ones((0, 3)), axis=1))
+
+
+# Hints
+
+FORMS = [{}, {"axis": 0}, {"axis": 0, "group_size": 16}, {"axis": 0, "group_size": 16, "group_scale": "float"}]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("method", ["minmax", "mse"])
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_hint_for_data_on_one_side_of_zero(rng, form, method, bits, sign):
+    """And whoever follows it has a smaller error."""
+    if form.get("group_scale") is None and "group_size" in form and bits == 8:
+        form = {"axis": 0}
+    x = sign * np.maximum(rng.standard_normal((64, 40)), 0)
+    found = fq.error(x, fq.quantize(x, bits, method=method, **form))
+    side = "negative" if sign > 0 else "positive"
+    words = f"x is never {side}, so half of the symmetric codes are unused: scheme='asymmetric' halves the step"
+    assert found.hint == words
+    assert str(found).endswith(f"\nhint: {words}")
+    assert repr(found).endswith("; see .hint)")
+    assert "\n" not in repr(found)
+    better = fq.error(x, fq.quantize(x, bits, scheme="asymmetric", method=method, **form))
+    assert better.mse < found.mse
+    assert better.hint == ""
+
+
+def test_a_hint_changes_no_number(x):
+    q = fq.quantize(abs(x))
+    found, plain = fq.error(abs(x), q), fq.error(abs(x), q.dequantize())
+    assert found.hint != plain.hint == ""
+    assert found == plain
+    assert dataclasses.astuple(found) == dataclasses.astuple(plain)
+    assert fq.error(abs(x), q, axis=0).hint == fq.error(abs(x), q, 0, group_size=2).hint == found.hint
+    assert pickle.loads(pickle.dumps(found)).hint == found.hint
+
+
+@pytest.mark.parametrize("bits", [2, 5, 8])
+def test_no_hint_where_it_would_not_help(rng, bits):
+    x = rng.standard_normal((64, 8))
+    top = np.full((64, 8), 2.0 ** (bits - 1) - 1)
+    for array, form in (
+        (x, {}),
+        (abs(x), {"scheme": "asymmetric"}),
+        (abs(x), {"scheme": "affine"}),
+        (abs(x), {"axis": 0, "rotate": True}),  # what is rounded lies on both sides
+        (np.zeros((3, 3)), {}),
+        (np.zeros((0, 3)), {}),
+        (top, {}),  # it is exact
+        (top * 0.1, {"axis": 0}),  # nearly
+    ):
+        assert fq.error(array, fq.quantize(array, bits, **form)).hint == ""
 
 
 def test_immutable():

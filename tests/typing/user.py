@@ -51,9 +51,15 @@ assert_type(fq.error(w, q), fq.Error[float])
 assert_type(fq.error(w, q).sqnr_db, float)
 assert_type(fq.error(w, q, axis=0).mse, npt.NDArray[np.float64])
 assert_type(fq.error(w, q, 0, group_size=16).mse, npt.NDArray[np.float64])
+assert_type(fq.error(w, q, axis=(0, 1)), fq.Error[npt.NDArray[np.float64]])
+assert_type(fq.error(w, q, axis=np.argmax(w)), fq.Error[npt.NDArray[np.float64]])
+some_axis: int | None = 0 if w.shape[0] > 1 else None
+assert_type(fq.error(w, q, axis=some_axis), fq.Error[float] | fq.Error[npt.NDArray[np.float64]])
+assert_type(fq.error(w, q).hint, str)
 parts = fq.error_matmul(x, w, q)
 assert_type(parts, fq.MatmulError)
 assert_type(parts.weights.sqnr_db, float)
+assert_type(parts.total, fq.Error[float])
 
 # Choosing
 moment = fq.SecondMoment.of(x)
@@ -69,6 +75,7 @@ assert_type(fq.balance(x, w), npt.NDArray[np.float32])
 assert_type(fq.choose_bits(w, sqnr=20), fq.Choice)
 assert_type(fq.choose_bits({"up": w, "down": w}, budget=4), dict[str, fq.Choice])
 assert_type(fq.choose_bits(w, sqnr=20).quantize(w), fq.QArray)
+assert_type(fq.choose_bits(w, budget=4, axis=-1, report=True).report, str)
 
 # Settings
 assert_type(fq.set_num_threads(2), AbstractContextManager[None])

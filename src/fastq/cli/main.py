@@ -6,7 +6,9 @@ import argparse
 import importlib.util
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
+from fastq import __version__
 from fastq.config import show_config
 from fastq.engine.plan import this_machine
 from fastq.errors import IsaError
@@ -24,11 +26,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit code: 0, or 1 if the command cannot run here.
+        The exit code: 0, or 1 if the command cannot run here. Wrong arguments end the process, with 2.
     """
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.command is None:
+        parser.print_help()
+        return 0
     if arguments.command == "demo" and importlib.util.find_spec("sklearn") is None:
-        return _fail('the demo needs scikit-learn: pip install "fastq[demo]"')
+        return _fail('the demo needs scikit-learn: pip install ".[demo]" in a clone of fastq brings it')
     try:
         this_machine()
     except (IsaError, ValueError) as error:  # a setting in the environment that is not one
@@ -53,11 +59,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """One that says what is wrong in a line, without the usage in front of it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; {self.prog} --help tells what there is\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fastq", description="Quantized matrix multiplication for NumPy.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    parser = _Parser(prog="python -m fastq", description="Quantized matrix multiplication for NumPy.")
+    parser.add_argument("--version", action="version", version=f"fastq {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="command")
     commands.add_parser("config", help="show the CPU, instruction set, threads, kernel cache and versions")
-    warmup = commands.add_parser("warmup", help="compile kernels now and keep them, so that later first uses are quick")
+    warmup = commands.add_parser(
+        "warmup", help="compile kernels now and keep them, so that first uses are quick; takes 1 to 2 minutes"
+    )
     which = warmup.add_mutually_exclusive_group()
     widths = "widths of right operands, all by default: those of weights, and 8 for floats that matmul quantizes"
     which.add_argument("--bits", type=int, nargs="+", choices=range(2, 9), help=widths)

@@ -145,7 +145,8 @@ def open_dask(store: Any, chunks: Any = None) -> Any:
     >>> import numpy as np, fastq as fq, tempfile
     >>> from fastq.interop import zarr as fz
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     fz.save(f"{folder}/eye.zarr", fq.quantize(np.eye(64), axis=0), chunks=(64, 16))
+    ...     eye = fq.quantize(np.eye(64), axis=0)
+    ...     fz.save(f"{folder}/eye.zarr", eye, chunks=(64, 16))
     ...     lazy = fz.open_dask(f"{folder}/eye.zarr")
     ...     lazy.chunks, (np.ones((1, 64)) @ lazy).compute().shape
     (((64,), (16, 16, 16, 16)), (1, 64))

@@ -24,7 +24,8 @@ def matmul_error_bound(a: Any, b: Any, *, bits: int = 8) -> Any:
     The exact product is that of the real numbers that the operands hold; a :class:`fastq.QArray` holds what its codes
     and parameters say, so it has no error of its own here (:func:`fastq.error` tells how far it is from its origin). ::
 
-        |fq.matmul(a, b) - a @ b|  <=  ea_i * sum_k |b_kj| + eb_j * sum_k |a_ik| + K * ea_i * eb_j + rounding_ij
+        |fq.matmul(a, b) - a @ b|  <=  ea_i * sum_k |b_kj|  +  eb_j * sum_k |a_ik|
+                                       +  K * ea_i * eb_j  +  rounding_ij
 
     where ea_i is half a step of row i, ``max_k |a_ik| / (2**(bits-1) - 1) / 2``, if `a` is quantized on the fly, and
     eb_j half a step of column j if `b` is; otherwise 0. The rounding is that of the epilogue, about 1e-6 of the product

@@ -19,6 +19,7 @@ from fastq.quant import affine
 from fastq.rules import is_float
 from fastq.scheme import code_range
 from fastq.storage import folder
+from fastq.storage.outline import Outline
 
 Array = npt.NDArray[Any]
 
@@ -39,6 +40,7 @@ class QArray(ArrayMethods, NDArrayOperatorsMixin):
     bits : int
         Bits per code.
     scheme : {"symmetric", "asymmetric", "affine"}
+        torch's per_channel_affine is "asymmetric", MLX's affine is "affine".
     axis : int or None
         The axis along which elements share a scale; None where the whole array does.
     group_size : int or None
@@ -64,12 +66,13 @@ class QArray(ArrayMethods, NDArrayOperatorsMixin):
     >>> import numpy as np, fastq as fq
     >>> w = np.random.default_rng(0).standard_normal((128, 64), np.float32)
     >>> q = fq.quantize(w, bits=3, axis=0)
+    >>> q  # doctest: +NORMALIZE_WHITESPACE
+    QArray(shape=(128, 64), 3 bits, symmetric, axis=0, dtype=float32,
+           8.2 KiB, 3.5 KiB once packed)
     >>> q.shape, q.dtype, q.scale.shape
     ((128, 64), dtype('float32'), (1, 64))
     >>> (np.ones((5, 128)) @ q).shape
     (5, 64)
-    >>> q
-    QArray(shape=(128, 64), 3 bits, symmetric, axis=0, dtype=float32, 4.2 KiB)
 
     Notes
     -----
@@ -93,7 +96,10 @@ class QArray(ArrayMethods, NDArrayOperatorsMixin):
             sharing = f"axis={self.axis}, group_size={self.group_size}"
         form = f"{self.bits} bits, {self.scheme}, {sharing}" + (", balanced" if self.balance is not None else "")
         form += f", rotated by {self.rotation}" if self.rotation > 1 else ""
-        return f"QArray(shape={self.shape}, {form}, dtype={self.dtype}, {_readable_size(self.nbytes)})"
+        size = _readable_size(self.nbytes)
+        if self.bits < 8 and not self._store.packed and (packed := Outline.of(self).packed()).cuts is not None:
+            size += f", {_readable_size(self.nbytes - self._store.nbytes + packed.stored())} once packed"
+        return f"QArray(shape={self.shape}, {form}, dtype={self.dtype}, {size})"
 
     # Back to numbers
 

@@ -145,7 +145,8 @@ class Coded(Operand):
         Examples
         --------
         >>> import numpy as np, fastq as fq
-        >>> fq.quantize(np.ones((1024, 64), np.float32)).nbytes  # a byte each until they are packed, and one scale
+        >>> q = fq.quantize(np.ones((1024, 64), np.float32))
+        >>> q.nbytes  # a byte each until they are packed, and one scale
         65540
         """
         cached = sum(c.nbytes for c in self._cache.values() if isinstance(c, Columns))

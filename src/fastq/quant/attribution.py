@@ -16,6 +16,7 @@ from fastq.quant.metrics import Error, Sums
 from fastq.rules import EIGHT_BIT, is_float
 
 Array = npt.NDArray[Any]
+PARTS = ("weights", "activations", "rounding", "total")
 _BLOCK = 1 << 20  # elements of x, of w and of the product that are held in float64 at a time
 
 
@@ -40,12 +41,15 @@ class MatmulError:
     --------
     >>> import numpy as np, fastq as fq
     >>> x, w = np.eye(2), np.array([[0.4, 4.0], [0.4, -8.0]])
-    >>> print(fq.error_matmul(x, w, fq.quantize(w, bits=3)))  # a scale of 8 / 3; x is exact
+    >>> q = fq.quantize(w, bits=3)  # a scale of 8 / 3
+    >>> print(fq.error_matmul(x, w, q))  # x is exact
     part             SQNR        rmse         max
     weights       15.8 dB       0.724        1.33
     activations    inf dB           0           0
     rounding       inf dB           0           0
     total         15.8 dB       0.724        1.33
+    >>> fq.error_matmul(x, w, q)
+    MatmulError(weights 15.8 dB, activations inf dB, rounding inf dB, total 15.8 dB)
     """
 
     weights: Error[float]
@@ -53,9 +57,13 @@ class MatmulError:
     rounding: Error[float]
     total: Error[float]
 
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{name} {getattr(self, name).sqnr_db:.1f} dB" for name in PARTS)
+        return f"MatmulError({parts})"
+
     def __str__(self) -> str:
         lines = [f"{'part':<12}{'SQNR':>9}{'rmse':>12}{'max':>12}"]
-        for name in ("weights", "activations", "rounding", "total"):
+        for name in PARTS:
             part = getattr(self, name)
             lines.append(f"{name:<12}{part.sqnr_db:>6.1f} dB{part.rmse:>12.3g}{part.max_abs:>12.3g}")
         return "\n".join(lines)
@@ -66,8 +74,9 @@ def error_matmul(x: npt.ArrayLike | Operand, w: npt.ArrayLike, q: Operand) -> Ma
 
     With ``x_hat`` what x is after quantization and ``w_hat`` what q stands for, computed in float64 ::
 
-        x @ q - x @ w  =  x @ (w_hat - w)  +  (x_hat - x) @ w_hat  +  (x @ q - x_hat @ w_hat)
-             total            weights             activations              rounding
+        x @ q - x @ w  =  x @ (w_hat - w)            weights
+            total         + (x_hat - x) @ w_hat      activations
+                          + x @ q - x_hat @ w_hat    rounding
 
     Parameters
     ----------

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, ClassVar, Generic, SupportsIndex, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from fastq.products.operands import Operand
+from fastq.qarray.coded import Coded
 from fastq.rules import check_group, is_float
 
 Array = npt.NDArray[Any]
 Value = TypeVar("Value", float, npt.NDArray[np.float64])
 Numbers = npt.ArrayLike | Operand
+NAMES = ("mse", "rmse", "l2", "max_abs", "sqnr_db", "cosine")
 _BLOCK = 1 << 20  # elements compared at a time, so that no float64 copy of a large array is made
 
 
@@ -36,6 +38,8 @@ class Error(Generic[Value]):
         Signal to quantization noise ratio, ``10 * log10(sum(x**2) / sum((x - y)**2))`` in dB; inf if y = x.
     cosine
         ``sum(x * y) / (|x| * |y|)``; 1 if both are zero, 0 if one is.
+    hint : str
+        What would make it smaller, where :func:`fastq.error` knows; "" otherwise. It is printed, too.
 
     Examples
     --------
@@ -43,7 +47,10 @@ class Error(Generic[Value]):
     >>> found = fq.error([3.0, 4.0], [3.0, 4.5])
     >>> found.max_abs, found.sqnr_db
     (0.5, 20.0)
-    >>> print(fq.error([[3.0, 4.0], [0.0, 0.0]], [[3.0, 4.5], [0.0, 0.0]], axis=-1).rmse)
+    >>> found
+    Error(mse=0.125, rmse=0.3536, l2=0.5, max_abs=0.5, sqnr_db=20, cosine=0.9985)
+    >>> x, y = [[3.0, 4.0], [0.0, 0.0]], [[3.0, 4.5], [0.0, 0.0]]
+    >>> print(fq.error(x, y, axis=-1).rmse)
     [0.35355339 0.        ]
     """
 
@@ -53,15 +60,25 @@ class Error(Generic[Value]):
     max_abs: Value
     sqnr_db: Value
     cosine: Value
+    hint: ClassVar[str] = ""  # an instance may have its own; no field, since it is no measure and not compared
+
+    def __repr__(self) -> str:
+        shape = np.shape(self.mse)
+        names = ("mse", "max_abs", "sqnr_db", "cosine") if shape else NAMES  # the others follow from mse
+        words = ", ".join(f"{name}={_shown(getattr(self, name))}" for name in names)
+        return f"Error({f'shape={shape}, ' if shape else ''}{words}{'; see .hint' if self.hint else ''})"
 
     def __str__(self) -> str:
-        def show(value: Any) -> str:
-            if np.ndim(value) == 0:
-                return f"{value:.4g}"
-            return f"{np.min(value):.4g} .. {np.max(value):.4g} ({np.size(value)} values)"
+        words = ", ".join(f"{name} {_shown(getattr(self, name))}" for name in NAMES)
+        words += f" ({np.size(self.mse)} values each)" if np.ndim(self.mse) else ""
+        return f"{words}\nhint: {self.hint}" if self.hint else words
 
-        names = ("mse", "rmse", "l2", "max_abs", "sqnr_db", "cosine")
-        return ", ".join(f"{name} {show(getattr(self, name))}" for name in names)
+
+def _shown(value: Any) -> str:
+    """A number in four digits, of an array the smallest and the largest."""
+    if np.ndim(value) == 0:
+        return f"{value:.4g}"
+    return f"{np.min(value):.4g} .. {np.max(value):.4g}" if np.size(value) else "none"
 
 
 class Sums:
@@ -101,10 +118,14 @@ class Sums:
 def error(x: Numbers, y: Numbers, axis: None = None, *, group_size: None = None) -> Error[float]: ...
 @overload
 def error(
-    x: Numbers, y: Numbers, axis: int | tuple[int, ...], *, group_size: int | None = None
+    x: Numbers, y: Numbers, axis: SupportsIndex | tuple[SupportsIndex, ...], *, group_size: int | None = None
 ) -> Error[npt.NDArray[np.float64]]: ...
 def error(
-    x: Numbers, y: Numbers, axis: int | tuple[int, ...] | None = None, *, group_size: int | None = None
+    x: Numbers,
+    y: Numbers,
+    axis: SupportsIndex | tuple[SupportsIndex, ...] | None = None,
+    *,
+    group_size: int | None = None,
 ) -> Error[Any]:
     """Measure how far an approximation is from an array.
 
@@ -123,7 +144,8 @@ def error(
     Returns
     -------
     Error
-        Computed in float64. An error over nothing is 0, its sqnr_db inf and cosine 1.
+        Computed in float64. An error over nothing is 0, its sqnr_db inf and cosine 1. Its `hint` says so if y is a
+        symmetric QArray half of whose codes are unused, because x lies on one side of zero.
 
     Raises
     ------
@@ -148,10 +170,29 @@ def error(
         raise ValueError(f"x and y must have the same shape, got {exact.shape} and {other.shape}")
     axes = _axes(axis, exact.ndim)
     if group_size is not None:
-        return _by_group(exact, other, axis, check_group(group_size))
-    kept = tuple(n for i, n in enumerate(exact.shape) if i not in axes)
-    values = _measured(*(_summed_last(v, axes, kept) for v in (exact, other)))
-    return Error(*(float(v[0]) if axis is None else v.reshape(kept) for v in values))
+        found = _by_group(exact, other, axis, check_group(group_size))
+    else:
+        kept = tuple(n for i, n in enumerate(exact.shape) if i not in axes)
+        values = _measured(*(_summed_last(v, axes, kept) for v in (exact, other)))
+        found = Error(*(float(v[0]) if axis is None else v.reshape(kept) for v in values))
+    if isinstance(y, Coded) and _coarse(y, found):
+        object.__setattr__(found, "hint", one_sided(exact, "x"))
+    return found
+
+
+def _coarse(q: Coded, found: Error[Any]) -> bool:
+    """Whether an array is symmetric, and off by more than the asymmetric scheme would be with half of its step."""
+    symmetric = q.scheme == "symmetric" and q.balance is None and q.size > 0
+    return symmetric and bool(np.max(found.max_abs) > np.abs(q.scale).max() / 4)
+
+
+def one_sided(x: Array, name: str) -> str:
+    """The advice for numbers on one side of zero under the symmetric scheme; "" for others."""
+    low, high = (x.min(), x.max()) if x.size else (0, 0)
+    if not (low >= 0 or high <= 0) or low == high == 0:
+        return ""
+    side = "negative" if low >= 0 else "positive"
+    return f"{name} is never {side}, so half of the symmetric codes are unused: scheme='asymmetric' halves the step"
 
 
 def _measured(exact: Array, other: Array) -> tuple[Array, ...]:

@@ -41,6 +41,8 @@ def load(path: str | os.PathLike[str], mmap: bool = True) -> QArray:
     ------
     FileNotFoundError
         If there is no such folder, or a file is missing in it.
+    NotADirectoryError
+        If it is a file, such as ``np.save`` writes.
     ValueError
         If a file is cut short or not of this form, or the files do not belong together.
 
@@ -72,15 +74,27 @@ def _document(file: Path) -> dict[str, Any]:
 
     try:
         found = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"path must be a folder that fastq has saved, with a {DOCUMENT}; got {file.parent}"
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise type(error)(
+            f"path must be a folder that fastq has saved, with a {DOCUMENT}; got {_described(file.parent)}"
         ) from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} must be JSON; {error}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{file} must hold a JSON object, got {type(found).__name__}")
     return found
+
+
+def _described(path: Path) -> str:
+    """What was taken for a folder, and what to write if it is an array."""
+    words = str(path)
+    if not path.exists():
+        words += ", which does not exist"
+    elif not path.is_dir():
+        words += ", a file"
+    if path.suffix == ".npy" and not path.is_dir():
+        words += f": an array in such a file is quantized by fastq.quantize(np.load({str(path)!r}), bits=8, axis=0)"
+    return words
 
 
 def _array(file: Path) -> Array:

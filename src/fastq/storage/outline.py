@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +39,12 @@ class Outline(NamedTuple):
     flipped: bool = False
     cuts: Segments | None = None  # of K; None: not packed
     grouped: bool = False  # integer group scales are packed beside the tiles
+
+    @classmethod
+    def of(cls, q: Coded) -> Outline:
+        """That of an array whose codes are not packed."""
+        integer = q.axis_scale is not None
+        return cls(q.shape, str(q.dtype), q.bits, q.scheme, q.axis, q.group_size, q.rotation, integer)
 
     @property
     def limits(self) -> CodeRange:
@@ -91,6 +98,12 @@ class Outline(NamedTuple):
             found["balance"] = tuple(n if i == self.axis else 1 for i, n in enumerate(self.shape)), FLOATS
         return found
 
+    def stored(self) -> int:
+        """Bytes of codes and integer scales, as :attr:`fastq.engine.store.Store.nbytes` counts them."""
+        found = self.arrays()
+        own = [found[name] for name in ("codes", "tiles", "sums", "groups", "factors", "zeros") if name in found]
+        return sum(prod(shape) * np.dtype(kind).itemsize for shape, (kind, *_) in own)
+
     def attributes(self) -> dict[str, Any]:
         """What the arrays do not say, as JSON holds it."""
         return {
@@ -112,8 +125,7 @@ def take_apart(q: Coded, pack: bool = True) -> tuple[dict[str, Array], dict[str,
 
     Codes that are not packed yet are packed for it, or, without `pack`, given as they are.
     """
-    integer = q.axis_scale is not None
-    outline = Outline(q.shape, str(q.dtype), q.bits, q.scheme, q.axis, q.group_size, q.rotation, integer)
+    outline = Outline.of(q)
     if pack or q._store.packed:
         outline = outline.packed()
     arrays = {"scale": q._scale, "zero_point": q._zero, "offset": q._offset, "balance": q.balance}
