@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
+from fastq import numpys
 from fastq.api import quantize
 from fastq.qarray.array import QArray, Scheme
 from fastq.quant.affine import check_finite
@@ -260,10 +261,10 @@ class _Matrix:
 
     def _power(self, d: Array) -> float:
         if self.moment is not None:
-            return max(0.0, float(np.vdot(d, self.moment @ d)))
+            return max(0.0, float(numpys.vdot(d, self.moment @ d)))
         if self.rows is not None:
             d = self.rows @ d
-        return float(np.vdot(d, d))
+        return float(numpys.vdot(d, d))
 
 
 def _good_enough(matrix: _Matrix, forms: list[_Form], sqnr: float, tell: Callable[[str], Any]) -> _Trial:

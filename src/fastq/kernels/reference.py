@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastq import numpys
 from fastq.kernels.descent import SUMS, make_better, make_joint, make_search, make_shared
 from fastq.scheme import CodeRange
 
@@ -24,7 +25,7 @@ def codes(x: Floats, scale: Floats, zero: Floats, offset: Floats | None, limits:
 
 def product(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """The exact product of integers."""
-    result: npt.NDArray[np.int64] = np.matmul(left.astype(np.int64), right.astype(np.int64))
+    result: npt.NDArray[np.int64] = numpys.matmul(left.astype(np.int64), right.astype(np.int64))
     return result
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from fastq import numpys
 from fastq.engine import multiply
 from fastq.engine.memory import empty
 from fastq.engine.plan import this_machine
@@ -207,7 +208,7 @@ def _of_others(a: Any, b: Any, out: Any, ours: Ours, dtype: Any, options: UfuncO
     if ours.given or any(isinstance(x, Operand) for x in arguments) or not any(map(has_own_products, arguments)):
         return NotImplemented
     kind = {} if dtype is None else {"dtype": dtype}
-    return np.matmul(a, b, out=out, **kind, **options)
+    return numpys.matmul(a, b, out=out, **kind, **options)
 
 
 def _of_numpy(
@@ -219,10 +220,10 @@ def _of_numpy(
         raise TypeError(f"epilogue needs a product of floats; got {types}, which NumPy multiplies")
     a, b = (x if hasattr(type(x), "__array_wrap__") else array for x, array in zip(given, arrays))
     if ours.bias is None:
-        return np.matmul(a, b, out=out, dtype=dtype, **options)
+        return numpys.matmul(a, b, out=out, dtype=dtype, **options)
     if "axes" in options:
         raise TypeError("bias must be added to what fq.matmul returns, if NumPy multiplies along axes; got both")
-    result = np.add(np.matmul(a, b, dtype=dtype, **options), ours.bias)
+    result = np.add(numpys.matmul(a, b, dtype=dtype, **options), ours.bias)
     if out is None:
         return result
     np.copyto(out, result, casting=options.get("casting", "same_kind"))

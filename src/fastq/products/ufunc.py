@@ -13,6 +13,7 @@ import numpy.typing as npt
 from numpy.lib.array_utils import normalize_axis_tuple
 from numpy.lib.stride_tricks import as_strided
 
+from fastq import numpys
 from fastq.rules import result_shape
 
 Array = npt.NDArray[Any]
@@ -137,7 +138,7 @@ def _numpys_error(
         out = (0,) * len(out) if isinstance(out, tuple) else 0
     kind = {} if wanted == natural else {"dtype": wanted}
     try:
-        np.matmul(*inputs, out=out, **kind, **options)  # type: ignore[call-overload]
+        numpys.matmul(*inputs, out=out, **kind, **options)  # type: ignore[call-overload]
     except Exception as error:
         return error.with_traceback(None)
     return None
@@ -157,7 +158,7 @@ def wrapped(result: Array, inputs: tuple[Any, Any], out: Any, subok: bool) -> An
     as_number = out is None and result.ndim == 0
     if wrap is None:
         return result[()] if as_number else result
-    context = np.matmul, inputs, 0
+    context = numpys.matmul, inputs, 0
     refusals = []
     for arguments in ((result, context, as_number), (result, context), (result,)):  # newest signature first
         try:

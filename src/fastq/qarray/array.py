@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
+from fastq import numpys
 from fastq.layout.tiles import segments
 from fastq.products import product
 from fastq.qarray import functions
@@ -155,13 +156,13 @@ class QArray(ArrayMethods, NDArrayOperatorsMixin):
     # Multiplying
 
     def __matmul__(self, other: Any) -> Any:
-        return np.matmul(self, other) if functions.foreign((other,)) else product.matmul(self, other)
+        return numpys.matmul(self, other) if functions.foreign((other,)) else product.matmul(self, other)
 
     def __rmatmul__(self, other: Any) -> Any:
-        return np.matmul(other, self) if functions.foreign((other,)) else product.matmul(other, self)
+        return numpys.matmul(other, self) if functions.foreign((other,)) else product.matmul(other, self)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
-        if ufunc is np.matmul and method == "__call__" and not functions.foreign(inputs):
+        if ufunc is numpys.matmul and method == "__call__" and not functions.foreign(inputs):
             return product.matmul(inputs[0], inputs[1], None if out is None else out[0], **kwargs)
         return functions.ufunc(ufunc, method, inputs, out, kwargs)
 

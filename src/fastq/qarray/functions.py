@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from fastq import numpys
 from fastq.products import product
 from fastq.qarray import contraction, structure
 from fastq.qarray.coded import Coded
@@ -90,7 +91,8 @@ UFUNCS: dict[Any, Callable[..., Any]] = {
     np.conjugate: lambda q: q,
 }
 UFUNCS.update({
-    getattr(np, name): getattr(contraction, name) for name in ("vecdot", "matvec", "vecmat") if hasattr(np, name)
+    getattr(numpys, name): getattr(contraction, name)
+    for name in ("vecdot", "matvec", "vecmat") if getattr(numpys, name) is not None
 })  # fmt: skip
 
 
@@ -126,10 +128,11 @@ def _quantized(q: Any, name: str) -> Any:
 
 
 FUNCTIONS.update({
-    np.dot: dot, np.inner: contraction.inner, np.vdot: contraction.vdot,
-    np.tensordot: contraction.tensordot, np.linalg.tensordot: contraction.tensordot, np.einsum: contraction.einsum,
-    np.linalg.matmul: lambda x1, x2, /: product.matmul(x1, x2),
-    np.linalg.multi_dot: lambda arrays, out=None: dot(reduce(dot, arrays[:-1]), arrays[-1], out),
+    numpys.dot: dot, numpys.inner: contraction.inner, numpys.vdot: contraction.vdot,
+    numpys.tensordot: contraction.tensordot, numpys.linalg_tensordot: contraction.tensordot,
+    numpys.einsum: contraction.einsum,
+    numpys.linalg_matmul: lambda x1, x2, /: product.matmul(x1, x2),
+    numpys.multi_dot: lambda arrays, out=None: dot(reduce(dot, arrays[:-1]), arrays[-1], out),
     np.shape: lambda a: a.shape, np.ndim: lambda a: a.ndim,
     np.iscomplexobj: lambda x: False, np.isrealobj: lambda x: True, np.real: lambda val: val,
     np.result_type: lambda *args: np.result_type(*map(_type_of, args)),
@@ -143,7 +146,8 @@ FUNCTIONS.update({
     np.matrix_transpose: lambda x, /: x.mT, np.linalg.matrix_transpose: lambda x, /: x.mT,
     np.swapaxes: lambda a, axis1, axis2: a.swapaxes(axis1, axis2),
     np.copy: lambda a, order="K", subok=False: a,
-    np.linalg.vecdot: lambda x1, x2, /, *, axis=-1: contraction.vecdot(*(np.moveaxis(x, axis, -1) for x in (x1, x2))),
+    numpys.linalg_vecdot:
+        lambda x1, x2, /, *, axis=-1: contraction.vecdot(*(np.moveaxis(x, axis, -1) for x in (x1, x2))),
 })  # fmt: skip
 if hasattr(np, "astype"):
     FUNCTIONS[np.astype] = lambda x, dtype, /, **kwargs: with_dtype(x, dtype)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, overload
 import numpy as np
 import numpy.typing as npt
 
+from fastq import numpys
 from fastq.qarray import rearrange
 from fastq.qarray.coded import Coded
 
@@ -128,7 +129,7 @@ class ArrayMethods(Coded):
         >>> fq.quantize(np.eye(2)).dot([3.0, 4.0]).round(1)
         array([3., 4.])
         """
-        return np.dot(self, other)  # type: ignore[call-overload]
+        return numpys.dot(self, other)  # type: ignore[call-overload]
 
     def item(self) -> float:
         """The number that an array of one element stands for.

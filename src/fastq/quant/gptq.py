@@ -39,6 +39,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastq import numpys
 from fastq.engine import run
 from fastq.engine.plan import this_machine
 from fastq.kernels import reference
@@ -306,7 +307,7 @@ class _Work:
         """Parameters and codes of rows (a group, or a piece of one) for the errors of all others."""
         # With all other rows fixed, the error of these is (error - best).T @ block @ (error - best) and what no choice
         # here can change.
-        away = np.linalg.solve(block.astype(metric.dtype), gradient)
+        away = numpys.solve(block.astype(metric.dtype), gradient)
         target = self.w[rows] + self.error[rows] - away
         carry, weight = metric.triangle(block)
         tried = self.candidates(g, multiples)
@@ -379,5 +380,5 @@ def _target(w: Array, error: Array, carry: Array, a: int, b: int) -> Array:
     if a == 0:
         return w[:b]
     pull = carry[:a, a:b].T @ error[:a]
-    target: Array = w[a:b] - np.linalg.solve(carry[a:b, a:b].T, pull)
+    target: Array = w[a:b] - numpys.solve(carry[a:b, a:b].T, pull)
     return target

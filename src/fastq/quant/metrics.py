@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
+from fastq import numpys
 from fastq.products.operands import Operand
 from fastq.rules import check_group, is_float
 
@@ -74,10 +75,10 @@ class Sums:
     def add(self, exact: Array, other: Array, difference: Array) -> None:
         """Add columns of x, of y and of their difference, which the caller may know better than x - y."""
         self.count += exact.shape[1]
-        self.signal += np.einsum("ij,ij->i", exact, exact)
-        self.other += np.einsum("ij,ij->i", other, other)
-        self.inner += np.einsum("ij,ij->i", exact, other)
-        self.noise += np.einsum("ij,ij->i", difference, difference)
+        self.signal += numpys.einsum("ij,ij->i", exact, exact)
+        self.other += numpys.einsum("ij,ij->i", other, other)
+        self.inner += numpys.einsum("ij,ij->i", exact, other)
+        self.noise += numpys.einsum("ij,ij->i", difference, difference)
         np.maximum(self.largest, np.abs(difference).max(axis=1, initial=0), out=self.largest)
 
     def measures(self, exponent: int = 0) -> tuple[Array, ...]:

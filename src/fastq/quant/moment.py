@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastq import numpys
 from fastq.kernels import reference
 from fastq.quant.affine import check_finite
 from fastq.rules import is_float
@@ -218,7 +219,7 @@ class Damped:
 
     def triangle(self, h: Array) -> tuple[Array, Array]:
         """``R_ji / R_ii`` and ``R_ii**2`` of ``h = R @ R.T``, R upper triangular."""
-        upper = np.linalg.cholesky(h[::-1, ::-1])[::-1, ::-1]
+        upper = numpys.cholesky(h[::-1, ::-1])[::-1, ::-1]
         pivots = np.diagonal(upper).copy()
         carry = np.empty(h.shape, self.dtype)
         np.divide(upper, pivots, out=carry, casting="same_kind")
