@@ -356,3 +356,14 @@ def test_rotations_gain_more(rng):
             for rotate in (False, True)
         )
         assert after > before + gain
+
+
+@pytest.mark.parametrize("shape", [(0, 32), (32, 0), (3, 0, 48)])
+@pytest.mark.parametrize("axis", [0, -1])
+def test_rotations_of_nothing(isa, shape, axis):
+    if shape[axis] % 16 or not shape[axis]:
+        with pytest.raises(ValueError, match="rotate needs a multiple of 16 elements"):
+            fq.quantize(np.empty(shape), axis=axis, rotate=True)
+    else:
+        q = fq.quantize(np.empty(shape), 3, axis=axis, rotate=True)
+        assert q.dequantize().shape == shape

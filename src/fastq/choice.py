@@ -14,10 +14,12 @@ import numpy.typing as npt
 
 from fastq import numpys
 from fastq.api import quantize
+from fastq.messages import shown
 from fastq.qarray.array import QArray, Scheme
 from fastq.quant.affine import check_finite
 from fastq.quant.methods import Percentile, scale_method
-from fastq.rules import as_floats, check_bits, check_group
+from fastq.rules import as_floats, check_bits, check_group, real, word
+from fastq.scheme import SCHEMES
 
 Array = npt.NDArray[Any]
 Name = TypeVar("Name")
@@ -189,7 +191,7 @@ def choose_bits(
         raise ValueError("w must hold one matrix or more, got an empty mapping")
     examples = {"w": calibration} if alone else _by_name(calibration, weights)
     tell: Callable[[str], Any] = print if report is True else report if callable(report) else _say_nothing
-    form = {"scheme": scheme, "method": scale_method(method)}
+    form = {"scheme": word(scheme, "scheme", SCHEMES), "method": scale_method(method)}
     matrices = {key: _Matrix(value, str(key), examples[key], form) for key, value in weights.items()}
     forms = {key: m.forms(widths, groups) for key, m in matrices.items()}
     if budget is None:
@@ -197,7 +199,7 @@ def choose_bits(
         trials = {key: _good_enough(m, forms[key], goal, tell) for key, m in matrices.items()}
     else:
         trials = _best_mix(matrices, forms, goal, tell)
-    found = {key: Choice(t.form.bits, t.form.group, t.form.cost, t.sqnr, **form) for key, t in trials.items()}  # type: ignore[arg-type]
+    found = {key: Choice(t.form.bits, t.form.group, t.form.cost, t.sqnr, **form) for key, t in trials.items()}
     return found["w"] if alone else found
 
 
@@ -232,13 +234,13 @@ class _Matrix:
         self.rows: Array | None = None  # so that the noise is |rows @ D|^2
         self.moment: Array | None = None  # or tr(D^T moment D)
         if hasattr(calibration, "matrix"):
-            self.moment = np.asarray(calibration.matrix, np.float64)
+            self.moment = _matrix(calibration.matrix, "calibration").astype(np.float64)
         elif calibration is not None:
             self.rows = _matrix(calibration, "calibration").astype(np.float64)
             if len(self.rows) > k:
                 self.moment = self.rows.T @ self.rows
         of = self.rows if self.moment is None else self.moment
-        if of is not None and (of.ndim != 2 or of.shape[1] != k):
+        if of is not None and (of.shape[1] != k or (self.rows is None and len(of) != k)):
             raise ValueError(f"calibration of {name} must have K = {k} columns, as {name} has rows; got {of.shape}")
         self.signal = self._power(self.w.astype(np.float64))
 
@@ -367,15 +369,17 @@ def _matrix(x: npt.ArrayLike, name: str) -> Array:
 
 
 def _finite(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise ValueError(f"{name} must be a finite number, got {value!r}")
-    return float(value)
+    number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else real(value, name, "a number")
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be a finite number, got {shown(value)}")
+    return number
 
 
 def _several(values: Any, name: str) -> list[Any]:
-    if not isinstance(values, Iterable) or isinstance(values, str):
-        raise TypeError(f"{name} must be several values to choose from, such as [3, 4]; got {values!r}")
-    several = list(values)
+    try:
+        several = list(None if isinstance(values, str | bytes) else values)  # type: ignore[arg-type]
+    except TypeError:  # 0-d arrays have an __iter__, too
+        raise TypeError(f"{name} must be several values to choose from, such as [3, 4]; got {shown(values)}") from None
     if not several:
         raise ValueError(f"{name} must hold one value or more to choose from, got none")
     return several
@@ -385,7 +389,7 @@ def _by_name(calibration: Any, weights: Mapping[Any, Any]) -> Mapping[Any, Any]:
     if calibration is None:
         return dict.fromkeys(weights)
     if not isinstance(calibration, Mapping) or (missing := [key for key in weights if key not in calibration]):
-        got = f"nothing for {missing[0]!r}" if isinstance(calibration, Mapping) else type(calibration).__name__
+        got = f"nothing for {shown(missing[0])}" if isinstance(calibration, Mapping) else type(calibration).__name__
         raise ValueError(f"calibration of several weights must be a mapping with the same names; got {got}")
     return calibration
 

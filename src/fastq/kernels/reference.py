@@ -133,7 +133,7 @@ def rotated(x: Floats, block: int) -> Floats:
     half = 1
     with np.errstate(over="ignore", invalid="ignore"):
         while half < block:
-            pairs = x.reshape(*x.shape[:-1], -1, 2, half)
+            pairs = x.reshape(*x.shape[:-1], x.shape[-1] // (2 * half), 2, half)  # -1 has no size where x is empty
             low, high = pairs[..., 0, :], pairs[..., 1, :]
             x = np.stack([low + high, low - high], axis=-2).reshape(x.shape)
             half *= 2

@@ -25,7 +25,7 @@ from fastq.products.task import INTEGERS, Task, all_at_once, rows_at_once
 from fastq.products.ufunc import UfuncOptions, call, wrapped
 from fastq.quant.affine import Given, Quantized
 from fastq.quant.affine import quantize as quantize_array
-from fastq.rules import EIGHT_BIT, check_dtype, deliverable, in_place, output_type, result_shape
+from fastq.rules import EIGHT_BIT, check_bits, check_dtype, data_type, deliverable, in_place, output_type, result_shape
 from fastq.scheme import SCHEMES, code_range
 
 if TYPE_CHECKING:
@@ -80,6 +80,10 @@ def _remember(task: Task, kind: tuple[Any, Any]) -> None:
     """Let the next product of this kind find what this one has worked out."""
     (a, b), left = task.inputs, task.left
     if getattr(b, "ready", None) is None or len(b.shape) != 2 or 0 in (task.m, task.k, task.n):
+        return
+    try:
+        hash(kind)
+    except TypeError:  # an epilogue or a description of a type that cannot be hashed
         return
     floats = not isinstance(a, Operand)
     if not floats:
@@ -142,6 +146,8 @@ def matmul(
 ) -> Any:
     """Matrix product with quantized operands; see :func:`fastq.matmul`."""
     kind = epilogue, dtype
+    if type(bits) is not int:
+        bits = check_bits(bits)
     if bits == 8 and not options and (result := _repeated(a, b, out, bias, kind)) is not None:
         return result
     if isinstance(out, tuple) and len(out) == 1:
@@ -152,7 +158,7 @@ def matmul(
     left, right = arrays(a, b)
     natural = natural_type(left, right)
     quantized = isinstance(left, Operand) or isinstance(right, Operand)
-    if natural is None or not (dtype is None or quantized or np.dtype(dtype).name in deliverable(natural)):
+    if natural is None or not (dtype is None or quantized or data_type(dtype).name in deliverable(natural)):
         return _of_numpy((a, b), (left, right), out, ours, dtype, options)
     wanted = natural if dtype is None else check_dtype(dtype, natural)
     asked = call(left, right, out, natural, wanted, options)
@@ -215,6 +221,8 @@ def _of_numpy(
     given: tuple[Any, Any], arrays: tuple[Any, Any], out: Any, ours: Ours, dtype: Any, options: UfuncOptions
 ) -> Any:
     """The product as NumPy computes it, of what was given, unless that is readable as arrays only."""
+    if isinstance(out, Operand):  # which NumPy would leave the product to
+        raise TypeError("out must be an array, got a QArray, which is immutable")
     if ours.epilogue is not None:
         types = f"{arrays[0].dtype} and {arrays[1].dtype}"
         raise TypeError(f"epilogue needs a product of floats; got {types}, which NumPy multiplies")

@@ -17,7 +17,7 @@ from fastq.qarray import functions
 from fastq.qarray.coded import Scheme
 from fastq.qarray.ndarray import ArrayMethods
 from fastq.quant import affine
-from fastq.rules import is_float
+from fastq.rules import data_type, is_float
 from fastq.scheme import code_range
 from fastq.storage import folder
 
@@ -131,7 +131,7 @@ class QArray(ArrayMethods, NDArrayOperatorsMixin):
         """
         if out is not None and not isinstance(out, np.ndarray):
             raise TypeError(f"out must be an array, got {type(out).__name__}")
-        wanted = np.dtype(dtype if dtype is not None else self.dtype if out is None else out.dtype)
+        wanted = data_type(dtype) if dtype is not None else self.dtype if out is None else out.dtype
         if not is_float(wanted):
             raise TypeError(f"dtype must be a float type that NumPy computes in, got {wanted}; codes are in q.codes")
         if out is not None:

@@ -7,6 +7,7 @@ comes out is brought into the order wanted.
 
 from __future__ import annotations
 
+import operator
 import string
 from collections.abc import Sequence
 from math import prod
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from fastq.messages import shown, with_type
 from fastq.products import product
 from fastq.products.operands import Operand
 
@@ -58,11 +60,7 @@ def _matrices(x: Any, names: str, batch: Sequence[str], rows: Sequence[str], col
 def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
     """See :func:`numpy.tensordot`."""
     a, b = _array(a), _array(b)
-    try:
-        first, second = axes
-    except TypeError:
-        first, second = list(range(-axes, 0)), list(range(axes))
-    pairs = [[v] if isinstance(v, int | np.integer) else list(v) for v in (first, second)]
+    pairs = _pairs(axes, min(a.ndim, b.ndim))
     if len(pairs[0]) != len(pairs[1]) or any(
         not -x.ndim <= i < x.ndim for x, mine in zip((a, b), pairs) for i in mine
     ):  # fmt: skip
@@ -74,6 +72,26 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
         right[j] = left[i]
     kept = [i for i in left if i not in right] + [j for j in right if j not in left]
     return contract(a, b, (left, "".join(right), "".join(kept)))
+
+
+def _pairs(axes: Any, most: int) -> tuple[list[int], list[int]]:
+    """The axes of both operands that a tensordot sums over; a number means so many, and `most` is how many may be."""
+    try:
+        count = operator.index(axes)
+    except TypeError:
+        pass
+    else:
+        if count > most:
+            raise ValueError("shape-mismatch for sum")
+        return list(range(-count, 0)), list(range(count))
+    try:
+        first, second = axes
+        left, right = ([operator.index(i) for i in (v if np.ndim(v) else [v])] for v in (first, second))
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"axes of a tensordot must be an integer or two sequences of them, got {with_type(axes)}"
+        ) from None
+    return left, right
 
 
 def dot(a: Any, b: Any, out: Any = None) -> Any:
@@ -118,15 +136,27 @@ def einsum(*operands: Any, out: Any = None, dtype: Any = None, optimize: Any = F
 
 def _subscripts(operands: Sequence[Any]) -> tuple[list[str], list[Any]]:
     """A string of letters per operand and for the result, without dots."""
-    if isinstance(operands[0], str):
-        text, arrays = operands[0].replace(" ", ""), [_array(x) for x in operands[1:]]
+    if operands and isinstance(operands[0], str | bytes):
+        given = operands[0] if isinstance(operands[0], str) else operands[0].decode("latin-1")
+        text, arrays = given.replace(" ", ""), [_array(x) for x in operands[1:]]
     else:
         arrays = [_array(x) for x in operands[: len(operands) // 2 * 2 : 2]]
         lists = [*operands[1::2], *(operands[-1:] if len(operands) % 2 else [])]
-        parts = ["".join("..." if i is Ellipsis else string.ascii_letters[i] for i in one) for one in lists]
+        parts = [_letters(one) for one in lists]
         text = ",".join(parts[: len(arrays)]) + ("->" + parts[-1] if len(operands) % 2 else "")
     inputs, arrow, output = text.partition("->")
     names = inputs.split(",")
+    for part in (*names, output):
+        letters = part.replace("...", "", 1)
+        if not all(c in string.ascii_letters for c in letters):
+            raise ValueError(
+                f"einstein sum subscripts must be letters, and '...' once for each operand; got {shown(text)}"
+            )
+    output_letters = output.replace("...", "")
+    if len(set(output_letters)) < len(output_letters) or not set(output_letters) <= set("".join(names)):
+        raise ValueError(
+            "einstein sum subscripts must have each output subscript once, and in an input too; got " + shown(text)
+        )
     if len(names) != len(arrays):
         fewer = "more" if len(names) < len(arrays) else "fewer"
         raise ValueError(f"{fewer} operands provided to einstein sum function than specified in the subscripts string")
@@ -146,6 +176,20 @@ def _subscripts(operands: Sequence[Any]) -> tuple[list[str], list[Any]]:
         once = sorted(c for c in set("".join(names)) - set(dots) if "".join(names).count(c) == 1)
         output = dots + "".join(once)
     return [*names, output.replace("...", dots)], arrays
+
+
+def _letters(subscripts: Any) -> str:
+    """A list of subscripts, integers and dots, as einsum's string has it."""
+    try:
+        numbers = [i if i is Ellipsis else operator.index(i) for i in subscripts]
+    except TypeError:
+        raise TypeError(
+            "einstein sum subscripts must be a string, or lists of integers after each operand; got "
+            + shown(subscripts)
+        ) from None
+    if not all(i is Ellipsis or 0 <= i < len(string.ascii_letters) for i in numbers):
+        raise ValueError(f"einstein sum subscripts must be within the valid range [0, 52), got {shown(subscripts)}")
+    return "".join("..." if i is Ellipsis else string.ascii_letters[i] for i in numbers)
 
 
 def vecdot(a: Any, b: Any) -> Any:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from fastq import numpys
 from fastq.qarray import rearrange
 from fastq.qarray.coded import Coded
+from fastq.rules import axis_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -85,7 +86,7 @@ class ArrayMethods(Coded):
         (3, 2, 5)
         """
         order = list(range(self.ndim))
-        first, second = rearrange.axis_of(axis1, self.ndim), rearrange.axis_of(axis2, self.ndim)
+        first, second = axis_of(axis1, self.ndim), axis_of(axis2, self.ndim)
         order[first], order[second] = order[second], order[first]
         return self.transpose(order)
 

@@ -45,6 +45,7 @@ from fastq.engine.plan import this_machine
 from fastq.kernels import reference
 from fastq.kernels.jobs import COMPENSATED_COLUMNS, COMPENSATED_ROWS
 from fastq.layout.tiles import ceil_div
+from fastq.messages import shown, with_type
 from fastq.quant.affine import Quantized, check_finite
 from fastq.quant.groups import chosen, largest
 from fastq.quant.moment import Damped, SecondMoment
@@ -107,11 +108,11 @@ class Gptq:
         ):
             value = getattr(self, name)
             if not isinstance(value, kinds) or (isinstance(value, bool) and kinds != (bool,)):
-                raise TypeError(f"{name} must be {rule}, got {value!r} of type {type(value).__name__}")
+                raise TypeError(f"{name} must be {rule}, got {with_type(value)}")
         if not 0 <= self.damping <= 1:
-            raise ValueError(f"damping must be from 0 to 1, as a share of the mean diagonal; got {self.damping}")
+            raise ValueError(f"damping must be from 0 to 1, as a share of the mean diagonal; got {shown(self.damping)}")
         if self.sweeps < 0:
-            raise ValueError(f"sweeps must be 0 or more, got {self.sweeps}")
+            raise ValueError(f"sweeps must be 0 or more, got {shown(self.sweeps)}")
 
 
 def quantize_columns(

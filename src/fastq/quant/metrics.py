@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastq import numpys
+from fastq.messages import shown
 from fastq.products.operands import Operand
 from fastq.rules import check_group, is_float
 
@@ -171,7 +172,7 @@ def _measured(exact: Array, other: Array) -> tuple[Array, ...]:
 def _by_group(exact: Array, other: Array, axis: Any, size: int) -> Error[Any]:
     """The measures of each group: those of whole groups, then those of the ragged last one."""
     if axis is None or isinstance(axis, tuple):
-        raise ValueError(f"group_size needs one axis along which to cut groups; got axis={axis!r}")
+        raise ValueError(f"group_size needs one axis along which to cut groups; got axis={shown(axis)}")
     lines = [np.moveaxis(v, axis, -1) for v in (exact, other)]
     lead, n = lines[0].shape[:-1], lines[0].shape[-1]
     whole, rest = divmod(n, size)
@@ -194,12 +195,14 @@ def _axes(axis: Any, ndim: int) -> tuple[int, ...]:
     axes = axis if isinstance(axis, tuple) else (axis,)
     for a in axes:
         if isinstance(a, bool) or not isinstance(a, int | np.integer):
-            raise TypeError(f"axis must be an integer, a tuple of them or None, got {axis!r}")
+            raise TypeError(f"axis must be an integer, a tuple of them or None, got {shown(axis)}")
         if not -ndim <= a < ndim:
-            raise ValueError(f"axis must be from {-ndim} to {ndim - 1} for arrays of {ndim} dimensions, got {a}")
+            raise ValueError(
+                f"axis must be from {-ndim} to {ndim - 1} for arrays of {ndim} dimensions, got {shown(int(a))}"
+            )
     wrapped = tuple(int(a) % ndim for a in axes)
     if len(set(wrapped)) != len(wrapped):
-        raise ValueError(f"axis must name each axis once, got {axis!r}")
+        raise ValueError(f"axis must name each axis once, got {shown(axis)}")
     return wrapped
 
 

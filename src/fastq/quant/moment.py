@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from fastq import numpys
 from fastq.kernels import reference
+from fastq.messages import shown, with_type
 from fastq.quant.affine import check_finite
-from fastq.rules import is_float
+from fastq.rules import integer, is_float
 
 Array = npt.NDArray[Any]
 SMALLEST_PIVOT = 1e-9  # of R_ii**2, H's mean diagonal being 1: what is smaller is rounding error
@@ -38,6 +39,11 @@ class SecondMoment:
     k : int, optional
         Width of the rows; by default that of the first ones.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If k is no integer, or negative, or its matrix does not fit into memory.
+
     Attributes
     ----------
     rows : int
@@ -57,7 +63,7 @@ class SecondMoment:
 
     def __init__(self, k: int | None = None) -> None:
         self.rows = 0
-        self._mean = None if k is None else np.zeros((k, k))
+        self._mean = None if k is None else _zeros(k)
 
     @classmethod
     def of(
@@ -91,6 +97,8 @@ class SecondMoment:
         else:
             moment = cls()
             parts = not hasattr(calibration, "__array__") and not isinstance(calibration, str)
+            if progress is not None and not callable(progress):
+                raise TypeError(f"progress must be a function, or None; got {with_type(progress)}")
             for part in calibration if parts and isinstance(calibration, Iterable) else [calibration]:
                 moment.update(part)
                 if progress is not None:
@@ -177,6 +185,17 @@ class SecondMoment:
 
     def __repr__(self) -> str:
         return f"SecondMoment({'K unknown' if self._mean is None else f'K={len(self._mean)}'}, rows={self.rows})"
+
+
+def _zeros(k: Any) -> npt.NDArray[np.float64]:
+    """A matrix of K x K."""
+    width = integer(k, "k", "an integer, 0 or more, or None")
+    try:
+        if width >= 0:
+            return np.zeros((width, width))
+    except (MemoryError, ValueError):  # the latter where the size has no number
+        raise ValueError(f"k must be a width whose matrix, K x K, fits into memory; got {shown(width)}") from None
+    raise ValueError(f"k must be 0 or more, got {shown(width)}")
 
 
 class Damped:

@@ -29,6 +29,7 @@ segments that K is cut into (:class:`fastq.layout.tiles.Segments`), null where n
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -41,6 +42,7 @@ from fastq.engine.memory import LINE, address_of, aligned
 from fastq.engine.prepack import INT32_MAX, Right
 from fastq.engine.store import Scales, Store
 from fastq.layout.tiles import Form, segments
+from fastq.messages import shown
 from fastq.qarray.array import QArray
 from fastq.quant import groups
 from fastq.scheme import MAX_BITS, MIN_BITS, SCHEMES, largest_factor
@@ -86,13 +88,14 @@ def put_together(arrays: Mapping[str, Array], attributes: Mapping[str, Any]) -> 
     >>> put_together(arrays, attributes).equals(q)
     True
     """
+    _must(isinstance(arrays, Mapping), "arrays must be a mapping of names to arrays", type(arrays).__name__)
     outline = _outline(attributes, arrays)
     wanted = outline.arrays()
     needed = set(wanted) - {"sums"} - (set() if outline.rotation > 1 else {"balance"})
     _must(
         needed <= set(arrays) <= set(wanted),
         f"arrays must be those of this form, {', '.join(n for n in NAMES if n in wanted)}",
-        ", ".join(arrays),
+        ", ".join(map(str, arrays)),
     )
     parts = {name: _checked(name, arrays[name], *wanted[name]) for name in arrays}
     _check_values(parts, outline)
@@ -116,7 +119,11 @@ def put_together(arrays: Mapping[str, Array], attributes: Mapping[str, Any]) -> 
 
 def _must(holds: Any, rule: str, got: Any) -> None:
     if not holds:
-        raise ValueError(f"{rule}; got {got}")
+        raise ValueError(f"{rule}; got {got if isinstance(got, str) else shown(got)}")
+
+
+def _one_of(value: Any, words: tuple[str, ...]) -> bool:
+    return isinstance(value, str) and value in words
 
 
 def _outline(attributes: Mapping[str, Any], names: Mapping[str, Array]) -> Outline:
@@ -136,13 +143,13 @@ def _outline(attributes: Mapping[str, Any], names: Mapping[str, Array]) -> Outli
         "attribute shape must be a list of lengths",
         shape,
     )
-    _must(get("dtype") in LOGICAL, f"attribute dtype must be one of {', '.join(LOGICAL)}", get("dtype"))
+    _must(_one_of(get("dtype"), LOGICAL), f"attribute dtype must be one of {', '.join(LOGICAL)}", get("dtype"))
     _must(_whole(bits) and MIN_BITS <= bits <= MAX_BITS, "attribute bits must be from 2 to 8", bits)
-    _must(get("scheme") in SCHEMES, f"attribute scheme must be one of {', '.join(SCHEMES)}", get("scheme"))
+    _must(_one_of(get("scheme"), SCHEMES), f"attribute scheme must be one of {', '.join(SCHEMES)}", get("scheme"))
     ndim = len(shape)
     _must(axis is None or (_whole(axis) and 0 <= axis < ndim), f"attribute axis must be null or below {ndim}", axis)
     _must(
-        group is None or (_whole(group) and group > 0 and axis is not None),
+        group is None or (_whole(group) and 0 < group <= sys.maxsize and axis is not None),
         "attribute group_size must be null, or positive with an axis that is not",
         group,
     )
