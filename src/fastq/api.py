@@ -170,7 +170,7 @@ def quantize(
     array = as_array(x, "x")
     floats = float_type(array.dtype, "x")
     bits = check_bits(bits)
-    word(scheme, "scheme", SCHEMES)
+    scheme = word(scheme, "scheme", SCHEMES)
     chosen = method_of(method)
     at = check_axis(axis, array.ndim)
     group = check_grouping(group_size, at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Sized
 from typing import Any, Literal, NamedTuple
@@ -16,7 +17,7 @@ from fastq.qarray.array import QArray
 from fastq.quant.affine import check_finite
 from fastq.quant.histogram import Histogram, parameters, range_of_least_error, range_of_share
 from fastq.quant.methods import Percentile, scale_method
-from fastq.rules import as_floats, check_bits, integer, truth
+from fastq.rules import as_floats, check_bits, integer, plain, truth
 
 Array = npt.NDArray[Any]
 
@@ -81,6 +82,7 @@ class Calibrator:
         method: Literal["minmax", "mse", "percentile"] | Percentile = "minmax",
     ) -> None:
         self.bits = check_bits(bits)
+        scheme = plain(scheme)
         if not isinstance(scheme, str) or scheme not in ("symmetric", "asymmetric"):
             raise ValueError(f"scheme of a static scale must be 'symmetric' or 'asymmetric', got {shown(scheme)}")
         if axis is not None and (isinstance(axis, bool) or not isinstance(axis, int | np.integer) or axis != 0):
@@ -187,6 +189,8 @@ class Calibrator:
         (5, 5)
         """
         count = None if total is None else integer(total, "total", "an integer or None")
+        if count is not None and not 0 <= count <= sys.maxsize:
+            raise ValueError(f"total must be from 0 to {sys.maxsize}, got {shown(count)}")
         tell = progress if callable(progress) else Line() if truth(progress, "progress") else None
         try:
             several = iter(batches)

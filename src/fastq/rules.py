@@ -97,11 +97,17 @@ def real(value: Any, name: str, rule: str) -> float:
         return math.inf if value > 0 else -math.inf  # type: ignore[operator]
 
 
+def plain(value: Any) -> Any:
+    """A string of a user's own class as a plain one, which is what is kept and shown; others as they are."""
+    return str.__str__(value) if isinstance(value, str) else value
+
+
 def word(value: Any, name: str, words: tuple[str, ...]) -> Any:
-    """One of several words; arrays, which compare by element, and what says that it equals anything are none."""
-    if not isinstance(value, str) or value not in words:
+    """One of several words, as a plain string; arrays, which compare by element, and what equals anything are none."""
+    text = plain(value)
+    if not isinstance(text, str) or text not in words:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, words))}; got {shown(value)}")
-    return value
+    return text
 
 
 def truth(value: Any, name: str) -> bool:
@@ -223,6 +229,7 @@ def check_epilogue(epilogue: Any, dtype: np.dtype[Any], known: tuple[str, ...]) 
     """None, a name, or a function compiled by Numba."""
     if epilogue is None:
         return None
+    epilogue = plain(epilogue)
     # A program that has such a function has imported Numba.
     numba = sys.modules.get("numba")
     if isinstance(epilogue, str):

@@ -19,6 +19,7 @@ from fastq.engine.prepack import longest_segment
 from fastq.engine.ready import Ready
 from fastq.engine.run import Parameters
 from fastq.errors import NotFiniteError
+from fastq.messages import with_type
 from fastq.products.foreign import as_array, has_own_products, is_dask
 from fastq.products.operands import Codes, Floats, Operand, Reduced
 from fastq.products.task import INTEGERS, Task, all_at_once, rows_at_once
@@ -231,7 +232,11 @@ def _of_numpy(
         return numpys.matmul(a, b, out=out, dtype=dtype, **options)
     if "axes" in options:
         raise TypeError("bias must be added to what fq.matmul returns, if NumPy multiplies along axes; got both")
-    result = np.add(numpys.matmul(a, b, dtype=dtype, **options), ours.bias)
+    product = numpys.matmul(a, b, dtype=dtype, **options)
+    try:
+        result = np.add(product, ours.bias)
+    except TypeError as error:
+        raise TypeError(f"bias must be what a product can be added to, got {with_type(ours.bias)}: {error}") from error
     if out is None:
         return result
     np.copyto(out, result, casting=options.get("casting", "same_kind"))

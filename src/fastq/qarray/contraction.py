@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 import string
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Any
 
@@ -192,8 +192,21 @@ def _letters(subscripts: Any) -> str:
     return "".join("..." if i is Ellipsis else string.ascii_letters[i] for i in numbers)
 
 
+def _with_axes(name: str, *operands: tuple[Any, int]) -> Iterator[Any]:
+    """Operands as arrays that have so many axes, or NumPy's error."""
+    for number, (x, least) in enumerate(operands):
+        array = _array(x)
+        if len(array.shape) < least:
+            raise ValueError(
+                f"{name}: Input operand {number} does not have enough dimensions (has {len(array.shape)}, "
+                f"requires {least})"
+            )
+        yield array
+
+
 def vecdot(a: Any, b: Any) -> Any:
     """See :data:`numpy.vecdot`."""
+    a, b = _with_axes("vecdot", (a, 1), (b, 1))
     if len(b.shape) == 1:
         return product.matmul(a, b)
     if len(a.shape) == 1:
@@ -203,6 +216,7 @@ def vecdot(a: Any, b: Any) -> Any:
 
 def matvec(a: Any, v: Any) -> Any:
     """See :data:`numpy.matvec`."""
+    a, v = _with_axes("matvec", (a, 2), (v, 1))
     if len(v.shape) == 1:
         return product.matmul(a, v)
     if len(a.shape) == 2:
@@ -212,6 +226,7 @@ def matvec(a: Any, v: Any) -> Any:
 
 def vecmat(v: Any, a: Any) -> Any:
     """See :data:`numpy.vecmat`."""
+    v, a = _with_axes("vecmat", (v, 1), (a, 2))
     if len(v.shape) == 1 or len(a.shape) == 2:
         return product.matmul(v, a)
     return product.matmul(np.expand_dims(v, -2), a)[..., 0, :]

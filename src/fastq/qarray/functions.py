@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import reduce
+from math import prod
 from typing import Any, NoReturn
 
 import numpy as np
@@ -110,7 +111,13 @@ def function(func: Any, types: Any, args: Any, kwargs: Any) -> Any:
     handler = FUNCTIONS.get(func)
     if handler is None:
         refuse(f"{func.__module__}.{func.__name__}".removeprefix("numpy."))
-    return handler(*args, **kwargs)
+    try:
+        return handler(*args, **kwargs)
+    except (ArithmeticError, RecursionError) as error:  # of numbers that NumPy's own code trips over
+        if isinstance(error, FloatingPointError):
+            raise  # np.errstate asks for it
+        listed = ", ".join(map(shown, (*args[1:], *kwargs.values())))
+        raise ValueError(f"numpy.{func.__name__} takes arguments within bounds, got {listed}: {error}") from error
 
 
 def _handles(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -143,7 +150,7 @@ FUNCTIONS.update({
     np.common_type: lambda *arrays: np.common_type(*(np.empty(0, a.dtype) for a in arrays)),
     np.array_repr: lambda arr, **kwargs: repr(arr), np.array_str: lambda a, **kwargs: repr(a),
     np.array2string: lambda a, **kwargs: repr(a),
-    np.transpose: lambda a, axes=None: transposed(a, () if axes is None else axes),
+    np.transpose: lambda a, axes=None: transposed(a, () if axes is None else (axes,)),
     np.matrix_transpose: lambda x, /: x.mT, np.linalg.matrix_transpose: lambda x, /: x.mT,
     np.swapaxes: lambda a, axis1, axis2: a.swapaxes(axis1, axis2),
     np.copy: lambda a, order="K", subok=False: a,
@@ -153,25 +160,11 @@ FUNCTIONS.update({
 if hasattr(np, "astype"):
     FUNCTIONS[np.astype] = lambda x, dtype, /, **kwargs: with_dtype(x, dtype)
 
-
-def _numpys_own(func: Any) -> Callable[..., Any]:
-    """NumPy's implementation of a function; numbers that it trips over are refused as the arguments that they are."""
-
-    def called(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return func._implementation(*args, **kwargs)
-        except (OverflowError, ZeroDivisionError) as error:
-            listed = ", ".join(map(shown, (*args[1:], *kwargs.values())))
-            raise ValueError(f"numpy.{func.__name__} takes numbers within bounds, got {listed}: {error}") from error
-
-    return called
-
-
 # Functions of NumPy that are made of indices, transposes and joins, which a quantized array has.
 for _name in ("moveaxis", "rollaxis", "flip", "split", "array_split", "hsplit", "vsplit", "dsplit", "unstack",
               "vstack", "hstack", "dstack"):  # fmt: skip
     if hasattr(np, _name):
-        FUNCTIONS[getattr(np, _name)] = _numpys_own(getattr(np, _name))
+        FUNCTIONS[getattr(np, _name)] = getattr(np, _name)._implementation
 
 
 def _type_of(value: Any) -> Any:
@@ -180,7 +173,7 @@ def _type_of(value: Any) -> Any:
 
 @_handles(np.size)
 def _size(a: Any, axis: Any = None) -> int:
-    return int(np.size(np.broadcast_to(np.int8(0), a.shape), axis))
+    return int(a.size if axis is None else prod(a.shape[i] for i in axes_of(axis, a.ndim)))
 
 
 def _by_rows(name: str, order: Any, *orders: str) -> None:
@@ -261,7 +254,7 @@ def _rot90(m: Any, k: int = 1, axes: Any = (0, 1)) -> Any:
 
 @_handles(np.take)
 def _take(a: Any, indices: Any, axis: Any = None, out: Any = None, mode: str = "raise") -> Any:
-    if out is not None or mode != "raise":
+    if out is not None or not isinstance(mode, str) or mode != "raise":
         refuse("take with out or mode")
     if axis is None:
         a, axis = reshaped(_quantized(a, "take"), (-1,)), 0

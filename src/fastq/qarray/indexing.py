@@ -31,7 +31,10 @@ def wanted(key: Any, shape: tuple[int, ...]) -> Wanted:
     IndexError
         As NumPy raises it, and for index arrays along several axes at once.
     """
-    result = np.broadcast_to(np.int8(0), shape)[key].shape  # NumPy's own rules and words, on an array without memory
+    try:  # NumPy's own rules and words, on an array without memory
+        result = np.broadcast_to(np.int8(0), shape)[key].shape
+    except OverflowError:  # of 2**63, but not of 2**64
+        raise IndexError(f"indices must be within bounds, got {shown(key)} for shape {shape}") from None
     parts = list(key) if isinstance(key, tuple) else [key]
     parts = [_part(part) for part in parts]
     arrays = [part for part in parts if isinstance(part, np.ndarray)]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from fastq.messages import with_type
 from fastq.qarray import indexing, structure
 from fastq.qarray.coded import Coded
-from fastq.rules import axes_of, data_type, is_float
+from fastq.rules import axes_of, data_type, is_float, real
 
 Q = TypeVar("Q", bound=Coded)
 
@@ -92,6 +92,8 @@ def indexed(q: Q, key: Any) -> Any:
 
 def times(q: Q, factor: Any, divide: bool) -> Q:
     """``q * factor`` or ``q / factor``, folded into the scale."""
+    if isinstance(factor, int) and not isinstance(factor, bool):
+        factor = real(factor, "factors", "numbers") if abs(factor) > 2**63 else factor  # infinity beyond floats
     by = factor if isinstance(factor, int | float) and not isinstance(factor, bool) else np.asarray(factor)
     if isinstance(by, np.ndarray) and not (by.dtype.kind in "biu" or is_float(by.dtype)):
         raise TypeError(f"factors of a quantized array must be real numbers up to 64 bits, got dtype {by.dtype}")

@@ -171,7 +171,7 @@ def _outline(attributes: Mapping[str, Any], names: Mapping[str, Array]) -> Outli
     _must(
         packed == (cuts is not None) and not (packed and (ndim < 2 or 0 in shape)),
         "tiles and cuts must come together, for arrays of two dimensions or more that are not empty",
-        f"cuts={cuts} with {', '.join(names)} for shape {shape}",
+        f"cuts={shown(cuts)} with {', '.join(names)} for shape {shape}",
     )
     if not packed:
         return found
