@@ -204,8 +204,9 @@ def _methods() -> Iterator[Target]:
     for name, value in dict(reshape=(48, 2, 16), transpose=(1, 0), __mul__=2, __rmul__=2, __rmatmul__=X).items():
         yield Target(f"q.{name}", lambda v, name=name: getattr(Q, name)(v), dict(v=value))
     yield Target("q @ v", lambda v: QX @ v, dict(v=W))
-    yield Target("q[v]", lambda v: Q[v], dict(v=1), (IndexError,))
-    yield Target("q[i, j]", lambda i, j: Q[i, j], dict(i=0, j=slice(None)), (IndexError,))
+    index = IndexError, OverflowError  # NumPy raises the latter for 2**63
+    yield Target("q[v]", lambda v: Q[v], dict(v=1), index)
+    yield Target("q[i, j]", lambda i, j: Q[i, j], dict(i=0, j=slice(None)), index)
     yield Target("q.reshape(i, j)", lambda i, j: Q.reshape(i, j), dict(i=48, j=32))
     yield Target("q / v", lambda v: Q / v, dict(v=2), (ZeroDivisionError,))
     yield Target("q[0] = v", lambda v: Q.__setitem__(0, v), dict(v=2))

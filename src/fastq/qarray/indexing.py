@@ -29,16 +29,20 @@ def wanted(key: Any, shape: tuple[int, ...]) -> Wanted:
     Raises
     ------
     IndexError
-        As NumPy raises it, and for index arrays along several axes at once.
+        As NumPy raises it (2**63 is an OverflowError there), and for index arrays along several axes at once.
+    TypeError
+        For a mask over several axes.
     """
-    try:  # NumPy's own rules and words, on an array without memory
-        result = np.broadcast_to(np.int8(0), shape)[key].shape
-    except OverflowError:  # of 2**63, but not of 2**64
-        raise IndexError(f"indices must be within bounds, got {shown(key)} for shape {shape}") from None
+    result = np.broadcast_to(np.int8(0), shape)[key].shape  # NumPy's own rules and words, on an array without memory
     parts = list(key) if isinstance(key, tuple) else [key]
     parts = [_part(part) for part in parts]
     arrays = [part for part in parts if isinstance(part, np.ndarray)]
-    if len(arrays) > 1 or any(a.ndim == 0 or (a.dtype == bool and a.ndim > 1) for a in arrays):
+    if len(arrays) == 1 and arrays[0].dtype == bool and arrays[0].ndim > 1:
+        raise TypeError(
+            "a quantized array takes a mask along one axis, because what a larger one chooses shares no scales; "
+            f"got a mask of shape {arrays[0].shape}: index q.dequantize()"
+        )
+    if len(arrays) > 1 or any(a.ndim == 0 for a in arrays):
         raise IndexError(
             "a quantized array takes one index array, along one axis, because scales must follow; got index arrays "
             f"along several: {shown(key)}; index in steps, or index q.dequantize()"
