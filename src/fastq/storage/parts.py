@@ -119,7 +119,7 @@ def put_together(arrays: Mapping[str, Array], attributes: Mapping[str, Any]) -> 
 
 def _must(holds: Any, rule: str, got: Any) -> None:
     if not holds:
-        raise ValueError(f"{rule}; got {got if isinstance(got, str) else shown(got)}")
+        raise ValueError(f"{rule}; got {got if isinstance(got, str | np.dtype | np.generic) else shown(got)}")
 
 
 def _one_of(value: Any, words: tuple[str, ...]) -> bool:
