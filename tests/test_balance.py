@@ -375,3 +375,14 @@ def test_balanced_arrays_in_another_order_along_the_axis(isa, rng, packed):
     want = fq.quantize(w[::-1], axis=0, balance=d[::-1])
     assert np.array_equal(x[:, ::-1] @ q[::-1], x[:, ::-1] @ want)
     assert np.array_equal(q.T[:, ::-1] @ x.T[::-1], want.T @ x.T[::-1])
+
+
+@pytest.mark.parametrize("shape", [(0, 32), (32, 0), (3, 0, 48)])
+@pytest.mark.parametrize("axis", [0, -1])
+def test_rotations_of_nothing(isa, shape, axis):
+    if shape[axis] % 16 or not shape[axis]:
+        with pytest.raises(ValueError, match="rotate needs a multiple of 16 elements"):
+            fq.quantize(np.empty(shape), axis=axis, rotate=True)
+    else:
+        q = fq.quantize(np.empty(shape), 3, axis=axis, rotate=True)
+        assert q.dequantize().shape == shape

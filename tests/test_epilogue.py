@@ -228,3 +228,16 @@ def test_types_asked_for(rng):
     assert fq.matmul(x.astype(np.float32), b, dtype=np.float64).dtype == np.float64
     wide = rng.integers(0, 9, (3, 3))
     assert fq.matmul(wide, wide, dtype=np.float64).dtype == np.float64  # as NumPy does it
+
+
+def test_a_word_of_a_users_class_is_not_kept():
+    """It may be shown, or compared, when a later product finds what was kept."""
+
+    class Word(str):
+        def __str__(self):
+            raise RuntimeError
+
+    x = np.arange(-4, 4, dtype=np.float32).reshape(2, 4)
+    q = fq.quantize(np.eye(4, dtype=np.float32), axis=0)
+    assert (fq.matmul(x, q, epilogue=Word("silu")) == fq.matmul(x, q, epilogue="silu")).all()
+    assert type(fq.choose_bits(x, sqnr=10, method=Word("mse"), report=False).method) is str

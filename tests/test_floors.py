@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "src" / "fastq"
 
 # From the ground up; a module may import its own room and lower floors.
 FLOORS = [
-    {"errors", "scheme", "progress"},
+    {"errors", "messages", "numpys", "scheme", "progress"},
     {"machine"},
     {"layout", "rules", "products.foreign"},
     {"products.ufunc"},

@@ -56,7 +56,13 @@ ALIKE = {
     "flipud": lambda f: np.flipud(f(Q)),
     "fliplr": lambda f: np.fliplr(f(Q)),
     "rot90": lambda f: (np.rot90(f(Q)), np.rot90(f(Q), 3), np.rot90(f(STACK), 2, (1, 2))),
-    "take": lambda f: (np.take(f(Q), [3, 1, 1], axis=0), np.take(f(ONE), [5, 6]), np.take(f(Q), 4, axis=1)),
+    "take": lambda f: (
+        np.take(f(Q), [3, 1, 1], axis=0),
+        np.take(f(ONE), [5, 6]),
+        np.take(f(Q), 4, axis=1),
+        np.take(f(Q), [True, False], axis=0),
+        np.take(f(Q), np.array(2), axis=0),
+    ),
     "compress": lambda f: np.compress(np.arange(20) % 2, f(Q), axis=1),
     "split": lambda f: (*np.split(f(Q), 7), *np.split(f(Q), [8, 9], axis=1)),
     "array_split": lambda f: tuple(np.array_split(f(Q), 3)),
@@ -527,3 +533,15 @@ def test_joins_of_balanced_arrays(rng):
 
 def same_numbers(whole, parts, axis):
     return np.array_equal(whole.dequantize(), np.concatenate([p.dequantize() for p in parts], axis=axis))
+
+
+def test_arguments_by_their_names_in_numpy():
+    """NumPy's names: a1 and a2 of array_equal, say."""
+    assert np.array_equal(a1=Q, a2=Q.dequantize())
+    assert np.allclose(b=Q, a=Q.dequantize())
+    assert np.array_equal(np.einsum(b"ij,jk->ik", X, Q), X @ Q)
+
+
+def test_a_product_in_the_type_of_a_quantized_array():
+    """``dtype=`` takes what has a dtype, also what cannot be hashed."""
+    assert fq.matmul(X, Q, dtype=Q).dtype == np.float32

@@ -264,3 +264,14 @@ def test_sums_beyond_int32(isa, m, rng):
     found = left @ q
     exact = (left.astype(np.float64) @ values) * scale
     assert np.abs(found - exact).max() <= 1e-6 * np.abs(exact).max()
+
+
+def test_groups_of_matrices_in_a_stack(isa, rng):
+    """The scale of a matrix is that of its group, not that of its own number."""
+    w = rng.standard_normal((7, 1, 5)) * np.arange(1, 8)[:, None, None]
+    x = rng.standard_normal((7, 3, 1))
+    q = fq.quantize(w, 5, axis=0, group_size=3)
+    assert q.scale.shape == (3, 1, 5)
+    y = fq.matmul(x, q)
+    assert (y == np.stack([fq.matmul(a, b) for a, b in zip(x, q)])).all()
+    assert (np.abs(y - x @ q.dequantize()) <= fq.matmul_error_bound(x, q)).all()

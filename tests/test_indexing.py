@@ -420,3 +420,13 @@ def test_any_index_array(q, data):
         return
     assert same(part, expected)
     assert consistent(part)
+
+
+def test_truth_as_an_index(rng):
+    """As in NumPy: a new axis, of one element or of none."""
+    q = fq.quantize(rng.standard_normal((70, 20)), 4, axis=0)
+    x = q.dequantize()
+    for key in (True, False, np.True_, np.array(False)):
+        assert np.array_equal(q[key].dequantize(), x[key])
+    assert np.array_equal(q[np.array(3)].dequantize(), x[3])
+    assert np.array_equal(q[:, np.array(-1, np.int8)].dequantize(), x[:, -1])

@@ -49,6 +49,16 @@ def class_raised(call):
     raise AssertionError
 
 
+DEEP = []
+for _ in range(3000):
+    DEEP = [DEEP]
+
+
+class Unshowable:
+    def __repr__(self):
+        raise RuntimeError("no words")
+
+
 CASTING_IN = class_raised(lambda: np.matmul(X, X.T, dtype=np.int32))
 CASTING_OUT = class_raised(lambda: np.matmul(X, X.T, np.empty((2, 2), int)))
 
@@ -662,6 +672,80 @@ CASES = {
         r"x must be finite.*; 1 of 6 values is not, the first at index \(1, 0\) \(nan\)"),
     "affine span in blocks": (lambda: in_blocks(lambda out: fq.quantize(FAR, out=out, scheme="affine")), ValueError,
         r"max - min of affine data must be finite in its float type; it overflows"),
+    # values that hardly anybody means
+    "lists in themselves": (lambda: q(bits=DEEP), TypeError,
+        r"bits must be an integer .*, got \[.*\.\.\..*\] of type list"),
+    "a repr that fails": (lambda: q(scheme=Unshowable()), ValueError, r"scheme must be one of .*; got .*Unshowable"),
+    "a number without digits": (lambda: q(bits=10**5000), ValueError,
+        r"bits must be from 2 to 8, got an object of type"),
+    "an array for a word": (lambda: q(scheme=np.array(["affine"] * 2)), ValueError,
+        r"scheme must be one of .*got array"),
+    "no scheme to choose for": (lambda: fq.choose_bits(X, sqnr=10, scheme=None), ValueError,
+        r"scheme must be one of 'symmetric', 'asymmetric', 'affine'; got None"),
+    "group beyond lengths": (lambda: q(axis=0, group_size=2**63), ValueError,
+        r"group_size must be at most \d+, as any length is; got 9223372036854775808"),
+    "progress of an array": (lambda: q(progress=np.ones(2)), TypeError,
+        r"progress must be True or False, got array\(\[1\., 1\.\]\) of type ndarray"),
+    "a type of recursive fields": (lambda: q().astype(DEEP), TypeError,
+        r"dtype must be a data type, got \[.*NumPy says"),
+    "a type of half a field": (lambda: q().astype({"w": 1}), TypeError, r"dtype must be a data type, got \{'w': 1\}"),
+    "out of a QArray for text": (lambda: fq.matmul("x", X, out=q()), TypeError,
+        r"out must be an array, got a QArray, which is immutable"),
+    "batches of a number": (lambda: fq.Calibrator().run(3), TypeError,
+        r"batches must be several arrays, got 3 of type int"),
+    "batches beyond count": (lambda: fq.Calibrator().run([X], total=10**5000), ValueError,
+        r"total must be from 0 to \d+, got an object of type int"),
+    "file of truth": (lambda: fq.show_config(True), TypeError,
+        r"file must be a text file, with a method write; got True of type bool"),
+    "path of a number": (lambda: q().save(3), TypeError, r"path must be a string or a path, got 3 of type int"),
+    "path with a zero": (lambda: fq.load("a\0b"), ValueError,
+        r"path must be one that the file system can hold, got 'a\\x00b'"),
+    "path of half a character": (lambda: fq.load("\ud800"), ValueError,
+        r"path must be one that the file system can hold"),
+    "moment of negative width": (lambda: SecondMoment(-1), ValueError, r"k must be 0 or more, got -1"),
+    "moment of a width in text": (lambda: SecondMoment("3"), TypeError,
+        r"k must be an integer, 0 or more, or None, got '3'"),
+    "moment beyond memory": (lambda: SecondMoment(2**62), ValueError,
+        r"k must be a width whose matrix, K x K, fits into memory; got 4611686018427387904"),
+    "moment told to nobody": (lambda: SecondMoment.of(X, progress=True), TypeError,
+        r"progress must be a function, or None; got True of type bool"),
+    "balance by half": (lambda: fq.balance(X, X.T, strength="half"), TypeError,
+        r"strength must be a number from 0 to 1, got 'half' of type str"),
+    "balance by far": (lambda: fq.balance(X, X.T, strength=10**400), ValueError,
+        r"strength must be from 0 .* got 1000"),
+    "axis beyond an int": (lambda: np.squeeze(q(), 2**31), np.exceptions.AxisError,
+        r"axis 2147483648 is out of bounds for array of dimension 2"),
+    "axis that is nothing": (lambda: np.squeeze(q(), 1.5), TypeError, r"axis must be an integer or several, got 1\.5"),
+    "split into none": (lambda: np.split(q(), False), ValueError,
+        r"numpy\.split takes arguments within bounds, got False: integer .*modulo by zero"),
+    "shape of nothing": (lambda: q().reshape(None), TypeError, r"shape must be integers, got None of type NoneType"),
+    "vecdot of a number": (lambda: np.vecdot(q(), 2), ValueError,
+        r"vecdot: Input operand 1 does not have enough dimensions \(has 0, requires 1\)"),
+    "index beyond an int": (lambda: q()[[10**30]], IndexError, r"."),
+    "mask of a matrix": (lambda: q()[X > 0], TypeError,
+        r"a quantized array takes a mask along one axis, .*; got a mask of shape \(2, 3\): index q\.dequantize\(\)"),
+    "slice beyond digits": (lambda: q()[10**5000], IndexError, r"."),
+    "factor beyond floats": (lambda: q() * 10**400, ValueError, r"factors must leave scale finite in float32; got inf"),
+    "bias of a type": (lambda: fq.matmul(X.astype(object), X.T, bias=int), TypeError,
+        r"bias must be what a product can be added to, got <class 'int'> of type type: unsupported operand"),
+    "rot90 in one axis": (lambda: np.rot90(q(), axes=(0,)), ValueError, r"len\(axes\) must be 2"),
+    "rot90 half": (lambda: np.rot90(q(), 0.5), TypeError, r"k must be an integer, got 0\.5 of type float"),
+    "taken by halves": (lambda: np.take(q(), [0.5]), TypeError,
+        r"numpy\.take of quantized arrays takes indices that are integers, got dtype float64"),
+    "condition of a matrix": (lambda: np.compress(X > 0, q()), ValueError,
+        r"condition must be a 1-d array, got shape \(2, 3\)"),
+    "tensordot over too many": (lambda: np.tensordot(X, q(), 10**30), ValueError, r"shape-mismatch for sum"),
+    "tensordot over one and two": (lambda: np.tensordot(X, q(), ([0], [0, 1])), ValueError, r"shape-mismatch for sum"),
+    "tensordot over nothing": (lambda: np.tensordot(X, q(), None), TypeError,
+        r"axes of a tensordot must be an integer or two sequences of them, got None of type NoneType"),
+    "einsum of digits": (lambda: np.einsum("i1,jk", X, q()), ValueError,
+        r"einstein sum subscripts must be letters, and '\.\.\.' once for each operand; got 'i1,jk'"),
+    "einsum of what is in no input": (lambda: np.einsum("ij,kj->iz", X, q()), ValueError,
+        r"einstein sum subscripts must have each output subscript once, and in an input too; got 'ij,kj->iz'"),
+    "einsum of far subscripts": (lambda: np.einsum(X, [0, 99], q(), [1, 99]), ValueError,
+        r"einstein sum subscripts must be within the valid range \[0, 52\), got \[0, 99\]"),
+    "einsum of nothing": (lambda: np.einsum(None, X, q()), TypeError,
+        r"einstein sum subscripts must be a string, or lists of integers after each operand; got "),
     # settings
     "no threads": (lambda: fq.set_num_threads(0), ValueError, r"threads must be a positive integer or None, got 0"),
     "threads of a float": (lambda: fq.set_num_threads(2.0), ValueError, r"threads must be a positive .* got 2\.0"),

@@ -20,6 +20,7 @@ from fastq.arguments import (
     check_rotation,
 )
 from fastq.engine.store import Scales, Store
+from fastq.messages import shown
 from fastq.products import product
 from fastq.products.foreign import as_array, is_dask
 from fastq.products.ufunc import UfuncOptions
@@ -29,7 +30,7 @@ from fastq.quant import affine
 from fastq.quant.by_method import Wanted, by_method
 from fastq.quant.gptq import Gptq
 from fastq.quant.methods import Percentile, method_of
-from fastq.rules import EIGHT_BIT, check_bits, float_type, is_float
+from fastq.rules import EIGHT_BIT, check_bits, data_type, float_type, is_float, truth, word
 from fastq.scheme import SCHEMES, code_range
 from fastq.storage import mapped
 from fastq.storage.files import load, save
@@ -159,7 +160,7 @@ def quantize(
     if isinstance(x, QArray):
         raise TypeError("x is quantized already; quantize x.dequantize() to change its form")
     if is_dask(x):
-        if out is not None or progress:
+        if out is not None or truth(progress, "progress"):
             raise TypeError(
                 "out and progress must be left out for Dask arrays, which are quantized lazily; got one of them"
             )
@@ -171,8 +172,7 @@ def quantize(
     array = as_array(x, "x")
     floats = float_type(array.dtype, "x")
     bits = check_bits(bits)
-    if scheme not in SCHEMES:
-        raise ValueError(f"scheme must be one of {', '.join(map(repr, SCHEMES))}; got {scheme!r}")
+    scheme = word(scheme, "scheme", SCHEMES)
     chosen = method_of(method)
     at = check_axis(axis, array.ndim)
     group = check_grouping(group_size, at)
@@ -180,7 +180,7 @@ def quantize(
     own_scale, own_zero = check_parameters(scale, zero_point, shape, bits, scheme, floats)
     given = None if own_scale is None else affine.Given(own_scale, own_zero)
     if given is not None and chosen != "minmax":
-        raise ValueError(f"method={method!r} chooses the scale, so scale must be left out; got both")
+        raise ValueError(f"method={shown(method)} chooses the scale, so scale must be left out; got both")
     moment = check_calibration(calibration, chosen, at, array.shape)
     name, factors, block = "x", None, check_rotation(rotate, at, array.shape)
     if moment is not None and isinstance(chosen, Gptq) and block == 1:  # a rotation makes use of channels' sizes
@@ -191,7 +191,7 @@ def quantize(
         moment = None if moment is None else moment.turned(factors, block, isinstance(chosen, Gptq))
     integer = check_group_scale(group_scale, bits, group, scheme, given is not None)
     wanted = Wanted(bits, at, group, scheme, integer)
-    tell = progress if callable(progress) else Mebibytes("quantizing") if progress else None
+    tell = progress if callable(progress) else Mebibytes("quantizing") if truth(progress, "progress") else None
     if mapped.is_large(x) or (out is not None and array.nbytes >= mapped.IN_ONE_GO):
         source = mapped.Source(array, mapped.map_of(x), floats, at, factors, block, name)
         return mapped.quantize(source, wanted, given, chosen, moment, out, tell)
@@ -364,17 +364,15 @@ def matmul(
     >>> fq.matmul(a, a.T)
     array([[20000]], dtype=int32)
     """
-    if dtype is not None and np.dtype(dtype) in EIGHT_BIT:
+    if dtype is not None and (wanted := data_type(dtype)) in EIGHT_BIT:
         if options:
             name = min(options)
-            raise TypeError(
-                f"{name} must be left out with dtype={np.dtype(dtype)}, whose result is a QArray; got {name}"
-            )
-        return _requantized(a, b, out, bits, bias, epilogue, np.dtype(dtype), scale, zero_point)
+            raise TypeError(f"{name} must be left out with dtype={wanted}, whose result is a QArray; got {name}")
+        return _requantized(a, b, out, bits, bias, epilogue, wanted, scale, zero_point)
     if scale is not None or zero_point is not None:
         raise ValueError(
             f"scale and zero_point are those of a quantized product, so they need dtype=np.int8 or np.uint8; got "
-            f"dtype={dtype!r}"
+            f"dtype={shown(dtype)}"
         )
     if options:
         return product.matmul(a, b, out, bits=bits, bias=bias, epilogue=epilogue, dtype=dtype, **options)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastq.messages import shown
 from fastq.quant import groups
 from fastq.quant.gptq import Gptq
 from fastq.quant.methods import Method
@@ -25,7 +26,9 @@ def check_axis(axis: Any, ndim: int) -> int | None:
         return None
     number = integer(axis, "axis", "an integer or None")
     if not -ndim <= number < ndim:
-        raise ValueError(f"axis must be from {-ndim} to {ndim - 1} for an array of {ndim} dimensions, got {number}")
+        raise ValueError(
+            f"axis must be from {-ndim} to {ndim - 1} for an array of {ndim} dimensions, got {shown(number)}"
+        )
     return number % ndim
 
 
@@ -41,13 +44,13 @@ def check_grouping(group_size: Any, axis: int | None) -> int | None:
 
 def check_group_scale(value: Any, bits: int, group: int | None, scheme: str, given: bool) -> bool:
     """Whether groups get integer scales."""
-    if value not in (None, "integer", "float"):
-        raise ValueError(f"group_scale must be 'integer', 'float' or None, got {value!r}")
+    if value is not None and not (isinstance(value, str) and value in ("integer", "float")):
+        raise ValueError(f"group_scale must be 'integer', 'float' or None, got {shown(value)}")
     possible = groups.possible(bits, group, scheme) and not given
     if value == "integer" and not possible:
         raise ValueError(
             "group_scale='integer' needs a group_size that is a multiple of 16, 2 to 7 bits, scheme 'symmetric' or "
-            f"'asymmetric' and no scale of your own; got group_size={group}, bits={bits}, scheme={scheme!r}"
+            f"'asymmetric' and no scale of your own; got group_size={group}, bits={bits}, scheme={shown(scheme)}"
             + (" and a scale" if given else "")
         )
     return possible and (value == "integer" or (value is None and bits <= MOST_INTEGER_BITS))
@@ -76,7 +79,7 @@ def check_balance(balance: npt.ArrayLike | None, axis: int | None, shape: tuple[
 def check_rotation(rotate: Any, axis: int | None, shape: tuple[int, ...]) -> int:
     """The size of the blocks along the axis that are rotated."""
     if not isinstance(rotate, bool | np.bool_):
-        raise TypeError(f"rotate must be True or False, got {rotate!r}")
+        raise TypeError(f"rotate must be True or False, got {shown(rotate)}")
     if not rotate:
         return 1
     if axis is None:
@@ -100,7 +103,7 @@ def check_calibration(
             raise ValueError("method='gptq' needs calibration, rows of real input to the product; got none")
         return None
     if not led and method != "mse":
-        raise ValueError(f"calibration is for method 'mse' or 'gptq', which look at errors; got method={method!r}")
+        raise ValueError(f"calibration is for method 'mse' or 'gptq', which look at errors; got method={shown(method)}")
     if axis is None or (led and len(shape) != 2):
         raise ValueError(
             "calibration is about a product along the axis of a matrix, so it needs "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Sized
 from typing import Any, Literal, NamedTuple
@@ -10,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fastq.api import quantize
+from fastq.messages import shown, with_type
 from fastq.progress import Line, Progress
 from fastq.qarray.array import QArray
 from fastq.quant.affine import check_finite
 from fastq.quant.histogram import Histogram, parameters, range_of_least_error, range_of_share
 from fastq.quant.methods import Percentile, scale_method
-from fastq.rules import as_floats, check_bits
+from fastq.rules import as_floats, check_bits, integer, plain, truth
 
 Array = npt.NDArray[Any]
 
@@ -80,18 +82,21 @@ class Calibrator:
         method: Literal["minmax", "mse", "percentile"] | Percentile = "minmax",
     ) -> None:
         self.bits = check_bits(bits)
-        if scheme not in ("symmetric", "asymmetric"):
-            raise ValueError(f"scheme of a static scale must be 'symmetric' or 'asymmetric', got {scheme!r}")
-        if axis is not None and (isinstance(axis, bool) or axis != 0):
+        scheme = plain(scheme)
+        if not isinstance(scheme, str) or scheme not in ("symmetric", "asymmetric"):
+            raise ValueError(f"scheme of a static scale must be 'symmetric' or 'asymmetric', got {shown(scheme)}")
+        if axis is not None and (isinstance(axis, bool) or not isinstance(axis, int | np.integer) or axis != 0):
             raise ValueError(
-                f"axis must be None (one scale) or 0 (all rows share, each channel has its own scale), got {axis!r}; "
-                "a scale per row cannot be known before the rows are"
+                "axis must be None (one scale) or 0 (all rows share, each channel has its own scale), got "
+                f"{shown(axis)}; a scale per row cannot be known before the rows are"
             )
         self.scheme: Literal["symmetric", "asymmetric"] = scheme
         self.axis = axis
         self.method = scale_method(method)
         if axis == 0 and self.method != "minmax":
-            raise ValueError(f"axis=0 needs method='minmax', since a histogram is kept of all channels; got {method!r}")
+            raise ValueError(
+                f"axis=0 needs method='minmax', since a histogram is kept of all channels; got {shown(method)}"
+            )
         self.values = 0
         self._seen = Histogram()
         self._low: Array | None = None  # by channel, as is the highest
@@ -183,12 +188,20 @@ class Calibrator:
         >>> [(p.done, p.total) for p in told][-1]
         (5, 5)
         """
-        count = len(batches) if total is None and isinstance(batches, Sized) else total
-        tell = progress if callable(progress) else Line() if progress else None
+        count = None if total is None else integer(total, "total", "an integer or None")
+        if count is not None and not 0 <= count <= sys.maxsize:
+            raise ValueError(f"total must be from 0 to {sys.maxsize}, got {shown(count)}")
+        tell = progress if callable(progress) else Line() if truth(progress, "progress") else None
+        try:
+            several = iter(batches)
+        except TypeError:
+            raise TypeError(f"batches must be several arrays, got {with_type(batches)}") from None
+        if count is None and isinstance(batches, Sized):
+            count = len(batches)
         begin = time.perf_counter()
         done = 0
         try:
-            for done, batch in enumerate(batches, 1):
+            for done, batch in enumerate(several, 1):
                 self.update(batch)
                 if tell is not None:
                     tell(Progress(done, count, time.perf_counter() - begin))

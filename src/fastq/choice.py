@@ -11,14 +11,17 @@ from typing import Any, Literal, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
+from fastq import numpys
 from fastq.api import quantize
 from fastq.arguments import check_axis
+from fastq.messages import shown
 from fastq.qarray.array import QArray, Scheme
 from fastq.quant.affine import check_finite
 from fastq.quant.allocation import Form, Trial, allocate, bits_per_weight
 from fastq.quant.methods import Percentile, scale_method
 from fastq.quant.metrics import one_sided
-from fastq.rules import as_floats, check_bits, check_group
+from fastq.rules import as_floats, check_bits, check_group, real, word
+from fastq.scheme import SCHEMES
 
 Array = npt.NDArray[Any]
 Name = TypeVar("Name")
@@ -206,7 +209,7 @@ def choose_bits(
         raise ValueError("w must hold one matrix or more, got an empty mapping")
     examples = {"w": calibration} if alone else _by_name(calibration, weights)
     say = _Report(print if report is True else report if callable(report) else None)
-    form = {"scheme": scheme, "method": scale_method(method)}
+    form = {"scheme": word(scheme, "scheme", SCHEMES), "method": scale_method(method)}
     matrices = {key: _Matrix(value, str(key), along, examples[key], form) for key, value in weights.items()}
     forms = {key: m.forms(widths, groups) for key, m in matrices.items()}
     if budget is None:
@@ -215,7 +218,7 @@ def choose_bits(
     else:
         trials = _best_mix(matrices, forms, goal, say)
     found = {
-        key: Choice(t.form.bits, t.form.group, t.form.cost, t.sqnr, **form, axis=along, report=say.about(matrices[key]))  # type: ignore[arg-type]
+        key: Choice(t.form.bits, t.form.group, t.form.cost, t.sqnr, **form, axis=along, report=say.about(matrices[key]))
         for key, t in trials.items()
     }
     return found["w"] if alone else found
@@ -252,13 +255,13 @@ class _Matrix:
         self.rows: Array | None = None  # so that the noise is |rows @ D|^2
         self.moment: Array | None = None  # or tr(D^T moment D)
         if hasattr(calibration, "matrix"):
-            self.moment = np.asarray(calibration.matrix, np.float64)
+            self.moment = _matrix(calibration.matrix, "calibration").astype(np.float64)
         elif calibration is not None:
             self.rows = _matrix(calibration, "calibration").astype(np.float64)
             if len(self.rows) > k:
                 self.moment = self.rows.T @ self.rows
         of = self.rows if self.moment is None else self.moment
-        if of is not None and (of.ndim != 2 or of.shape[1] != k):
+        if of is not None and (of.ndim != 2 or of.shape[1] != k or (self.rows is None and len(of) != k)):
             raise ValueError(
                 f"calibration of {name} must have K = {k} columns, as {name} has {('rows', 'columns')[along]}; "
                 f"got {of.shape}" + f" with axis={along}" * bool(along)
@@ -291,10 +294,10 @@ class _Matrix:
 
     def _power(self, d: Array) -> float:
         if self.moment is not None:
-            return max(0.0, float(np.vdot(d, self.moment @ d)))
+            return max(0.0, float(numpys.vdot(d, self.moment @ d)))
         if self.rows is not None:
             d = self.rows @ d
-        return float(np.vdot(d, d))
+        return float(numpys.vdot(d, d))
 
 
 def _good_enough(matrix: _Matrix, forms: list[Form], sqnr: float, say: _Report) -> Trial:
@@ -348,15 +351,17 @@ def _matrix(x: npt.ArrayLike, name: str) -> Array:
 
 
 def _finite(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise ValueError(f"{name} must be a finite number, got {value!r}")
-    return float(value)
+    number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else real(value, name, "a number")
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be a finite number, got {shown(value)}")
+    return number
 
 
 def _several(values: Any, name: str) -> list[Any]:
-    if not isinstance(values, Iterable) or isinstance(values, str):
-        raise TypeError(f"{name} must be several values to choose from, such as [3, 4]; got {values!r}")
-    several = list(values)
+    try:
+        several = list(None if isinstance(values, str | bytes) else values)  # type: ignore[arg-type]
+    except TypeError:  # 0-d arrays have an __iter__, too
+        raise TypeError(f"{name} must be several values to choose from, such as [3, 4]; got {shown(values)}") from None
     if not several:
         raise ValueError(f"{name} must hold one value or more to choose from, got none")
     return several
@@ -366,6 +371,6 @@ def _by_name(calibration: Any, weights: Mapping[Any, Any]) -> Mapping[Any, Any]:
     if calibration is None:
         return dict.fromkeys(weights)
     if not isinstance(calibration, Mapping) or (missing := [key for key in weights if key not in calibration]):
-        got = f"nothing for {missing[0]!r}" if isinstance(calibration, Mapping) else type(calibration).__name__
+        got = f"nothing for {shown(missing[0])}" if isinstance(calibration, Mapping) else type(calibration).__name__
         raise ValueError(f"calibration of several weights must be a mapping with the same names; got {got}")
     return calibration

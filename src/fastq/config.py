@@ -9,6 +9,7 @@ from typing import TextIO
 
 from fastq.kernels.table import FALLBACK, ISAS, UNITS
 from fastq.machine import cores, cpu, jit, threads
+from fastq.messages import with_type
 
 __all__ = ["set_num_threads", "show_config"]
 
@@ -23,6 +24,11 @@ def show_config(file: TextIO | None = None) -> None:
     file : text file, optional
         Where to print; standard output by default.
 
+    Raises
+    ------
+    TypeError
+        If it cannot be written to.
+
     Examples
     --------
     >>> import io, fastq as fq
@@ -31,6 +37,9 @@ def show_config(file: TextIO | None = None) -> None:
     >>> [line.split(":")[0] for line in text.getvalue().splitlines()][:3]
     ['CPU', 'system', 'instruction set']
     """
+    target = sys.stdout if file is None else file
+    if not hasattr(target, "write"):
+        raise TypeError(f"file must be a text file, with a method write; got {with_type(file)}")
     isa = cpu.chosen(ISAS)
     forced = " (FASTQ_ISA)" if os.environ.get("FASTQ_ISA") == isa else ""
     units = [u for u in UNITS if u.isa in (isa, FALLBACK.get(isa))]
@@ -48,7 +57,7 @@ def show_config(file: TextIO | None = None) -> None:
         "versions": ", ".join(f"{name} {_version(name)}" for name in ("fastq", "numpy", "numba", "llvmlite")),
     }
     for name, value in rows.items():
-        print(f"{name + ':':<17} {value}", file=file or sys.stdout)
+        print(f"{name + ':':<17} {value}", file=target)
 
 
 def _threads() -> str:

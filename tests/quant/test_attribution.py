@@ -132,3 +132,10 @@ def test_balanced_and_rotated_weights(rng):
         assert found.activations.sqnr_db > plain.activations.sqnr_db + 3
         assert np.isclose(found.weights.sqnr_db, fq.error(x @ w, x @ q.dequantize()).sqnr_db, atol=0.01)
         assert np.isclose(found.total.sqnr_db, fq.error(x.astype(float) @ w, x @ q).sqnr_db, atol=1e-6)
+
+
+def test_a_balance_along_the_columns_is_that_of_the_weights(rng):
+    x, w = rng.standard_normal((9, 1)), rng.standard_normal((1, 30))
+    q = fq.quantize(w, 4, axis=1, balance=rng.uniform(0.5, 2, 30))
+    found = fq.error_matmul(x, w, q)
+    assert abs(found.total.max_abs - np.abs(x @ q - x @ w).max()) <= 1e-12

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 import fastq as fq
+from fastq import numpys
 
 Floats = npt.NDArray[np.float32]
 Weights = Sequence[Floats | fq.QArray]
@@ -80,5 +81,5 @@ def forward(images: Floats, weights: Weights, biases: Sequence[Floats]) -> Float
     for layer, (w, bias) in enumerate(zip(weights, biases)):
         if layer:
             x = np.maximum(x, 0)
-        x = fq.matmul(x, w, bias=bias) if isinstance(w, fq.QArray) else np.matmul(x, w) + bias
+        x = fq.matmul(x, w, bias=bias) if isinstance(w, fq.QArray) else numpys.matmul(x, w) + bias
     return x

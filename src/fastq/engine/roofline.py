@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from fastq import numpys
 from fastq.engine.plan import this_machine
 from fastq.engine.pointers import flat, written
 from fastq.kernels.table import ISAS, UNITS, Unit
@@ -142,7 +143,7 @@ def _vectors(unit: Unit, rounds: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any
     left = rng.integers(-128, 128, (STEPS, unit.rows, 1)).repeat(STEP, axis=2)
     right = rng.integers(0, 2 ** unit.bits[-1], (unit.blocks * BLOCK, STEP))
     times = rounds // STEPS + (np.arange(STEPS) < rounds % STEPS)
-    exact = np.einsum("s,srk,ck->rc", times, left, right)
+    exact = numpys.einsum("s,srk,ck->rc", times, left, right)
     return left.astype(f"int{8 * unit.left_bytes}"), right.astype(np.uint8), exact
 
 

@@ -10,13 +10,14 @@ from dask.array.dispatch import concatenate_lookup, tensordot_lookup
 from dask.base import normalize_token
 from dask.sizeof import sizeof
 
+from fastq import numpys
 from fastq.interop.form import apart, outline_of
 from fastq.machine import threads
 from fastq.qarray.array import QArray
 
 da.register_chunk_type(QArray)
 concatenate_lookup.register(QArray, np.concatenate)
-tensordot_lookup.register(QArray, threads.alone()(np.tensordot))
+tensordot_lookup.register(QArray, threads.alone()(numpys.tensordot))
 
 
 @sizeof.register(QArray)

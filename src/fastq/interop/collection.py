@@ -10,6 +10,7 @@ import numpy.typing as npt
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
+from fastq import numpys
 from fastq.interop import blocks
 from fastq.qarray.array import QArray
 
@@ -49,19 +50,19 @@ class DaskQArray(da.Array):
         return self.map_blocks(blocks.dequantized, wanted, dtype=wanted, meta=np.empty((0,) * self.ndim, wanted))
 
     def __matmul__(self, other: Any) -> Any:
-        return np.matmul(self, other)
+        return numpys.matmul(self, other)
 
     def __rmatmul__(self, other: Any) -> Any:
-        return np.matmul(other, self)
+        return numpys.matmul(other, self)
 
     def dot(self, other: Any) -> Any:
         """``np.dot(q, other)``."""
-        return np.dot(self, other)
+        return numpys.dot(self, other)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         from fastq.interop.dask import matmul
 
-        if ufunc is np.matmul and method == "__call__":
+        if ufunc is numpys.matmul and method == "__call__":
             return matmul(*inputs, **kwargs)
         return kept(super().__array_ufunc__(ufunc, method, *inputs, **kwargs))
 

@@ -18,7 +18,7 @@ import dask.array as da
 import numpy as np
 import numpy.typing as npt
 
-from fastq import api
+from fastq import api, numpys
 from fastq.engine.prepack import longest_segment
 from fastq.interop import blocks
 from fastq.interop.collection import DaskQArray, from_qarray, grain, whole
@@ -205,4 +205,4 @@ def _tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
 
 
 # NumPy's functions that are ours with a DaskQArray among their operands; None: Dask's is as good.
-PRODUCTS = {np.dot: _dot, np.tensordot: _tensordot}
+PRODUCTS = {numpys.dot: _dot, numpys.tensordot: _tensordot}

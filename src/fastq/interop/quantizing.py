@@ -14,6 +14,7 @@ from fastq.arguments import check_balance, check_calibration, check_parameters, 
 from fastq.interop import blocks
 from fastq.interop.collection import DaskQArray, kept, whole
 from fastq.layout.tiles import ceil_div
+from fastq.messages import shown
 from fastq.qarray.array import QArray, Scheme
 from fastq.quant import affine
 from fastq.quant.by_method import Wanted
@@ -99,7 +100,7 @@ def quantize(
         if chosen != "minmax" or turned:
             if axis is None:
                 raise ValueError(
-                    f"method={method!r} with axis=None looks at all elements at once, so x must be one chunk; got "
+                    f"method={shown(method)} with axis=None looks at all elements at once, so x must be one chunk; got "
                     f"{x.npartitions} chunks: give an axis, or call x.rechunk(-1)"
                 )
             x = x.rechunk({axis: -1})

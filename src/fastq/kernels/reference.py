@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastq import numpys
 from fastq.kernels.descent import SUMS, make_better, make_joint, make_search, make_shared
 from fastq.scheme import CodeRange
 
@@ -24,7 +25,7 @@ def codes(x: Floats, scale: Floats, zero: Floats, offset: Floats | None, limits:
 
 def product(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """The exact product of integers."""
-    result: npt.NDArray[np.int64] = np.matmul(left.astype(np.int64), right.astype(np.int64))
+    result: npt.NDArray[np.int64] = numpys.matmul(left.astype(np.int64), right.astype(np.int64))
     return result
 
 
@@ -132,7 +133,7 @@ def rotated(x: Floats, block: int) -> Floats:
     half = 1
     with np.errstate(over="ignore", invalid="ignore"):
         while half < block:
-            pairs = x.reshape(*x.shape[:-1], -1, 2, half)
+            pairs = x.reshape(*x.shape[:-1], x.shape[-1] // (2 * half), 2, half)  # -1 has no size where x is empty
             low, high = pairs[..., 0, :], pairs[..., 1, :]
             x = np.stack([low + high, low - high], axis=-2).reshape(x.shape)
             half *= 2

@@ -22,6 +22,7 @@ from fastq.machine import cores
 from fastq.machine.gate import CLOSED, PERMIT, CrewJob
 from fastq.machine.jit import Kernel, kernel
 from fastq.machine.job import Job
+from fastq.messages import shown
 
 SPINS = 50_000  # pauses before a worker parks: one to two milliseconds, as long as a pause takes 40 to 140 cycles
 
@@ -215,7 +216,7 @@ def set_num_threads(threads: int | None) -> AbstractContextManager[None]:
      [0. 1.]]
     """
     if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-        raise ValueError(f"threads must be a positive integer or None, got {threads!r}")
+        raise ValueError(f"threads must be a positive integer or None, got {shown(threads)}")
     return _Setting(threads)
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from fastq import numpys
 from fastq.engine.prepack import Balance, longest_segment
 from fastq.products import product
 from fastq.products.operands import Codes, Floats, Operand
@@ -215,7 +216,7 @@ def _of_numpy(a: Any, b: Any) -> Any:
     # Operands are converted, and the sums of K products, or in complex numbers of 2 K, are rounded in any order.
     count, factor = (2 * k + 6, 2) if kind.kind == "c" else (k + 3, 1)
     with np.errstate(all="ignore"):
-        magnitudes = np.matmul(*(np.abs(x.astype(kind)) for x in (a, b)))
+        magnitudes = numpys.matmul(*(np.abs(x.astype(kind)) for x in (a, b)))
         bound = factor * _gamma(count, float(info.eps)) * magnitudes + 8 * k * info.smallest_subnormal
         wide = np.asarray(bound).astype(np.float64) * (1 + 2.0**-50)
     return np.where(np.isnan(wide), np.inf, wide)[()]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from fastq import numpys
 from fastq.engine import multiply
 from fastq.engine.memory import empty
 from fastq.engine.plan import this_machine
@@ -18,13 +19,14 @@ from fastq.engine.prepack import longest_segment
 from fastq.engine.ready import Ready
 from fastq.engine.run import Parameters
 from fastq.errors import NotFiniteError
+from fastq.messages import with_type
 from fastq.products.foreign import as_array, has_own_products, is_dask
 from fastq.products.operands import Codes, Floats, Operand, Reduced
 from fastq.products.task import INTEGERS, Task, all_at_once, rows_at_once
 from fastq.products.ufunc import UfuncOptions, call, wrapped
 from fastq.quant.affine import Given, Quantized
 from fastq.quant.affine import quantize as quantize_array
-from fastq.rules import EIGHT_BIT, check_dtype, deliverable, in_place, output_type, result_shape
+from fastq.rules import EIGHT_BIT, check_bits, check_dtype, data_type, deliverable, in_place, output_type, result_shape
 from fastq.scheme import SCHEMES, code_range
 
 if TYPE_CHECKING:
@@ -64,6 +66,10 @@ def _remember(task: Task, kind: tuple[Any, Any]) -> None:
     """Let the next product of this kind find what this one has worked out."""
     (a, b), left = task.inputs, task.left
     if getattr(b, "ready", None) is None or len(b.shape) != 2 or 0 in (task.m, task.k, task.n):
+        return
+    try:
+        hash(kind)
+    except TypeError:  # an epilogue or a description of a type that cannot be hashed
         return
     floats = not isinstance(a, Operand)
     x = a
@@ -128,6 +134,8 @@ def matmul(
 ) -> Any:
     """Matrix product with quantized operands; see :func:`fastq.matmul`."""
     kind = epilogue, dtype
+    if type(bits) is not int:
+        bits = check_bits(bits)
     if bits == 8 and not options and (result := _repeated(a, b, out, bias, kind)) is not None:
         return result
     if isinstance(out, tuple) and len(out) == 1:
@@ -138,7 +146,7 @@ def matmul(
     left, right = arrays(a, b)
     natural = natural_type(left, right)
     quantized = isinstance(left, Operand) or isinstance(right, Operand)
-    if natural is None or not (dtype is None or quantized or np.dtype(dtype).name in deliverable(natural)):
+    if natural is None or not (dtype is None or quantized or data_type(dtype).name in deliverable(natural)):
         return _of_numpy((a, b), (left, right), out, ours, dtype, options)
     wanted = natural if dtype is None else check_dtype(dtype, natural)
     asked = call(left, right, out, natural, wanted, options)
@@ -194,22 +202,28 @@ def _of_others(a: Any, b: Any, out: Any, ours: Ours, dtype: Any, options: UfuncO
     if ours.given or any(isinstance(x, Operand) for x in arguments) or not any(map(has_own_products, arguments)):
         return NotImplemented
     kind = {} if dtype is None else {"dtype": dtype}
-    return np.matmul(a, b, out=out, **kind, **options)
+    return numpys.matmul(a, b, out=out, **kind, **options)
 
 
 def _of_numpy(
     given: tuple[Any, Any], arrays: tuple[Any, Any], out: Any, ours: Ours, dtype: Any, options: UfuncOptions
 ) -> Any:
     """The product as NumPy computes it, of what was given, unless that is readable as arrays only."""
+    if isinstance(out, Operand):  # which NumPy would leave the product to
+        raise TypeError("out must be an array, got a QArray, which is immutable")
     if ours.epilogue is not None:
         types = f"{arrays[0].dtype} and {arrays[1].dtype}"
         raise TypeError(f"epilogue needs a product of floats; got {types}, which NumPy multiplies")
     a, b = (x if hasattr(type(x), "__array_wrap__") else array for x, array in zip(given, arrays))
     if ours.bias is None:
-        return np.matmul(a, b, out=out, dtype=dtype, **options)
+        return numpys.matmul(a, b, out=out, dtype=dtype, **options)
     if "axes" in options:
         raise TypeError("bias must be added to what fq.matmul returns, if NumPy multiplies along axes; got both")
-    result = np.add(np.matmul(a, b, dtype=dtype, **options), ours.bias)
+    product = numpys.matmul(a, b, dtype=dtype, **options)
+    try:
+        result = np.add(product, ours.bias)
+    except TypeError as error:
+        raise TypeError(f"bias must be what a product can be added to, got {with_type(ours.bias)}: {error}") from error
     if out is None:
         return result
     np.copyto(out, result, casting=options.get("casting", "same_kind"))

@@ -10,10 +10,11 @@ from typing import Any, Literal, NamedTuple, TypedDict
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib.array_utils import normalize_axis_tuple
 from numpy.lib.stride_tricks import as_strided
 
-from fastq.rules import result_shape
+from fastq import numpys
+from fastq.messages import shown
+from fastq.rules import axes_of, result_shape
 
 Array = npt.NDArray[Any]
 
@@ -57,11 +58,11 @@ def _checked(a: Any, b: Any, out: Any, natural: np.dtype[Any], wanted: np.dtype[
         return Call(a, b, result_shape(a.shape, b.shape)[-1], None, None, "same_kind")
     casting, order = options.get("casting", "same_kind"), options.get("order") or "K"
     if not np.can_cast(natural, wanted, casting):
-        raise TypeError(f"dtype must be one to which casting={casting!r} lets {natural} become; got {wanted}")
+        raise TypeError(f"dtype must be one to which casting={shown(casting)} lets {natural} become; got {wanted}")
     if not isinstance(options.get("subok", True), bool):
-        raise TypeError(f"subok must be True or False, got {options['subok']!r}")
+        raise TypeError(f"subok must be True or False, got {shown(options['subok'])}")
     if not isinstance(order, str) or order.upper() not in ("K", "A", "C", "F"):
-        raise ValueError(f"order must be one of 'C', 'F', 'A', or 'K' (got {order!r})")
+        raise ValueError(f"order must be one of 'C', 'F', 'A', or 'K' (got {shown(order)})")
     if out is not None and not isinstance(out, np.ndarray):
         raise TypeError(f"out must be an array, got {type(out).__name__}")
     by_columns = order.upper() == "F" or (order.upper() == "A" and all(_lies_by_columns(x) for x in (a, b)))
@@ -93,7 +94,7 @@ def _axes(options: UfuncOptions) -> list[Any] | None:
         return None
     axes = options["axes"]
     if not isinstance(axes, list) or len(axes) != 3:
-        raise TypeError(f"axes must be a list of three, for a, b and the product; got {axes!r}")
+        raise TypeError(f"axes must be a list of three, for a, b and the product; got {shown(axes)}")
     return axes
 
 
@@ -101,8 +102,8 @@ def _core_last(ndim: int, core: int, entry: Any) -> tuple[int, ...]:
     """The order of axes in which those of an entry of `axes`, which must be `core` many, come last."""
     places = (entry,) if core == 1 and not isinstance(entry, tuple) else entry
     if not isinstance(places, tuple) or len(places) != core or any(isinstance(place, bool) for place in places):
-        raise TypeError(f"axes must hold a tuple of {core} for what has {ndim} dimensions, got {entry!r}")
-    last = normalize_axis_tuple(places, ndim)
+        raise TypeError(f"axes must hold a tuple of {core} for what has {ndim} dimensions, got {shown(entry)}")
+    last = axes_of(places, ndim)
     return (*(i for i in range(ndim) if i not in last), *last)
 
 
@@ -115,7 +116,7 @@ def _check_target(target: Array, shape: tuple[int, ...], core: int, wanted: np.d
     if not target.flags.writeable:
         raise ValueError("out must be writeable; the array given is read-only")
     if not np.can_cast(wanted, target.dtype, casting):
-        raise TypeError(f"out must be able to hold {wanted} (casting={casting!r}), got dtype {target.dtype}")
+        raise TypeError(f"out must be able to hold {wanted} (casting={shown(casting)}), got dtype {target.dtype}")
 
 
 def _broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...] | None:
@@ -137,7 +138,7 @@ def _numpys_error(
         out = (0,) * len(out) if isinstance(out, tuple) else 0
     kind = {} if wanted == natural else {"dtype": wanted}
     try:
-        np.matmul(*inputs, out=out, **kind, **options)  # type: ignore[call-overload]
+        numpys.matmul(*inputs, out=out, **kind, **options)  # type: ignore[call-overload]
     except Exception as error:
         return error.with_traceback(None)
     return None
@@ -157,7 +158,7 @@ def wrapped(result: Array, inputs: tuple[Any, Any], out: Any, subok: bool) -> An
     as_number = out is None and result.ndim == 0
     if wrap is None:
         return result[()] if as_number else result
-    context = np.matmul, inputs, 0
+    context = numpys.matmul, inputs, 0
     refusals = []
     for arguments in ((result, context, as_number), (result, context), (result,)):  # newest signature first
         try:

@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
+from fastq import numpys
 from fastq.layout.tiles import segments
 from fastq.products import product
 from fastq.qarray import functions
 from fastq.qarray.coded import Scheme
 from fastq.qarray.ndarray import ArrayMethods
 from fastq.quant import affine
-from fastq.rules import is_float
+from fastq.rules import data_type, is_float
 from fastq.scheme import code_range
 from fastq.storage import folder
 from fastq.storage.outline import Outline
@@ -136,7 +137,7 @@ class QArray(ArrayMethods, NDArrayOperatorsMixin):
         """
         if out is not None and not isinstance(out, np.ndarray):
             raise TypeError(f"out must be an array, got {type(out).__name__}")
-        wanted = np.dtype(dtype if dtype is not None else self.dtype if out is None else out.dtype)
+        wanted = data_type(dtype) if dtype is not None else self.dtype if out is None else out.dtype
         if not is_float(wanted):
             raise TypeError(f"dtype must be a float type that NumPy computes in, got {wanted}; codes are in q.codes")
         if out is not None:
@@ -161,13 +162,13 @@ class QArray(ArrayMethods, NDArrayOperatorsMixin):
     # Multiplying
 
     def __matmul__(self, other: Any) -> Any:
-        return np.matmul(self, other) if functions.foreign((other,)) else product.matmul(self, other)
+        return numpys.matmul(self, other) if functions.foreign((other,)) else product.matmul(self, other)
 
     def __rmatmul__(self, other: Any) -> Any:
-        return np.matmul(other, self) if functions.foreign((other,)) else product.matmul(other, self)
+        return numpys.matmul(other, self) if functions.foreign((other,)) else product.matmul(other, self)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
-        if ufunc is np.matmul and method == "__call__" and not functions.foreign(inputs):
+        if ufunc is numpys.matmul and method == "__call__" and not functions.foreign(inputs):
             return product.matmul(inputs[0], inputs[1], None if out is None else out[0], **kwargs)
         return functions.ufunc(ufunc, method, inputs, out, kwargs)
 

@@ -241,9 +241,12 @@ class Coded(Operand):
                 return None
             if self.axis == kept and self.group_size is not None:
                 p = np.take(p, np.arange(self.shape[kept]) // self.group_size, axis=kept)
-            matrix: Array = p[tuple(0 if n == 1 else i for n, i in zip(p.shape, index))]
+            matrix: Array = p[tuple(0 if n == 1 else i for n, i in zip(p.shape, at))]
             return matrix
 
+        at = index
+        if self.axis is not None and self.axis < contracted and self.axis < kept and self.group_size is not None:
+            at = (*index[: self.axis], index[self.axis] // self.group_size, *index[self.axis + 1 :])
         if self._scaled_along(contracted):
             return Lines(code_range(8, "symmetric"), self.bits, of_matrix(self._scale))
         scale, zero, offset = of_matrix(self.scale), of_matrix(self.zero_point), of_matrix(self.offset)

@@ -7,13 +7,15 @@ comes out is brought into the order wanted.
 
 from __future__ import annotations
 
+import operator
 import string
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from fastq.messages import shown, with_type
 from fastq.products import product
 from fastq.products.operands import Operand
 from fastq.qarray.coded import Coded
@@ -67,11 +69,7 @@ def _matrices(x: Any, names: str, batch: Sequence[str], rows: Sequence[str], col
 def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
     """See :func:`numpy.tensordot`."""
     a, b = _array(a), _array(b)
-    try:
-        first, second = axes
-    except TypeError:
-        first, second = list(range(-axes, 0)), list(range(axes))
-    pairs = [[v] if isinstance(v, int | np.integer) else list(v) for v in (first, second)]
+    pairs = _pairs(axes, min(a.ndim, b.ndim))
     if len(pairs[0]) != len(pairs[1]) or any(
         not -x.ndim <= i < x.ndim for x, mine in zip((a, b), pairs) for i in mine
     ):  # fmt: skip
@@ -83,6 +81,26 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
         right[j] = left[i]
     kept = [i for i in left if i not in right] + [j for j in right if j not in left]
     return contract(a, b, (left, "".join(right), "".join(kept)))
+
+
+def _pairs(axes: Any, most: int) -> tuple[list[int], list[int]]:
+    """The axes of both operands that a tensordot sums over; a number means so many, and `most` is how many may be."""
+    try:
+        count = operator.index(axes)
+    except TypeError:
+        pass
+    else:
+        if count > most:
+            raise ValueError("shape-mismatch for sum")
+        return list(range(-count, 0)), list(range(count))
+    try:
+        first, second = axes
+        left, right = ([operator.index(i) for i in (v if np.ndim(v) else [v])] for v in (first, second))
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"axes of a tensordot must be an integer or two sequences of them, got {with_type(axes)}"
+        ) from None
+    return left, right
 
 
 def dot(a: Any, b: Any, out: Any = None) -> Any:
@@ -127,15 +145,27 @@ def einsum(*operands: Any, out: Any = None, dtype: Any = None, optimize: Any = F
 
 def _subscripts(operands: Sequence[Any]) -> tuple[list[str], list[Any]]:
     """A string of letters per operand and for the result, without dots."""
-    if isinstance(operands[0], str):
-        text, arrays = operands[0].replace(" ", ""), [_array(x) for x in operands[1:]]
+    if operands and isinstance(operands[0], str | bytes):
+        given = operands[0] if isinstance(operands[0], str) else operands[0].decode("latin-1")
+        text, arrays = given.replace(" ", ""), [_array(x) for x in operands[1:]]
     else:
         arrays = [_array(x) for x in operands[: len(operands) // 2 * 2 : 2]]
         lists = [*operands[1::2], *(operands[-1:] if len(operands) % 2 else [])]
-        parts = ["".join("..." if i is Ellipsis else string.ascii_letters[i] for i in one) for one in lists]
+        parts = [_letters(one) for one in lists]
         text = ",".join(parts[: len(arrays)]) + ("->" + parts[-1] if len(operands) % 2 else "")
     inputs, arrow, output = text.partition("->")
     names = inputs.split(",")
+    for part in (*names, output):
+        letters = part.replace("...", "", 1)
+        if not all(c in string.ascii_letters for c in letters):
+            raise ValueError(
+                f"einstein sum subscripts must be letters, and '...' once for each operand; got {shown(text)}"
+            )
+    output_letters = output.replace("...", "")
+    if len(set(output_letters)) < len(output_letters) or not set(output_letters) <= set("".join(names)):
+        raise ValueError(
+            "einstein sum subscripts must have each output subscript once, and in an input too; got " + shown(text)
+        )
     if len(names) != len(arrays):
         fewer = "more" if len(names) < len(arrays) else "fewer"
         raise ValueError(f"{fewer} operands provided to einstein sum function than specified in the subscripts string")
@@ -157,8 +187,35 @@ def _subscripts(operands: Sequence[Any]) -> tuple[list[str], list[Any]]:
     return [*names, output.replace("...", dots)], arrays
 
 
+def _letters(subscripts: Any) -> str:
+    """A list of subscripts, integers and dots, as einsum's string has it."""
+    try:
+        numbers = [i if i is Ellipsis else operator.index(i) for i in subscripts]
+    except TypeError:
+        raise TypeError(
+            "einstein sum subscripts must be a string, or lists of integers after each operand; got "
+            + shown(subscripts)
+        ) from None
+    if not all(i is Ellipsis or 0 <= i < len(string.ascii_letters) for i in numbers):
+        raise ValueError(f"einstein sum subscripts must be within the valid range [0, 52), got {shown(subscripts)}")
+    return "".join("..." if i is Ellipsis else string.ascii_letters[i] for i in numbers)
+
+
+def _with_axes(name: str, *operands: tuple[Any, int]) -> Iterator[Any]:
+    """Operands as arrays that have so many axes, or NumPy's error."""
+    for number, (x, least) in enumerate(operands):
+        array = _array(x)
+        if len(array.shape) < least:
+            raise ValueError(
+                f"{name}: Input operand {number} does not have enough dimensions (has {len(array.shape)}, "
+                f"requires {least})"
+            )
+        yield array
+
+
 def vecdot(a: Any, b: Any) -> Any:
     """See :data:`numpy.vecdot`."""
+    a, b = _with_axes("vecdot", (a, 1), (b, 1))
     if len(b.shape) == 1:
         return product.matmul(a, b)
     if len(a.shape) == 1:
@@ -170,6 +227,7 @@ def vecdot(a: Any, b: Any) -> Any:
 
 def matvec(a: Any, v: Any) -> Any:
     """See :data:`numpy.matvec`."""
+    a, v = _with_axes("matvec", (a, 2), (v, 1))
     if len(v.shape) == 1:
         return product.matmul(a, v)
     _check_summed(a, (-1,), "left")
@@ -181,6 +239,7 @@ def matvec(a: Any, v: Any) -> Any:
 
 def vecmat(v: Any, a: Any) -> Any:
     """See :data:`numpy.vecmat`."""
+    v, a = _with_axes("vecmat", (v, 1), (a, 2))
     if len(v.shape) == 1 or len(a.shape) == 2:
         return product.matmul(v, a)
     _check_summed(v, (-1,), "left")

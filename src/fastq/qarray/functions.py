@@ -9,15 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import reduce
+from math import prod
 from typing import Any, NoReturn
 
 import numpy as np
 
+from fastq import numpys
+from fastq.messages import shown
 from fastq.products import product
 from fastq.qarray import contraction, structure
 from fastq.qarray.coded import Coded
 from fastq.qarray.contraction import dot
-from fastq.qarray.rearrange import axes_of, axis_of, expanded, reshaped, times, transposed, with_dtype, without
+from fastq.qarray.rearrange import expanded, reshaped, times, transposed, with_dtype, without
+from fastq.rules import axes_of, axis_of, data_type, integer
 
 HINTS = {
     **dict.fromkeys(("save", "savez", "savez_compressed"), "q.save(path) keeps a quantized array"),
@@ -90,7 +94,8 @@ UFUNCS: dict[Any, Callable[..., Any]] = {
     np.conjugate: lambda q: q,
 }
 UFUNCS.update({
-    getattr(np, name): getattr(contraction, name) for name in ("vecdot", "matvec", "vecmat") if hasattr(np, name)
+    getattr(numpys, name): getattr(contraction, name)
+    for name in ("vecdot", "matvec", "vecmat") if getattr(numpys, name) is not None
 })  # fmt: skip
 
 
@@ -106,7 +111,13 @@ def function(func: Any, types: Any, args: Any, kwargs: Any) -> Any:
     handler = FUNCTIONS.get(func)
     if handler is None:
         refuse(f"{func.__module__}.{func.__name__}".removeprefix("numpy."))
-    return handler(*args, **kwargs)
+    try:
+        return handler(*args, **kwargs)
+    except (ArithmeticError, RecursionError) as error:  # of numbers that NumPy's own code trips over
+        if isinstance(error, FloatingPointError):
+            raise  # np.errstate asks for it
+        listed = ", ".join(map(shown, (*args[1:], *kwargs.values())))
+        raise ValueError(f"numpy.{func.__name__} takes arguments within bounds, got {listed}: {error}") from error
 
 
 def _handles(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -126,10 +137,11 @@ def _quantized(q: Any, name: str) -> Any:
 
 
 FUNCTIONS.update({
-    np.dot: dot, np.inner: contraction.inner, np.vdot: contraction.vdot,
-    np.tensordot: contraction.tensordot, np.linalg.tensordot: contraction.tensordot, np.einsum: contraction.einsum,
-    np.linalg.matmul: lambda x1, x2, /: product.matmul(x1, x2),
-    np.linalg.multi_dot: lambda arrays, out=None: dot(reduce(dot, arrays[:-1]), arrays[-1], out),
+    numpys.dot: dot, numpys.inner: contraction.inner, numpys.vdot: contraction.vdot,
+    numpys.tensordot: contraction.tensordot, numpys.linalg_tensordot: contraction.tensordot,
+    numpys.einsum: contraction.einsum,
+    numpys.linalg_matmul: lambda x1, x2, /: product.matmul(x1, x2),
+    numpys.multi_dot: lambda arrays, out=None: dot(reduce(dot, arrays[:-1]), arrays[-1], out),
     np.shape: lambda a: a.shape, np.ndim: lambda a: a.ndim,
     np.iscomplexobj: lambda x: False, np.isrealobj: lambda x: True, np.real: lambda val: val,
     np.result_type: lambda *args: np.result_type(*map(_type_of, args)),
@@ -138,12 +150,12 @@ FUNCTIONS.update({
     np.common_type: lambda *arrays: np.common_type(*(np.empty(0, a.dtype) for a in arrays)),
     np.array_repr: lambda arr, **kwargs: repr(arr), np.array_str: lambda a, **kwargs: repr(a),
     np.array2string: lambda a, **kwargs: repr(a),
-    np.ravel: lambda a, order="C": reshaped(a, (-1,)) if order in "CAK" else refuse(f"ravel with order={order!r}"),
-    np.transpose: lambda a, axes=None: transposed(a, () if axes is None else axes),
+    np.transpose: lambda a, axes=None: transposed(a, () if axes is None else (axes,)),
     np.matrix_transpose: lambda x, /: x.mT, np.linalg.matrix_transpose: lambda x, /: x.mT,
     np.swapaxes: lambda a, axis1, axis2: a.swapaxes(axis1, axis2),
     np.copy: lambda a, order="K", subok=False: a,
-    np.linalg.vecdot: lambda x1, x2, /, *, axis=-1: contraction.vecdot(*(np.moveaxis(x, axis, -1) for x in (x1, x2))),
+    numpys.linalg_vecdot:
+        lambda x1, x2, /, *, axis=-1: contraction.vecdot(*(np.moveaxis(x, axis, -1) for x in (x1, x2))),
 })  # fmt: skip
 if hasattr(np, "astype"):
     FUNCTIONS[np.astype] = lambda x, dtype, /, **kwargs: with_dtype(x, dtype)
@@ -161,20 +173,31 @@ def _type_of(value: Any) -> Any:
 
 @_handles(np.size)
 def _size(a: Any, axis: Any = None) -> int:
-    return int(np.size(np.broadcast_to(np.int8(0), a.shape), axis))
+    return int(a.size if axis is None else prod(a.shape[i] for i in axes_of(axis, a.ndim)))
+
+
+def _by_rows(name: str, order: Any, *orders: str) -> None:
+    """Refuse an order of elements other than these."""
+    if not isinstance(order, str) or order not in orders:
+        refuse(f"{name} with order={shown(order)}")
+
+
+@_handles(np.ravel)
+def _ravel(a: Any, order: str = "C") -> Any:
+    _by_rows("ravel", order, "C", "A", "K")
+    return reshaped(a, (-1,))
 
 
 @_handles(np.reshape)
 def _reshape(a: Any, /, shape: Any = None, order: str = "C", *, newshape: Any = None, copy: Any = None) -> Any:
-    if order not in ("C", "A"):
-        refuse(f"reshape with order={order!r}")
+    _by_rows("reshape", order, "C", "A")
     return reshaped(a, (shape if newshape is None else newshape,))
 
 
 @_handles(np.expand_dims)
 def _expand_dims(a: Any, axis: Any) -> Any:
     places = axis if isinstance(axis, tuple | list) else (axis,)
-    for place in sorted(axes_of(tuple(places), a.ndim + len(places))):
+    for place in sorted(axes_of(places, a.ndim + len(places))):
         a = expanded(a, place)
     return a
 
@@ -215,26 +238,39 @@ def _fliplr(m: Any) -> Any:
     return m[:, ::-1]
 
 
+def _two(axes: tuple[int, ...]) -> tuple[int, ...]:
+    if len(axes) != 2:
+        raise ValueError(f"len(axes) must be 2, got {len(axes)}")
+    return axes
+
+
 @_handles(np.rot90)
 def _rot90(m: Any, k: int = 1, axes: Any = (0, 1)) -> Any:
-    first, second = axes_of(tuple(axes), m.ndim)
-    for _ in range(k % 4):
+    first, second = _two(axes_of(axes, m.ndim))
+    for _ in range(integer(k, "k", "an integer") % 4):
         m = np.swapaxes(np.flip(m, second), first, second)
     return m
 
 
 @_handles(np.take)
 def _take(a: Any, indices: Any, axis: Any = None, out: Any = None, mode: str = "raise") -> Any:
-    if out is not None or mode != "raise":
+    if out is not None or not isinstance(mode, str) or mode != "raise":
         refuse("take with out or mode")
     if axis is None:
         a, axis = reshaped(_quantized(a, "take"), (-1,)), 0
-    return a[(*(slice(None),) * axis_of(axis, a.ndim), indices)]
+    places = np.asarray(indices)
+    if places.size and places.dtype.kind not in "iub":
+        raise TypeError(f"numpy.take of quantized arrays takes indices that are integers, got dtype {places.dtype}")
+    at = places if places.dtype.kind in "iu" else places.astype(np.intp)
+    return _quantized(a, "take")[(*(slice(None),) * axis_of(axis, a.ndim), at)]
 
 
 @_handles(np.compress)
 def _compress(condition: Any, a: Any, axis: Any = None, out: Any = None) -> Any:
-    return _take(a, np.flatnonzero(condition), axis, out)
+    chosen = np.asarray(condition)
+    if chosen.ndim != 1:
+        raise ValueError(f"condition must be a 1-d array, got shape {chosen.shape}")
+    return _take(a, np.flatnonzero(chosen), axis, out)
 
 
 @_handles(np.concatenate)
@@ -246,7 +282,7 @@ def _concatenate(arrays: Any, axis: Any = 0, out: Any = None, *, dtype: Any = No
         arrays, axis = [reshaped(a, (-1,)) for a in arrays], 0
     place = axis_of(axis, arrays[0].ndim) if arrays and arrays[0].ndim else 0
     np.concatenate([np.empty(_emptied(a.shape, place), np.int8) for a in arrays], axis=place)  # NumPy's own errors
-    return _joined(arrays, place, np.result_type(*(a.dtype for a in arrays)) if dtype is None else np.dtype(dtype))
+    return _joined(arrays, place, np.result_type(*(a.dtype for a in arrays)) if dtype is None else data_type(dtype))
 
 
 def _emptied(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
@@ -285,10 +321,13 @@ def _column_stack(tup: Any) -> Any:
     return _concatenate([reshaped(a, (-1, 1)) if a.ndim < 2 else a for a in arrays], 1)
 
 
+def _numbers(x: Any) -> Any:
+    return x.dequantize() if isinstance(x, Coded) else x  # type: ignore[attr-defined]
+
+
 def _compared(func: Any) -> Callable[..., Any]:
-    def compare(a: Any, b: Any, *args: Any, **kwargs: Any) -> Any:
-        numbers = (x.dequantize() if isinstance(x, Coded) else x for x in (a, b))  # type: ignore[attr-defined]
-        return func(*numbers, *args, **kwargs)
+    def compare(*args: Any, **kwargs: Any) -> Any:
+        return func(*map(_numbers, args), **{name: _numbers(x) for name, x in kwargs.items()})
 
     return compare
 
@@ -298,6 +337,8 @@ FUNCTIONS.update({f: _compared(f) for f in (np.array_equal, np.array_equiv, np.a
 
 def _like(func: Any) -> Callable[..., Any]:
     def made(a: Any, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("dtype") is not None:
+            kwargs["dtype"] = data_type(kwargs["dtype"])
         return func(np.broadcast_to(np.empty((), _type_of(a)), a.shape), *args, **kwargs)
 
     return made

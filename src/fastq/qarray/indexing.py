@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastq.messages import shown
 from fastq.qarray.structure import Index
 
 FULL = slice(None)
@@ -28,21 +29,28 @@ def wanted(key: Any, shape: tuple[int, ...]) -> Wanted:
     Raises
     ------
     IndexError
-        As NumPy raises it, and for index arrays along several axes at once.
+        As NumPy raises it (2**63 is an OverflowError there), and for index arrays along several axes at once.
+    TypeError
+        For a mask over several axes.
     """
     result = np.broadcast_to(np.int8(0), shape)[key].shape  # NumPy's own rules and words, on an array without memory
     parts = list(key) if isinstance(key, tuple) else [key]
     parts = [_part(part) for part in parts]
     arrays = [part for part in parts if isinstance(part, np.ndarray)]
-    if len(arrays) > 1 or any(a.ndim == 0 or (a.dtype == bool and a.ndim > 1) for a in arrays):
+    if len(arrays) == 1 and arrays[0].dtype == bool and arrays[0].ndim > 1:
+        raise TypeError(
+            "a quantized array takes a mask along one axis, because what a larger one chooses shares no scales; "
+            f"got a mask of shape {arrays[0].shape}: index q.dequantize()"
+        )
+    if len(arrays) > 1 or any(a.ndim == 0 for a in arrays):
         raise IndexError(
             "a quantized array takes one index array, along one axis, because scales must follow; got index arrays "
-            f"along several: {key!r}; index in steps, or index q.dequantize()"
+            f"along several: {shown(key)}; index in steps, or index q.dequantize()"
         )
     leading = _leading(parts)
     if leading and any(part is None for part in parts):
         raise IndexError(
-            f"a quantized array takes new axes and an index array apart from integers in steps; got {key!r}"
+            f"a quantized array takes new axes and an index array apart from integers in steps; got {shown(key)}"
         )
     given = sum(part is not None and part is not Ellipsis for part in parts)
     at = next((i for i, part in enumerate(parts) if part is Ellipsis), len(parts))
@@ -75,6 +83,8 @@ def wanted(key: Any, shape: tuple[int, ...]) -> Wanted:
 def _part(part: Any) -> Any:
     if part is None or part is Ellipsis or isinstance(part, slice):
         return part
+    if isinstance(part, np.ndarray) and part.ndim == 0 and part.dtype.kind in "iu":
+        return int(part)
     if not isinstance(part, np.ndarray | list | tuple | bool | np.bool_) and hasattr(part, "__index__"):
         return part.__index__()
     array = np.asarray(part)

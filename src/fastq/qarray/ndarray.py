@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, overload
 import numpy as np
 import numpy.typing as npt
 
+from fastq import numpys
 from fastq.qarray import rearrange
 from fastq.qarray.coded import Coded
+from fastq.rules import axis_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -84,7 +86,7 @@ class ArrayMethods(Coded):
         (3, 2, 5)
         """
         order = list(range(self.ndim))
-        first, second = rearrange.axis_of(axis1, self.ndim), rearrange.axis_of(axis2, self.ndim)
+        first, second = axis_of(axis1, self.ndim), axis_of(axis2, self.ndim)
         order[first], order[second] = order[second], order[first]
         return self.transpose(order)
 
@@ -128,7 +130,7 @@ class ArrayMethods(Coded):
         >>> fq.quantize(np.eye(2)).dot([3.0, 4.0]).round(1)
         array([3., 4.])
         """
-        return np.dot(self, other)  # type: ignore[call-overload]
+        return numpys.dot(self, other)  # type: ignore[call-overload]
 
     def item(self) -> float:
         """The number that an array of one element stands for.

@@ -7,30 +7,20 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
+from fastq.messages import with_type
 from fastq.qarray import indexing, structure
 from fastq.qarray.coded import Coded
-from fastq.rules import is_float
+from fastq.rules import axes_of, data_type, is_float, real
 
 Q = TypeVar("Q", bound=Coded)
-
-
-def axis_of(axis: Any, ndim: int) -> int:
-    """An axis counted from 0, or NumPy's error."""
-    return int(normalize_axis_index(axis, ndim))
-
-
-def axes_of(axes: Any, ndim: int) -> tuple[int, ...]:
-    """Several axes counted from 0, each once, or NumPy's error."""
-    return tuple(int(i) for i in normalize_axis_tuple(axes, ndim))
 
 
 def transposed(q: Q, axes: Sequence[Any]) -> Q:
     """With axes permuted; as ``ndarray.transpose`` takes them."""
     if len(axes) == 1 and not isinstance(axes[0], int | np.integer):
         axes = axes[0]
-    order = tuple(range(q.ndim))[::-1] if axes is None or len(axes) == 0 else tuple(axes)
+    order = tuple(range(q.ndim))[::-1] if axes is None else _several(axes, "axes") or tuple(range(q.ndim))[::-1]
     if len(order) != q.ndim:
         raise ValueError("axes don't match array")
     order = axes_of(order, q.ndim)
@@ -44,14 +34,21 @@ def transposed(q: Q, axes: Sequence[Any]) -> Q:
 def reshaped(q: Q, shape: Sequence[Any]) -> Q:
     """In another shape; as ``ndarray.reshape`` takes it."""
     if len(shape) == 1 and not isinstance(shape[0], int | np.integer):
-        shape = tuple(shape[0])
+        shape = _several(shape[0], "shape")
     wanted = np.broadcast_to(np.int8(0), q.shape).reshape(shape).shape
     return q if wanted == q.shape else q._of(structure.reshaped(q._pieces(), wanted))
 
 
+def _several(values: Any, name: str) -> tuple[Any, ...]:
+    try:
+        return tuple(values)
+    except TypeError:
+        raise TypeError(f"{name} must be integers, got {with_type(values)}") from None
+
+
 def with_dtype(q: Q, dtype: npt.DTypeLike) -> Q:
     """The same array, of another logical type."""
-    wanted = np.dtype(dtype)
+    wanted = data_type(dtype)
     if not is_float(wanted):
         raise TypeError(f"dtype must be a float type that NumPy computes in, got {wanted}; codes are in q.codes")
     return q if wanted == q.dtype else q._placed(q._form_only(), q._store, q._flipped, wanted)
@@ -71,6 +68,9 @@ def expanded(q: Q, axis: int) -> Q:
 
 def indexed(q: Q, key: Any) -> Any:
     """``q[key]``: a quantized array, or a number where an integer is given for each axis."""
+    if isinstance(key, bool | np.bool_) or (isinstance(key, np.ndarray) and key.shape == () and key.dtype == bool):
+        whole = expanded(q, 0)  # as in NumPy: a new axis, of no element where it is False
+        return whole if key else indexed(whole, slice(0))
     wanted = indexing.wanted(key, q.shape)
     part = q if all(isinstance(k, slice) and k == indexing.FULL for k in wanted.key) else q._part(wanted.key)
     if wanted.shape == () and key is not Ellipsis:
@@ -92,6 +92,8 @@ def indexed(q: Q, key: Any) -> Any:
 
 def times(q: Q, factor: Any, divide: bool) -> Q:
     """``q * factor`` or ``q / factor``, folded into the scale."""
+    if isinstance(factor, int) and not isinstance(factor, bool):
+        factor = real(factor, "factors", "numbers") if abs(factor) > 2**63 else factor  # infinity beyond floats
     by = factor if isinstance(factor, int | float) and not isinstance(factor, bool) else np.asarray(factor)
     if isinstance(by, np.ndarray) and not (by.dtype.kind in "biu" or is_float(by.dtype)):
         raise TypeError(f"factors of a quantized array must be real numbers up to 64 bits, got dtype {by.dtype}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -115,13 +116,14 @@ def error_matmul(x: npt.ArrayLike | Operand, w: npt.ArrayLike, q: Operand) -> Ma
     if len(q.shape) != 2 or exact.shape != q.shape:
         raise ValueError(f"w and q must be matrices of the same shape, got {exact.shape} and {q.shape}")
     k, n = q.shape
-    shape = x.shape if isinstance(x, Operand) else np.shape(x)
+    quantized = isinstance(x, Operand)
+    given: Any = x if quantized else _numbers(x, "x")
+    shape = given.shape
     if not shape or shape[-1] != k:
         raise ValueError(f"x must have K = {k} columns, as w has rows; got shape {shape}")
-    quantized = isinstance(x, Operand)
     if quantized and len(shape) != 2:
         raise ValueError(f"x must be a matrix if it is quantized, got shape {shape}")
-    rows: Any = _Values(x) if quantized else _numbers(x, "x").reshape(-1, k)
+    rows: Any = _Values(x) if quantized else given.reshape(prod(shape[:-1]), k)
     whole = product.matmul(x, q) if quantized else None  # a QArray is not cut into rows
     weights = _Values(q)
     parts = [Sums(1) for _ in range(4)]
@@ -156,7 +158,7 @@ def _numbers(x: Any, name: str) -> Array:
 def _left(x: Array, dtype: np.dtype[Any], q: Any) -> tuple[Array, Array]:
     """Rows as they are, and as their product with q, computed in `dtype`, sees them; both in float64."""
     true = x.astype(np.float64)
-    if q.balance is None:
+    if q.balance is None or q.axis != 0:  # along the other axis it is the weights' alone
         if x.dtype in EIGHT_BIT:
             return true, true
         seen = quantize(x.astype(dtype, copy=False), 8, 1, None, "symmetric")

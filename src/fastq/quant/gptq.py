@@ -40,11 +40,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastq import numpys
 from fastq.engine import run
 from fastq.engine.plan import this_machine
 from fastq.kernels import reference
 from fastq.kernels.jobs import COMPENSATED_COLUMNS, COMPENSATED_ROWS
 from fastq.layout.tiles import ceil_div
+from fastq.messages import shown, with_type
 from fastq.quant.affine import Quantized, check_finite
 from fastq.quant.groups import chosen, largest
 from fastq.quant.moment import Damped, SecondMoment
@@ -108,11 +110,11 @@ class Gptq:
         ):
             value = getattr(self, name)
             if not isinstance(value, kinds) or (isinstance(value, bool) and kinds != (bool,)):
-                raise TypeError(f"{name} must be {rule}, got {value!r} of type {type(value).__name__}")
+                raise TypeError(f"{name} must be {rule}, got {with_type(value)}")
         if not 0 <= self.damping <= 1:
-            raise ValueError(f"damping must be from 0 to 1, as a share of the mean diagonal; got {self.damping}")
+            raise ValueError(f"damping must be from 0 to 1, as a share of the mean diagonal; got {shown(self.damping)}")
         if self.sweeps < 0:
-            raise ValueError(f"sweeps must be 0 or more, got {self.sweeps}")
+            raise ValueError(f"sweeps must be 0 or more, got {shown(self.sweeps)}")
 
 
 def quantize_columns(
@@ -308,7 +310,7 @@ class _Work:
         """Parameters and codes of rows (a group, or a piece of one) for the errors of all others."""
         # With all other rows fixed, the error of these is (error - best).T @ block @ (error - best) and what no choice
         # here can change.
-        away = np.linalg.solve(block.astype(metric.dtype), gradient)
+        away = numpys.solve(block.astype(metric.dtype), gradient)
         target = self.w[rows] + self.error[rows] - away
         carry, weight = metric.triangle(block)
         tried = self.candidates(g, multiples)
@@ -382,5 +384,5 @@ def _target(w: Array, error: Array, carry: Array, a: int, b: int) -> Array:
     if a == 0:
         return w[:b]
     pull = carry[:a, a:b].T @ error[:a]
-    target: Array = w[a:b] - np.linalg.solve(carry[a:b, a:b].T, pull)
+    target: Array = w[a:b] - numpys.solve(carry[a:b, a:b].T, pull)
     return target

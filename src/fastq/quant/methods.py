@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from fastq.messages import shown
 from fastq.quant.gptq import Gptq
+from fastq.rules import plain, real
 
 SCALES = ("minmax", "mse", "percentile")
 
@@ -35,16 +37,11 @@ class Percentile:
     share: float = 99.9
 
     def __post_init__(self) -> None:
-        try:
-            if isinstance(self.share, bool | str):
-                raise TypeError
-            share = float(self.share)
-        except TypeError:
-            kind = type(self.share).__name__
-            raise TypeError(f"share must be a number of percent, got {self.share!r} of type {kind}") from None
+        share = real(self.share, "share", "a number of percent")
         if not 0 < share <= 100:
             raise ValueError(
-                f"share must be above 0 and up to 100, as the percent of elements inside the range; got {self.share}"
+                "share must be above 0 and up to 100, as the percent of elements inside the range; got "
+                f"{shown(self.share)}"
             )
         object.__setattr__(self, "share", share)
 
@@ -63,6 +60,7 @@ def method_of(method: Any) -> Method:
     """``"minmax"``, ``"mse"``, or a method with its settings, from what a user may write."""
     if isinstance(method, Gptq):
         return method
+    method = plain(method)
     if isinstance(method, str) and method == "gptq":
         return Gptq()
     return scale_method(method, ", 'gptq'", " or fastq.Gptq")
@@ -72,7 +70,8 @@ def scale_method(method: Any, other: str = "", others: str = "") -> str | Percen
     """The same for methods that choose a scale and leave codes to rounding; `other` ones belong to the message."""
     if isinstance(method, Percentile):
         return method
+    method = plain(method)
     if not isinstance(method, str) or method not in SCALES:
         known = ", ".join(map(repr, SCALES)) + other
-        raise ValueError(f"method must be one of {known}, or a fastq.Percentile{others}; got {method!r}")
+        raise ValueError(f"method must be one of {known}, or a fastq.Percentile{others}; got {shown(method)}")
     return Percentile() if method == "percentile" else method

@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Generic, SupportsIndex, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
+from fastq import numpys
+from fastq.messages import shown
 from fastq.products.operands import Operand
 from fastq.qarray.coded import Coded
 from fastq.rules import check_group, is_float
@@ -91,10 +93,10 @@ class Sums:
     def add(self, exact: Array, other: Array, difference: Array) -> None:
         """Add columns of x, of y and of their difference, which the caller may know better than x - y."""
         self.count += exact.shape[1]
-        self.signal += np.einsum("ij,ij->i", exact, exact)
-        self.other += np.einsum("ij,ij->i", other, other)
-        self.inner += np.einsum("ij,ij->i", exact, other)
-        self.noise += np.einsum("ij,ij->i", difference, difference)
+        self.signal += numpys.einsum("ij,ij->i", exact, exact)
+        self.other += numpys.einsum("ij,ij->i", other, other)
+        self.inner += numpys.einsum("ij,ij->i", exact, other)
+        self.noise += numpys.einsum("ij,ij->i", difference, difference)
         np.maximum(self.largest, np.abs(difference).max(axis=1, initial=0), out=self.largest)
 
     def measures(self, exponent: int = 0) -> tuple[Array, ...]:
@@ -211,7 +213,7 @@ def _measured(exact: Array, other: Array) -> tuple[Array, ...]:
 def _by_group(exact: Array, other: Array, axis: Any, size: int) -> Error[Any]:
     """The measures of each group: those of whole groups, then those of the ragged last one."""
     if axis is None or isinstance(axis, tuple):
-        raise ValueError(f"group_size needs one axis along which to cut groups; got axis={axis!r}")
+        raise ValueError(f"group_size needs one axis along which to cut groups; got axis={shown(axis)}")
     lines = [np.moveaxis(v, axis, -1) for v in (exact, other)]
     lead, n = lines[0].shape[:-1], lines[0].shape[-1]
     whole, rest = divmod(n, size)
@@ -234,12 +236,14 @@ def _axes(axis: Any, ndim: int) -> tuple[int, ...]:
     axes = axis if isinstance(axis, tuple) else (axis,)
     for a in axes:
         if isinstance(a, bool) or not isinstance(a, int | np.integer):
-            raise TypeError(f"axis must be an integer, a tuple of them or None, got {axis!r}")
+            raise TypeError(f"axis must be an integer, a tuple of them or None, got {shown(axis)}")
         if not -ndim <= a < ndim:
-            raise ValueError(f"axis must be from {-ndim} to {ndim - 1} for arrays of {ndim} dimensions, got {a}")
+            raise ValueError(
+                f"axis must be from {-ndim} to {ndim - 1} for arrays of {ndim} dimensions, got {shown(int(a))}"
+            )
     wrapped = tuple(int(a) % ndim for a in axes)
     if len(set(wrapped)) != len(wrapped):
-        raise ValueError(f"axis must name each axis once, got {axis!r}")
+        raise ValueError(f"axis must name each axis once, got {shown(axis)}")
     return wrapped
 
 

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastq import numpys
 from fastq.kernels import reference
+from fastq.messages import shown, with_type
 from fastq.quant.affine import check_finite
 from fastq.quant.shrinkage import Held, intensity
-from fastq.rules import is_float
+from fastq.rules import integer, is_float
 
 Array = npt.NDArray[Any]
 SMALLEST_PIVOT = 1e-9  # of R_ii**2, H's mean diagonal being 1: what is smaller is rounding error
@@ -45,6 +47,11 @@ class SecondMoment:
     k : int, optional
         Width of the rows; by default that of the first ones.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If k is no integer, or negative, or its matrix does not fit into memory.
+
     Attributes
     ----------
     rows : int
@@ -69,7 +76,7 @@ class SecondMoment:
 
     def __init__(self, k: int | None = None) -> None:
         self.rows = 0
-        self._mean = None if k is None else np.zeros((k, k))
+        self._mean = None if k is None else _zeros(k)
         self._held = Held()
         self._shrinkage: float | None = None
         self._told = False
@@ -106,6 +113,8 @@ class SecondMoment:
         else:
             moment = cls()
             parts = not hasattr(calibration, "__array__") and not isinstance(calibration, str)
+            if progress is not None and not callable(progress):
+                raise TypeError(f"progress must be a function, or None; got {with_type(progress)}")
             for part in calibration if parts and isinstance(calibration, Iterable) else [calibration]:
                 moment.update(part)
                 if progress is not None:
@@ -231,6 +240,17 @@ class SecondMoment:
         return f"SecondMoment({'K unknown' if self._mean is None else f'K={len(self._mean)}'}, rows={self.rows})"
 
 
+def _zeros(k: Any) -> npt.NDArray[np.float64]:
+    """A matrix of K x K."""
+    width = integer(k, "k", "an integer, 0 or more, or None")
+    try:
+        if width >= 0:
+            return np.zeros((width, width))
+    except (MemoryError, ValueError):  # the latter where the size has no number
+        raise ValueError(f"k must be a width whose matrix, K x K, fits into memory; got {shown(width)}") from None
+    raise ValueError(f"k must be 0 or more, got {shown(width)}")
+
+
 class Damped:
     """The shrunk, damped second moment, in units of its mean diagonal."""
 
@@ -274,7 +294,7 @@ class Damped:
 
     def triangle(self, h: Array) -> tuple[Array, Array]:
         """``R_ji / R_ii`` and ``R_ii**2`` of ``h = R @ R.T``, R upper triangular."""
-        upper = np.linalg.cholesky(h[::-1, ::-1])[::-1, ::-1]
+        upper = numpys.cholesky(h[::-1, ::-1])[::-1, ::-1]
         pivots = np.diagonal(upper).copy()
         carry = np.empty(h.shape, self.dtype)
         np.divide(upper, pivots, out=carry, casting="same_kind")

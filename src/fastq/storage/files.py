@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from fastq.engine.memory import aligned
 from fastq.qarray.array import QArray
-from fastq.storage.folder import DOCUMENT, save
+from fastq.rules import truth
+from fastq.storage.folder import DOCUMENT, check_path, save
 from fastq.storage.outline import NAMES
 from fastq.storage.parts import put_together
 
@@ -57,14 +58,14 @@ def load(path: str | os.PathLike[str], mmap: bool = True) -> QArray:
     QArray(shape=(1000, 64), 3 bits, symmetric, axis=1, dtype=float32, 31.5 KiB)
     array([0, 1])
     """
-    folder = Path(path)
+    folder, mapped = check_path(path), truth(mmap, "mmap")
     attributes = _document(folder / DOCUMENT)
     names = attributes.pop("arrays", None)
     if not isinstance(names, list) or not all(isinstance(name, str) and name in NAMES for name in names):
         raise ValueError(f"{folder / DOCUMENT} must list its arrays, of {', '.join(NAMES)}; got {names}")
     arrays = {name: _array(folder / f"{name}.npy") for name in names}
     try:
-        return put_together(arrays if mmap else {n: _copy(a) for n, a in arrays.items()}, attributes)
+        return put_together(arrays if mapped else {n: _copy(a) for n, a in arrays.items()}, attributes)
     except ValueError as error:
         raise ValueError(f"{folder} holds no quantized array that is whole: {error}") from error
 

@@ -18,7 +18,9 @@ from typing import IO, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from fastq.messages import shown, with_type
 from fastq.qarray.coded import Coded
+from fastq.rules import truth
 from fastq.storage.outline import take_apart
 
 Array = npt.NDArray[Any]
@@ -83,12 +85,29 @@ def _remove(folder: Path, ignore_errors: bool = False) -> None:
     shutil.rmtree(folder, ignore_errors)
 
 
+def check_path(path: Any) -> Path:
+    """A path that the system could have."""
+    try:
+        text = os.fspath(path)
+        if isinstance(text, bytes):
+            raise TypeError
+    except TypeError:
+        raise TypeError(f"path must be a string or a path, got {with_type(path)}") from None
+    try:
+        possible = b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        raise ValueError(f"path must be one that the file system can hold, got {shown(text)}")
+    return Path(text)
+
+
 class Folder:
     """A new folder, as a context manager: it appears when :meth:`finish` has been called, or not at all."""
 
     def __init__(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
-        self.path = Path(os.path.abspath(os.fspath(path)))
-        self.overwrite = overwrite
+        self.path = Path(os.path.abspath(check_path(path)))
+        self.overwrite = truth(overwrite, "overwrite")
         self._check()
         self.place = self._sibling("part")
         self._files: dict[str, IO[bytes]] = {}

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import copyreg
 import importlib
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -42,6 +43,7 @@ from fastq.engine.memory import aligned_copy
 from fastq.engine.prepack import INT32_MAX, Right
 from fastq.engine.store import Scales, Store
 from fastq.layout.tiles import Form, segments
+from fastq.messages import shown
 from fastq.qarray.array import QArray
 from fastq.quant import groups
 from fastq.scheme import MAX_BITS, MIN_BITS, SCHEMES, largest_factor
@@ -87,13 +89,14 @@ def put_together(arrays: Mapping[str, Array], attributes: Mapping[str, Any]) -> 
     >>> put_together(arrays, attributes).equals(q)
     True
     """
+    _must(isinstance(arrays, Mapping), "arrays must be a mapping of names to arrays", type(arrays).__name__)
     outline = _outline(attributes, arrays)
     wanted = outline.arrays()
     needed = set(wanted) - {"sums"} - (set() if outline.rotation > 1 else {"balance"})
     _must(
         needed <= set(arrays) <= set(wanted),
         f"arrays must be those of this form, {', '.join(n for n in NAMES if n in wanted)}",
-        ", ".join(arrays),
+        ", ".join(map(str, arrays)),
     )
     parts = {name: _checked(name, arrays[name], *wanted[name]) for name in arrays}
     _check_values(parts, outline)
@@ -125,7 +128,11 @@ copyreg.pickle(QArray, _reduced)
 
 def _must(holds: Any, rule: str, got: Any) -> None:
     if not holds:
-        raise ValueError(f"{rule}; got {got}")
+        raise ValueError(f"{rule}; got {got if isinstance(got, str | np.dtype | np.generic) else shown(got)}")
+
+
+def _one_of(value: Any, words: tuple[str, ...]) -> bool:
+    return isinstance(value, str) and value in words
 
 
 def _outline(attributes: Mapping[str, Any], names: Mapping[str, Array]) -> Outline:
@@ -145,13 +152,13 @@ def _outline(attributes: Mapping[str, Any], names: Mapping[str, Array]) -> Outli
         "attribute shape must be a list of lengths",
         shape,
     )
-    _must(get("dtype") in LOGICAL, f"attribute dtype must be one of {', '.join(LOGICAL)}", get("dtype"))
+    _must(_one_of(get("dtype"), LOGICAL), f"attribute dtype must be one of {', '.join(LOGICAL)}", get("dtype"))
     _must(_whole(bits) and MIN_BITS <= bits <= MAX_BITS, "attribute bits must be from 2 to 8", bits)
-    _must(get("scheme") in SCHEMES, f"attribute scheme must be one of {', '.join(SCHEMES)}", get("scheme"))
+    _must(_one_of(get("scheme"), SCHEMES), f"attribute scheme must be one of {', '.join(SCHEMES)}", get("scheme"))
     ndim = len(shape)
     _must(axis is None or (_whole(axis) and 0 <= axis < ndim), f"attribute axis must be null or below {ndim}", axis)
     _must(
-        group is None or (_whole(group) and group > 0 and axis is not None),
+        group is None or (_whole(group) and 0 < group <= sys.maxsize and axis is not None),
         "attribute group_size must be null, or positive with an axis that is not",
         group,
     )
@@ -173,7 +180,7 @@ def _outline(attributes: Mapping[str, Any], names: Mapping[str, Array]) -> Outli
     _must(
         packed == (cuts is not None) and not (packed and (ndim < 2 or 0 in shape)),
         "tiles and cuts must come together, for arrays of two dimensions or more that are not empty",
-        f"cuts={cuts} with {', '.join(names)} for shape {shape}",
+        f"cuts={shown(cuts)} with {', '.join(names)} for shape {shape}",
     )
     if not packed:
         return found
