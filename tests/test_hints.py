@@ -164,6 +164,11 @@ HINTS = {
         lambda: q(STACK, axis=1)[[0, 1], :, [2, 3]],
         lambda: q(STACK, axis=1)[[0, 1]][:, :, [2, 3]], lambda: q(STACK, axis=1).dequantize()[[0, 1], :, [2, 3]],
     ),
+    "a mask over two axes": (
+        "got a mask of shape (64, 48): index q.dequantize()",
+        lambda: q()[W > 0],
+        lambda: q().dequantize()[W > 0],
+    ),
     "an assignment": ("quantize anew from q.dequantize()", assigned, lambda: fq.quantize(q().dequantize())),
     "factors of a larger shape": (
         "multiply q.dequantize()",
