@@ -2,8 +2,8 @@
 
 Files live in a folder whose name is a hash of everything that the code depends on: fastq's own sources, the versions
 of Numba and llvmlite, the CPU with its features, and Numba's settings. A file is written under another name and then
-renamed, and carries a checksum, so that processes may share the folder and a torn file is noticed. Whatever goes wrong
-here costs a compilation, never a result.
+renamed, and carries a checksum, of its name as well, so that processes may share the folder, and a file that is torn or
+another kernel's is noticed. Whatever goes wrong here costs a compilation, never a result.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Cache:
             head, checksum, symbol, code = text.split(b"\n", 3)
         except (OSError, ValueError):
             return None
-        if head + b"\n" != MAGIC or _checksum(symbol + code) != checksum:
+        if head + b"\n" != MAGIC or _checksum(name, symbol, code) != checksum:
             return None
         return symbol.decode(), code
 
@@ -75,7 +75,7 @@ class Cache:
             return
         import tempfile
 
-        checksum = _checksum(symbol.encode() + code)
+        checksum = _checksum(name, symbol.encode(), code)
         temporary = None
         try:
             with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".", delete=False) as file:
@@ -91,10 +91,11 @@ class Cache:
                     os.unlink(temporary)
 
 
-def _checksum(data: bytes) -> bytes:
+def _checksum(name: str, symbol: bytes, code: bytes) -> bytes:
+    """Of the name too: a kernel that is told another one's job reads and writes wherever that points."""
     import hashlib
 
-    return hashlib.sha256(data).hexdigest().encode()
+    return hashlib.sha256(b"\n".join((name.encode(), symbol, code))).hexdigest().encode()
 
 
 def _usable(folder: pathlib.Path) -> bool:
