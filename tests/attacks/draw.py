@@ -200,21 +200,25 @@ def exact(x: Array | fq.QArray) -> Exact:
         magnitudes = np.abs(values) + np.abs(whole(x.offset))
         values = values + whole(x.offset)
         if x.rotation > 1:
-            values, magnitudes = (_rotated(v, x.axis, x.rotation) for v in (values, magnitudes))
+            turn = _hadamard(x.rotation)
+            values, magnitudes = (_in_blocks(v, t, x.axis) for v, t in ((values, turn), (magnitudes, np.abs(turn))))
         if x.balance is not None:
             balance = x.balance.astype(np.float64)
             values, magnitudes = values * balance, magnitudes * balance
     return Exact(values, magnitudes)
 
 
-def _rotated(values: Array, axis: int | None, block: int) -> Array:
-    """Times a Hadamard matrix; of magnitudes, what is added up in a block."""
+def _hadamard(n: int) -> Array:
+    """The Hadamard matrix of n rows, a power of two."""
+    matrix = np.ones((1, 1))
+    while len(matrix) < n:
+        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
+    return matrix
+
+
+def _in_blocks(values: Array, matrix: Array, axis: int | None) -> Array:
+    """Blocks along an axis, times a matrix."""
     assert axis is not None
     lines = np.moveaxis(values, axis, -1)
-    blocks = lines.reshape(*lines.shape[:-1], -1, block)
-    hadamard = np.ones((1, 1))
-    while len(hadamard) < block:
-        hadamard = np.block([[hadamard, hadamard], [hadamard, -hadamard]])
-    if (values >= 0).all():
-        hadamard = np.abs(hadamard)
-    return np.moveaxis((blocks @ hadamard).reshape(lines.shape), -1, axis)
+    blocks = lines.reshape(*lines.shape[:-1], lines.shape[-1] // len(matrix), len(matrix))
+    return np.moveaxis((blocks @ matrix).reshape(lines.shape), -1, axis)
