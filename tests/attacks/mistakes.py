@@ -90,7 +90,7 @@ def _types_are_forgotten() -> None:
 def _bias_is_forgotten() -> None:
     """In products that repeat."""
     real = product._repeated
-    product._repeated = lambda a, b, out, bias, kind: real(a, b, out, None, kind)
+    product._repeated = lambda a, b, out, bias, *rest: real(a, b, out, None, *rest)
 
 
 def _later_blocks_are_off() -> None:
