@@ -14,7 +14,7 @@ SHORT = {
     "history": range(5),
     "blocks": range(10),
     "damage": range(24),
-    "storms": range(3),
+    "storms": range(2, 5),
 }
 
 

@@ -149,7 +149,12 @@ def _interrupts_leave_workers() -> None:
 def _a_lock_stays_locked() -> None:
     """In children."""
     storms.LAST = 1
-    os.register_at_fork(after_in_child=lambda: store._packing.acquire())
+
+    def locked() -> None:
+        store._packing = threading.Lock()
+        store._packing.acquire()
+
+    os.register_at_fork(after_in_child=locked)
 
 
 MISTAKES = {
