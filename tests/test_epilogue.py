@@ -241,3 +241,22 @@ def test_a_word_of_a_users_class_is_not_kept():
     q = fq.quantize(np.eye(4, dtype=np.float32), axis=0)
     assert (fq.matmul(x, q, epilogue=Word("silu")) == fq.matmul(x, q, epilogue="silu")).all()
     assert type(fq.choose_bits(x, sqnr=10, method=Word("mse"), report=False).method) is str
+
+
+@pytest.mark.parametrize("scale", [None, 0.1, [[0.1], [0.2]]])
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+def test_codes_of_what_overflows_are_refused(isa, scale, dtype):
+    a, b = np.full((2, 4), 3e38, np.float32), np.full((4, 3), 3e38, np.float32)
+    zero = None if scale is None or dtype == np.int8 else 3
+    with pytest.raises(fq.NotFiniteError, match=r"a @ b must be finite, .* it overflows its float type"):
+        fq.matmul(a, b, dtype=dtype, scale=scale, zero_point=zero)
+
+
+@pytest.mark.parametrize("options", [{}, {"scale": 0.5}])
+def test_codes_of_stacks_times_vectors(isa, rng, options):
+    a, v = rng.standard_normal((2, 3, 16)).astype(np.float32), rng.standard_normal(16).astype(np.float32)
+    y = fq.matmul(a, v)
+    got = fq.matmul(a, v, dtype=np.int8, **options)
+    assert got.equals(fq.quantize(y, axis=None if options else -1, **options))
+    got = fq.matmul(v, np.swapaxes(a, 1, 2), dtype=np.int8, **options)
+    assert got.equals(fq.quantize(fq.matmul(v, np.swapaxes(a, 1, 2)), axis=None if options else -1, **options))

@@ -434,3 +434,12 @@ def test_sums_beyond_int32(isa, left, right, rng):
     if np.abs(exact).max() > 2**31:
         with pytest.raises(OverflowError, match="must fit int32"):
             product.sums(a, b, np.int32)
+
+
+def test_bounds_of_empty_products():
+    q = fq.quantize(np.ones((42, 65), np.float32), axis=0)
+    assert fq.matmul_error_bound(q, np.ones((65, 0), np.float32)).shape == (42, 0)
+    rotated = fq.quantize(np.ones((32, 3)), axis=0, rotate=True)
+    assert fq.matmul_error_bound(np.empty((0, 32), np.float32), rotated).shape == (0, 3)
+    balanced = fq.quantize(np.empty((2, 0)), axis=0, balance=[1e30, 1])
+    assert fq.matmul_error_bound(np.full((3, 2), 1e30, np.float32), balanced).shape == (3, 0)

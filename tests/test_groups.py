@@ -275,3 +275,18 @@ def test_groups_of_matrices_in_a_stack(isa, rng):
     y = fq.matmul(x, q)
     assert (y == np.stack([fq.matmul(a, b) for a, b in zip(x, q)])).all()
     assert (np.abs(y - x @ q.dequantize()) <= fq.matmul_error_bound(x, q)).all()
+
+
+@pytest.mark.parametrize("method", ["minmax", "mse", "percentile"])
+@pytest.mark.parametrize("bits", [2, 3, 5])
+@pytest.mark.parametrize(("dtype", "size"), [("f4", 1.4e-43), ("f4", 1e-44), ("f4", 1e-40), ("f8", 5e-323)])
+def test_zero_points_under_subnormal_scales_are_codes(isa, method, bits, dtype, size):
+    """A shared scale that is rounded down by much asks for larger integers than there are."""
+    for seed in range(2090, 2096):
+        w = (np.random.default_rng(seed).standard_normal((48, 3)) * size).astype(dtype)
+        q = fq.quantize(w, bits, axis=0, group_size=16, scheme="asymmetric", method=method)
+        assert q.zero_point.min() >= 0
+        assert q.zero_point.max() < 2**bits
+        groups = np.arange(48) // 16
+        products = q.group_scale[groups].astype(int) * (q.codes - q.zero_point[groups])
+        assert np.abs(products).max() <= 127

@@ -13,12 +13,13 @@ from fastq import numpys
 
 PACKAGE = Path(fq.__file__).parent
 NAMES = ("matmul", "dot", "vdot", "inner", "tensordot", "einsum", "vecdot", "matvec", "vecmat")
-SOLVERS = ("matmul", "tensordot", "vecdot", "multi_dot", "solve", "cholesky")
+SOLVERS = ("matmul", "tensordot", "vecdot", "multi_dot", "solve", "cholesky", "inv")
 
 rng = np.random.default_rng(5)
 F, G = rng.standard_normal((4, 8)).astype(np.float32), rng.standard_normal((8, 5)).astype(np.float32)
 Q, LEFT = fq.quantize(G, axis=0), fq.quantize(F, axis=-1)
 M, N = (30 * F).astype(np.int32), (30 * G).astype(np.int32)
+SEEN = rng.standard_normal((100, 8)).cumsum(axis=1)  # channels that go together, which gptq can use
 MASKED = np.ma.array(F, mask=F > 1)
 
 
@@ -56,7 +57,7 @@ CASES = {
     "q @ q": lambda: LEFT @ Q,
     "q.dot": lambda: LEFT.dot(G),
     "q.dot of a stack": lambda: LEFT.dot(np.stack([G, G])),
-    "gptq": lambda: fq.quantize(G, 3, axis=0, method="gptq", calibration=F).codes,
+    "gptq": lambda: fq.quantize(G, 3, axis=0, method="gptq", calibration=SEEN).codes,
     "error": lambda: str(fq.error(F, LEFT)),
     "error_matmul": lambda: str(fq.error_matmul(F, G, Q)),
     "choose_bits": lambda: fq.choose_bits(G, sqnr=10, calibration=F, report=False),

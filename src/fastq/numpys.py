@@ -18,4 +18,4 @@ vecdot: Any = getattr(np, "vecdot", None)
 matvec: Any = getattr(np, "matvec", None)  # NumPy 2.2
 vecmat: Any = getattr(np, "vecmat", None)
 linalg_matmul, linalg_tensordot, linalg_vecdot = np.linalg.matmul, np.linalg.tensordot, np.linalg.vecdot
-multi_dot, solve, cholesky = np.linalg.multi_dot, np.linalg.solve, np.linalg.cholesky
+multi_dot, solve, cholesky, inv = np.linalg.multi_dot, np.linalg.solve, np.linalg.cholesky, np.linalg.inv

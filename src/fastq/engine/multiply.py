@@ -81,6 +81,8 @@ def matmul_requantized(
         else:
             _multiply(_rows_of(job, first, len(part), cuts, plan), part, plan)
         runs = Runs(len(part), 1, n, 1, n, 0, int(each), 0, 0, first if each else 0)
+        if not todo & FIND:  # writing codes alone takes infinity for a large number
+            status |= quantize(part, None, runs, found, limits, scheme, FIND)
         status |= quantize(part, codes[first : first + len(part)], runs, found, limits, scheme, todo)
     return status
 

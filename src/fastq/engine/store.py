@@ -21,13 +21,14 @@ Index = tuple[int, ...]
 Cut = slice | npt.NDArray[np.intp]  # what is chosen along one axis
 
 # Held while codes are packed, so that two threads do not pack the same ones; reading needs no lock. One for all stores:
-# a forked child must be able to replace it, in case the thread that held it does not exist there.
-_packing = threading.Lock()
+# a forked child must be able to replace it, in case the thread that held it does not exist there. A signal's handler
+# that multiplies may run in the thread that holds it.
+_packing = threading.RLock()
 
 
 def _after_fork() -> None:
     global _packing
-    _packing = threading.Lock()
+    _packing = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -37,9 +37,10 @@ def epilogue(
     col_affine: Floats | None = None,  # col_offset and col_scale * sum(right code - zero) + k * col_offset, stacked
 ) -> Floats:
     """One segment's contribution to a float product, in the order and rounding that kernels keep to."""
-    y = (acc.astype(row_scale.dtype) * row_scale[:, None]) * col_scale[None, :]
-    if row_affine is not None and col_affine is not None:
-        y = (y + row_affine[0][:, None] * col_affine[0]) + row_affine[1][:, None] * col_affine[1]
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # kernels do not warn
+        y = (acc.astype(row_scale.dtype) * row_scale[:, None]) * col_scale[None, :]
+        if row_affine is not None and col_affine is not None:
+            y = (y + row_affine[0][:, None] * col_affine[0]) + row_affine[1][:, None] * col_affine[1]
     return y
 
 

@@ -2,8 +2,8 @@
 
 Files live in a folder whose name is a hash of everything that the code depends on: fastq's own sources, the versions
 of Numba and llvmlite, the CPU with its features, and Numba's settings. A file is written under another name and then
-renamed, and carries a checksum, so that processes may share the folder and a torn file is noticed. Whatever goes wrong
-here costs a compilation, never a result.
+renamed, and carries a checksum, of its name as well, so that processes may share the folder, and a file that is torn or
+another kernel's is noticed. Whatever goes wrong here costs a compilation, never a result.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Cache:
 
 
 def _checksum(name: str, symbols: bytes, code: bytes) -> bytes:
-    """Of the name too, so that a file under another kernel's name is not taken for that kernel."""
+    """Of the name too: a kernel that is told another one's job reads and writes wherever that points."""
     import hashlib
 
     return hashlib.sha256(b"\0".join((name.encode(), symbols, code))).hexdigest().encode()

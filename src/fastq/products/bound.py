@@ -72,7 +72,7 @@ def matmul_error_bound(a: Any, b: Any, *, bits: int = 8) -> Any:
     if natural is None:
         return _of_numpy(a, b)
     task = Task.of(a, b, bits, None, None, natural)
-    if natural.kind == "i":
+    if natural.kind == "i" or 0 in task.shape:
         bound = np.zeros(task.shape)
     else:
         with np.errstate(all="ignore"):

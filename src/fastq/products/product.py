@@ -274,7 +274,8 @@ def requantized(task: Task, scheme: str, given: Given | None) -> Quantized:
     It never exists as floats, but for a band of rows at a time.
     """
     axis = None if given is not None and given.scale.size == 1 else len(task.shape) - 1
-    if len(task.shape) < 2 or 0 in (*task.shape, task.k):
+    columns = len(task.inputs[1].shape) > 1  # else the last axis is that of rows, which share no scale
+    if not columns or len(task.shape) < 2 or 0 in (*task.shape, task.k):
         floats = empty(task.matrices, np.dtype(task.output.type))
         task.fill(floats)
         floats = floats.reshape(task.shape)

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from fastq.rules import word
+from fastq.scheme import SCHEMES
+
 
 def bits_per_weight(k: int, bits: int, group: int | None, scheme: str) -> float:
     """Bits of storage for each of k weights in a line: codes, and the parameters that come with them.
@@ -21,6 +24,7 @@ def bits_per_weight(k: int, bits: int, group: int | None, scheme: str) -> float:
     >>> bits_per_weight(4096, 3, 64, "symmetric")
     3.2578125
     """
+    scheme = word(scheme, "scheme", SCHEMES)
     sets = 1 if group is None else -(-k // group)
     if group is not None and bits <= 6 and group % 16 == 0 and scheme != "affine":
         return bits + (32 + 16 * sets) / k

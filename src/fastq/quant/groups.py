@@ -60,8 +60,11 @@ def widened(own: Given, bits: int, axis: int) -> Shared:
 def needed(own: Given, bits: int, axis: int) -> Array:
     """The shared scale that groups need so that their integers do not become too large; 1 along the axis."""
     limit = largest(own.scale, own.zero, bits)
-    shared: Array = (np.abs(own.scale) / limit).max(axis=axis, keepdims=True)
-    return shared
+    size = np.abs(own.scale)
+    shared: Array = (size / limit).max(axis=axis, keepdims=True)
+    # A subnormal quotient may have been rounded down by much: groups would need larger integers than there are.
+    short = (shared < np.finfo(shared.dtype).tiny) & (shared * limit < size).any(axis=axis, keepdims=True)
+    return np.where(short, np.nextafter(shared, np.inf, dtype=shared.dtype), shared)
 
 
 def under(shared: Array, own: Given, bits: int, axis: int) -> Shared:
@@ -72,7 +75,7 @@ def under(shared: Array, own: Given, bits: int, axis: int) -> Shared:
     factors = np.where(scale < 0, -factors, factors).astype(np.int8)
     # A zero point is where the range begins, which a wider scale moves: rint(-min / scale).
     if zero is not None:
-        zero = np.rint(zero * (scale / (shared * factors))).astype(np.int32)
+        zero = np.clip(np.rint(zero * (scale / (shared * factors))), 0, 2**bits - 1).astype(np.int32)
     return Shared(shared, factors, zero)
 
 
@@ -86,8 +89,7 @@ def chosen(x: Array, own: Given, bits: int, axis: int, group: int, scheme: str, 
     scale = np.moveaxis(own.scale, axis, -1)
     zero = np.zeros_like(scale) if own.zero is None else np.moveaxis(own.zero, axis, -1).astype(x.dtype)
     shape, k = scale.shape, lines.shape[-1]
-    limit = largest(scale, None if own.zero is None else zero, bits)
-    shared = np.ascontiguousarray((np.abs(scale) / limit).max(axis=-1)).reshape(-1)
+    shared = np.ascontiguousarray(needed(Given(scale, None if own.zero is None else zero), bits, -1)).reshape(-1)
     rows = np.ascontiguousarray(lines).reshape(-1, k)
     factor = near_one(np.abs(rows).max(axis=1))
     factor[factor == 0] = 1

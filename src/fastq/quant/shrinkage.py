@@ -32,6 +32,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastq import numpys
+
 Array = npt.NDArray[Any]
 
 HELD = 256  # rows that are kept, at most
@@ -112,10 +114,10 @@ def left(correlation: Array, intensity: float, z: Array) -> Array:
     for b in range(len(h), 0, -BLOCK):
         a = max(b - BLOCK, 0)
         try:
-            upper = np.linalg.cholesky(h[a:b, a:b].T[::-1, ::-1])[::-1, ::-1]
+            upper = numpys.cholesky(h[a:b, a:b].T[::-1, ::-1])[::-1, ::-1]
         except np.linalg.LinAlgError:
             return np.full(z.shape[1], np.inf)
-        inverse = np.linalg.inv(upper)
+        inverse = numpys.inv(upper)
         panel = h[:a, a:b] @ inverse.T
         for start in range(0, a, 4 * BLOCK):
             stop = min(start + 4 * BLOCK, a)
