@@ -606,3 +606,27 @@ def test_offsets_are_never_negative_zeros(isa, axis, dtype):
     for x in ([[0.0, -0.0], [-0.0, 0.0]], [[-0.0, -0.0], [-0.0, -0.0]], [[-0.0, 1.0], [2.0, -0.0]]):
         offset = fq.quantize(np.array(x, dtype), 2, axis=axis, scheme="affine").offset
         assert not np.signbit(offset).any()
+
+
+def unaligned(array):
+    """A copy that does not begin at a multiple of its elements' size."""
+    room = np.empty(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
+    room[...] = array
+    assert not room.flags.aligned
+    return room
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("axis", [None, 0, 1])
+def test_arrays_that_are_not_aligned(isa, rng, axis, dtype):
+    """Slices of structured arrays and of buffers are not."""
+    x = rng.standard_normal((48, 24)).astype(dtype)
+    seen = rng.standard_normal((200, 48)).cumsum(axis=1)
+    forms = [{"method": method} for method in ("minmax", "mse", "percentile")]
+    forms += [{"scheme": "affine", "method": "mse"}, {"scale": x[:1, :1] ** 2 + 1}]
+    if axis == 0:
+        forms += [{"group_size": 16, "method": "mse"}, {"method": "gptq", "calibration": seen}]
+        forms += [{"balance": np.linspace(1, 2, 48), "rotate": True}]
+    for form in forms:
+        odd = {name: unaligned(v) if isinstance(v, np.ndarray) else v for name, v in form.items()}
+        assert fq.quantize(unaligned(x), 4, axis=axis, **odd).equals(fq.quantize(x, 4, axis=axis, **form))

@@ -191,7 +191,8 @@ def _room(x: npt.NDArray[Any], shape: tuple[int, ...], given: Given | None, spot
         scale, zero, offset = (np.empty(prod(shape), x.dtype) for _ in range(3))
     else:
         values = (np.asarray(0 if p is None else p, x.dtype) for p in given)
-        scale, zero, offset = (np.ascontiguousarray(np.broadcast_to(v, shape)).reshape(-1) for v in values)
+        wanted = (np.require(np.broadcast_to(v, shape), requirements=["C", "A"]) for v in values)
+        scale, zero, offset = (v.reshape(-1) for v in wanted)
     return run.Parameters(scale, zero, offset, np.empty(spots, x.dtype), np.empty(spots, x.dtype))
 
 

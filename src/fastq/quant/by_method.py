@@ -28,6 +28,7 @@ class Wanted(NamedTuple):
 def by_method(x: Array, form: Wanted, method: Method, moment: SecondMoment | None = None, name: str = "x") -> Quantized:
     """Codes and parameters; `moment` is that of what the axis will be multiplied by."""
     bits, axis, group, scheme, _ = form
+    x = x if x.flags.aligned else x.copy()
     if isinstance(method, Gptq):
         assert moment is not None
         if moment.shrinkage < 1:
