@@ -52,6 +52,7 @@ def attack_of(name: str) -> Any:
 def run_here(name: str, seeds: range, seconds: float, mistake: str | None) -> None:
     """Run cases until the time is up, and write a line when one begins, and when it has ended."""
     warnings.simplefilter("error")
+    warnings.filterwarnings("ignore", "calibration must show", UserWarning)
     # Later Pythons warn when a process with threads forks.
     warnings.filterwarnings("ignore", "This process", DeprecationWarning)
     end = time.monotonic() + seconds

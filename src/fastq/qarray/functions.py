@@ -167,6 +167,19 @@ for _name in ("moveaxis", "rollaxis", "flip", "split", "array_split", "hsplit", 
         FUNCTIONS[getattr(np, _name)] = getattr(np, _name)._implementation
 
 
+def _splitting(implementation: Any) -> Any:
+    """What NumPy does with an array, of a list too: the sections alone may be quantized."""
+
+    def split(ary: Any, indices_or_sections: Any, **options: Any) -> Any:
+        return implementation(ary if isinstance(ary, Coded) else np.asarray(ary), indices_or_sections, **options)
+
+    return split
+
+
+for _name in ("hsplit", "vsplit", "dsplit"):
+    FUNCTIONS[getattr(np, _name)] = _splitting(FUNCTIONS[getattr(np, _name)])
+
+
 def _type_of(value: Any) -> Any:
     return value.dtype if isinstance(value, Coded) else value
 
