@@ -448,6 +448,8 @@ CASES = {
         r"numpy\.vecdot of quantized arrays takes no axis; call it on q\.dequantize\(\)"),
     "out of a ufunc": (lambda: np.multiply(q(), 2, out=X.copy()), TypeError,
         r"out of numpy\.multiply must be left out, because a quantized array is immutable; got out"),
+    "a quantized out of a ufunc of numbers": (lambda: np.dot(2.0, True, out=q()), TypeError,
+        r"out of numpy\.multiply must be left out, because a quantized array is immutable; got out"),
     "joined with an array": (lambda: np.concatenate([q(), X]), TypeError,
         r"numpy\.concatenate takes quantized arrays together with quantized arrays only; got ndarray"),
     "joined of two widths": (lambda: np.concatenate([q(), q(bits=3)]), TypeError,
