@@ -24,7 +24,7 @@ from fastq.messages import shown
 from fastq.products import product
 from fastq.products.foreign import as_array, is_dask
 from fastq.products.ufunc import UfuncOptions
-from fastq.progress import Mebibytes
+from fastq.progress import Mebibytes, by_share
 from fastq.qarray.array import QArray, Scheme
 from fastq.quant import affine
 from fastq.quant.by_method import Wanted, by_method
@@ -201,7 +201,7 @@ def quantize(
     if given is not None:
         result = affine.quantize(values, bits, at, group, scheme, given, name)
     else:
-        result = by_method(values, wanted, chosen, moment, name)
+        result = by_method(values, wanted, chosen, moment, name, by_share(tell, array.nbytes))
     logical = array.dtype if is_float(array.dtype) else floats
     q = _array(result, wanted, logical.newbyteorder("="), factors, block)
     if tell is not None:

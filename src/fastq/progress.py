@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 
 class Progress(NamedTuple):
@@ -55,6 +56,18 @@ class Line:
         """End the line."""
         if self.told is not None:
             self._write("\n")
+
+
+def by_share(tell: Callable[[int, int], Any] | None, whole: int) -> Callable[[int, int], Any] | None:
+    """What tells how much of `whole` is done of steps that are done of all; the last one is left to the caller."""
+    if tell is None:
+        return None
+
+    def told(done: int, total: int) -> None:
+        if done < total:
+            tell(whole * done // total, whole)
+
+    return told
 
 
 class Mebibytes:

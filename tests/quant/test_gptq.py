@@ -306,3 +306,16 @@ def test_errors_come_before_any_work(rng):
     w[3, 1] = np.inf
     with pytest.raises(fq.NotFiniteError, match=r"1 of 16 .* \(3, 1\)"):
         quantize_columns(w, 3, None, "symmetric", moment)
+
+
+def test_progress_in_bytes(rng):
+    """A large matrix takes a while: its share of x is told as it goes, and all of it once."""
+    w, told = rng.standard_normal((96, 40)).astype(np.float16), []
+    x = correlated(rng, 400, 96)
+    form = {"axis": 0, "group_size": 32, "method": "gptq", "calibration": x}
+    fq.quantize(w, 3, progress=lambda *bytes_: told.append(bytes_), **form)
+    done, total = zip(*told)
+    assert set(total) == {w.nbytes}
+    assert list(done) == sorted(set(done))
+    assert len(done) > 5
+    assert done[-1] == w.nbytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy.typing as npt
@@ -13,6 +14,7 @@ from fastq.quant.methods import Method, Percentile
 from fastq.quant.moment import SecondMoment
 
 Array = npt.NDArray[Any]
+Tell = Callable[[int, int], Any] | None
 
 
 class Wanted(NamedTuple):
@@ -25,14 +27,19 @@ class Wanted(NamedTuple):
     integer: bool = False  # integer group scales
 
 
-def by_method(x: Array, form: Wanted, method: Method, moment: SecondMoment | None = None, name: str = "x") -> Quantized:
-    """Codes and parameters; `moment` is that of what the axis will be multiplied by."""
+def by_method(
+    x: Array, form: Wanted, method: Method, moment: SecondMoment | None = None, name: str = "x", progress: Tell = None
+) -> Quantized:
+    """Codes and parameters; `moment` is that of what the axis will be multiplied by.
+
+    `progress` is called with steps done and steps to do, where there are many.
+    """
     bits, axis, group, scheme, _ = form
     x = x if x.flags.aligned else x.copy()
     if isinstance(method, Gptq):
         assert moment is not None
         if moment.shrinkage < 1:
-            return _compensated(x, form, method, moment)
+            return _compensated(x, form, method, moment, progress)
         method = "mse"  # no channel tells of another: nothing can be made up for
     weights = None if moment is None else moment.weights
     if method == "minmax":
@@ -58,8 +65,8 @@ def by_method(x: Array, form: Wanted, method: Method, moment: SecondMoment | Non
     return result._replace(scale=shared.scale, factors=shared.factors)
 
 
-def _compensated(x: Array, form: Wanted, method: Gptq, moment: SecondMoment) -> Quantized:
+def _compensated(x: Array, form: Wanted, method: Gptq, moment: SecondMoment, progress: Tell) -> Quantized:
     """Error-compensating rounding along either axis of a matrix."""
     columns = x if form.axis == 0 else x.T
-    found = quantize_columns(columns, form.bits, form.group, form.scheme, moment, method, form.integer)
+    found = quantize_columns(columns, form.bits, form.group, form.scheme, moment, method, form.integer, progress)
     return found if form.axis == 0 else Quantized(*(None if p is None else p.T for p in found))  # type: ignore[arg-type]
