@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import os
 import sys
@@ -118,6 +119,39 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         kept.store("kernel", "symbol", b"code")
     assert os.listdir(tmp_path) == []
+
+
+def makes_kernels(path):
+    """Whether a file declares a job, or emits code."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = {alias.name for alias in node.names} if isinstance(node, ast.Import | ast.ImportFrom) else set()
+        module = getattr(node, "module", None)
+        if module == "fastq.machine.dialect" or (module, *names) == ("llvmlite", "ir"):
+            return True
+        if module == "fastq.machine.job" and "job" in names:
+            return True
+    return False
+
+
+def test_the_stamp_covers_what_kernels_depend_on(monkeypatch, tmp_path):
+    """A file that declares a job, or emits code, makes another cache when it changes."""
+    covered = set(cache.sources())
+    found = [path for path in cache.PACKAGE.rglob("*.py") if makes_kernels(path)]
+    assert len(found) > 10
+    assert set(found) <= covered
+    assert cache.PACKAGE / "__init__.py" in covered  # the version
+    before = cache.stamp("cpu")
+    for source in cache.sources():
+        copy = tmp_path / source.relative_to(cache.PACKAGE)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(source.read_bytes())
+    monkeypatch.setattr(cache, "PACKAGE", tmp_path)
+    assert cache.stamp("cpu") == before
+    for path in ("kernels/jobs.py", "machine/dialect.py", "layout/tiles.py", "scheme.py", "__init__.py"):
+        whole = (tmp_path / path).read_bytes()
+        (tmp_path / path).write_bytes(whole + b"\n")
+        assert cache.stamp("cpu") != before
+        (tmp_path / path).write_bytes(whole)
 
 
 def test_the_stamp_tells_settings_and_facts_apart(monkeypatch):

@@ -18,6 +18,7 @@ import pytest
 import fastq as fq
 from fastq.engine import roofline
 from fastq.engine.memory import address_of
+from fastq.kernels import jobs
 from fastq.machine import jit, threads
 from fastq.machine.gate import CLOSED, PERMIT
 
@@ -94,7 +95,7 @@ class Interrupted:
 def sums():
     """A job of 200 tickets, which a kernel is to run; whether it is done, each ticket once."""
     data, found = np.arange(200 * 5_000), np.zeros(200, np.int64)
-    task = roofline.ReadJob(tickets=200, words=5_000, data=address_of(data), sums=address_of(found))
+    task = jobs.ReadJob(tickets=200, words=5_000, data=address_of(data), sums=address_of(found))
     read = jit.kernel("peak_read", roofline._make_read)
     return partial(threads.run, read, task, 3), lambda: (found == data.reshape(200, -1).sum(axis=1)).all()
 

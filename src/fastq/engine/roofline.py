@@ -14,33 +14,15 @@ import numpy.typing as npt
 from fastq import numpys
 from fastq.engine.plan import this_machine
 from fastq.engine.pointers import flat, written
+from fastq.kernels.jobs import MultiplyJob, ReadJob
 from fastq.kernels.table import ISAS, UNITS, Unit
 from fastq.layout.tiles import BLOCK, DEPTH, STEP, STEPS, pack_codes, segments
 from fastq.machine import cpu, threads
 from fastq.machine.jit import Kernel, kernel
-from fastq.machine.job import INT, Job, job
+from fastq.machine.job import Job
 
 SHARES = 16  # tickets per thread
 REPEATS = 5  # the best one counts: what disturbs a run only makes it slower
-
-MultiplyJob = job(
-    "MultiplyJob",
-    "`rounds` steps of a register block per ticket; see :mod:`fastq.kernels.peak`.",
-    tickets=INT,
-    rounds=INT,
-    left="u8*",
-    right="u8*",
-    sums="i32*",  # [tickets][rows][columns]
-)
-
-ReadJob = job(
-    "ReadJob",
-    "Add up `words` 64-bit integers per ticket.",
-    tickets=INT,
-    words=INT,
-    data="i64*",
-    sums="i64*",
-)
 
 
 class Rate(NamedTuple):

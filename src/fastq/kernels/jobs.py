@@ -213,3 +213,22 @@ CompensateJob = job(
     loss="u8*",  # [candidates][n]
     codes="u8*",  # [rows][n]
 )
+
+MultiplyJob = job(
+    "MultiplyJob",
+    "`rounds` steps of a register block per ticket; see :mod:`fastq.kernels.peak`.",
+    tickets=INT,
+    rounds=INT,
+    left="u8*",
+    right="u8*",
+    sums="i32*",  # [tickets][rows][columns]
+)
+
+ReadJob = job(
+    "ReadJob",
+    "Add up `words` 64-bit integers per ticket; see :mod:`fastq.kernels.peak`.",
+    tickets=INT,
+    words=INT,
+    data="i64*",
+    sums="i64*",
+)

@@ -35,15 +35,22 @@ def root() -> pathlib.Path | None:
     return pathlib.Path(base) / "fastq"
 
 
+PACKAGE = pathlib.Path(__file__).resolve().parent.parent
+
+
+def sources() -> list[pathlib.Path]:
+    """The files that kernels depend on: what lays out a job or emits code, and the one with fastq's version."""
+    patterns = "__init__.py", "scheme.py", "machine/*.py", "layout/*.py", "kernels/**/*.py"
+    return [source for pattern in patterns for source in sorted(PACKAGE.glob(pattern))]
+
+
 def stamp(*facts: str) -> str:
-    """A hash of fastq's sources, Numba's settings in the environment and the given facts."""
+    """A hash of the sources, Numba's settings in the environment and the given facts."""
     import hashlib
 
-    package = pathlib.Path(__file__).resolve().parent.parent
     digest = hashlib.sha256()
-    for pattern in ("scheme.py", "machine/*.py", "layout/*.py", "kernels/*.py"):
-        for source in sorted(package.glob(pattern)):
-            digest.update(source.name.encode() + source.read_bytes())
+    for source in sources():
+        digest.update(source.relative_to(PACKAGE).as_posix().encode() + b"\0" + source.read_bytes())
     settings = sorted(f"{k}={v}" for k, v in os.environ.items() if k.startswith("NUMBA_"))
     for fact in (*settings, *facts):
         digest.update(b"\0" + fact.encode())
