@@ -114,9 +114,9 @@ HINTS = {
     ),
     "tensordot over two": (
         "quantize it with axis=None, or multiply q.dequantize()",
-        lambda: np.tensordot(STACK, q(STACK, axis=2), axes=([1, 2], [1, 2])),
-        lambda: np.tensordot(STACK, q(STACK, axis=None), axes=([1, 2], [1, 2])),
-        lambda: np.tensordot(STACK, q(STACK, axis=2).dequantize(), axes=([1, 2], [1, 2])),
+        lambda: np.tensordot(STACK, q(STACK, axis=0), axes=([0, 2], [0, 2])),
+        lambda: np.tensordot(STACK, q(STACK, axis=None), axes=([0, 2], [0, 2])),
+        lambda: np.tensordot(STACK, q(STACK, axis=0).dequantize(), axes=([0, 2], [0, 2])),
     ),
     "inner": ("axis=-1", lambda: np.inner(Y, q(axis=0)), lambda: np.inner(Y, q(axis=-1))),
     "vecdot": ("axis=-1", lambda: np.vecdot(q(axis=0), W), lambda: np.vecdot(q(axis=-1), W)),

@@ -29,6 +29,7 @@ from fastq.choice import bits_per_weight
 from fastq.storage.parts import put_together, take_apart
 from tests.attacks.finding import Finding
 
+PACKAGE = os.path.dirname(fq.__file__) + os.sep
 RNG = np.random.default_rng(0)
 W = RNG.standard_normal((48, 32)).astype(np.float32)
 X = RNG.standard_normal((5, 48)).astype(np.float32)
@@ -312,14 +313,14 @@ def leak(case: Case) -> str | None:
     except OddError:
         return None
     except BaseException as error:
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if "/fastq/" in f.filename.replace(os.sep, "/")]
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(PACKAGE)]
         if not frames or (isinstance(error, Exception) and any(key in CALLBACKS for key in case.odd) and
                           "NumPy" not in str(error) and _callback(case)):  # fmt: skip
             return None  # NumPy has not asked fastq, or the user's function has failed
         documented = isinstance(error, (TypeError, ValueError, *target.may))
         if documented and (isinstance(error, OSError) or _in_words(case, error)):
             return None
-        where = f"{frames[-1].filename.replace(os.sep, '/').split('/fastq/')[-1]}:{frames[-1].lineno}"
+        where = f"{os.path.relpath(frames[-1].filename, PACKAGE)}:{frames[-1].lineno}"
         return f"{case} -> {type(error).__name__}: {str(error)[:120]} [{where}]"
     return None
 

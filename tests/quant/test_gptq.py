@@ -133,14 +133,15 @@ def test_integer_factors(rng, scheme, bits, bound):
     assert decibels(x, w, dequantized(q, 16, 64), by_mse(w, bits, 16, scheme)) < bound
 
 
-@pytest.mark.parametrize("seed", [8, 38, 45, 178])
+@pytest.mark.parametrize("seed", [5, 74, 186, 196])
 def test_zero_points_are_those_that_the_factors_were_limited_by(seed):
     """A factor times the distance of any code from the zero point fits int8, or products wrap around."""
     rng = np.random.default_rng(seed)
     bits = 3 + seed % 2
     w = rng.standard_normal((100, 33)).astype(np.float32)
-    x = rng.standard_normal((100, 100)).astype(np.float32)
-    q = fq.quantize(w, bits, axis=0, group_size=48, scheme="asymmetric", method=Gptq(sweeps=0), calibration=x)
+    seen = correlated(rng, 400, 100)
+    q = fq.quantize(w, bits, axis=0, group_size=48, scheme="asymmetric", method=Gptq(sweeps=0), calibration=seen)
+    x = seen[:100]
     zero = q.zero_point
     assert (q.group_scale * np.maximum(zero, 2**bits - 1 - zero) <= 127).all()
     exact = x.astype(np.float64) @ q.dequantize(np.float64)

@@ -26,6 +26,7 @@ from fastq.interop.quantizing import known, quantize, with_shared_scales
 from fastq.kernels.outputs import COMPUTED
 from fastq.products.operands import Operand
 from fastq.qarray.array import QArray
+from fastq.qarray.coded import check_summed
 from fastq.quant.by_method import Wanted
 from fastq.rules import EIGHT_BIT, check_bias, check_bits, check_dtype, output_type, result_shape
 
@@ -164,7 +165,7 @@ def _constant(x: Any, summed: int, side: str) -> bool:
     form = _meta(x)
     if not isinstance(form, QArray):
         return True
-    form.check_summed((summed,), side, x.shape)
+    check_summed(form, (summed,), side, x.shape)
     grouped = form.axis == summed and form.group_size is not None and form.axis_scale is None
     return not grouped and form.scheme != "affine" and form.balance is None
 

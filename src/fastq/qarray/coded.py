@@ -234,7 +234,7 @@ class Coded(Operand):
     def _lines(self, index: tuple[int, ...], side: str) -> Lines:
         contracted, kept = (self.ndim - 1, self.ndim - 2) if side == "left" else (self.ndim - 2, self.ndim - 1)
         grouped = self.group_size if self.axis == contracted and self.group_size is not None else None
-        self.check_summed((contracted,), side)
+        check_summed(self, (contracted,), side)
 
         def of_matrix(p: Array | None) -> Array | None:
             if p is None:
@@ -260,32 +260,6 @@ class Coded(Operand):
             factor = self.balance[tuple(0 if n == 1 else i for n, i in zip(self.balance.shape, index))].astype(float)
             scale, offset = (None if p is None else p * factor for p in (scale, offset))
         return Lines(code_range(self.bits, self.scheme), self.bits, scale, zero, offset, grouped)
-
-    def check_summed(self, axes: Sequence[int], side: str, shape: tuple[int, ...] | None = None) -> None:
-        """Raise ValueError if scales vary along axes that a product sums over, other than in groups.
-
-        `side` is that of the operand; `shape` is that of all of it, if this is a part.
-        """
-        shape = self.shape if shape is None else shape
-        long = [axis % len(shape) for axis in axes if shape[axis] > 1]
-        if self.axis is None or all(axis == self.axis for axis in long):
-            return
-        sharing = f"axis={self.axis}" + (f" and group_size={self.group_size}" if self.group_size is not None else "")
-        raise ValueError(
-            f"the scale of the {side} operand must be constant along the axis that is summed over, or in groups along "
-            f"it; got shape {shape} with {sharing}, whose scale varies there: {self._hint(long, len(shape))}, or "
-            "multiply q.dequantize()"
-        )
-
-    def _hint(self, summed: list[int], ndim: int) -> str:
-        """How to quantize an array that is to be summed over these axes, in the words of who has made it."""
-        if len(summed) > 1:
-            return "quantize it with axis=None"
-        fix = summed[0] - ndim
-        if not self._flipped or fix < -2:
-            return f"quantize it with axis={fix} or axis=None"
-        original, one_per = (-1, "row") if fix == -2 else (-2, "column")
-        return f"it is a transpose; quantize the original with axis={original}, one scale per {one_per}, or axis=None"
 
     def matrix(self, index: tuple[int, ...]) -> Array:
         """Codes of one matrix as a left operand: times the integer scales of groups along its rows."""
@@ -327,6 +301,34 @@ class Coded(Operand):
             found = super().columns(index, packed, cuts, dtype, affine)
             self._cache[key] = found
         return found
+
+
+def check_summed(q: Coded, axes: Sequence[int], side: str, shape: tuple[int, ...] | None = None) -> None:
+    """Raise ValueError if scales vary along axes that a product sums over, other than in groups.
+
+    `side` is that of the operand; `shape` is that of all of it, if this is a part.
+    """
+    shape = q.shape if shape is None else shape
+    long = [axis % len(shape) for axis in axes if shape[axis] > 1]
+    if q.axis is None or all(axis == q.axis for axis in long):
+        return
+    sharing = f"axis={q.axis}" + (f" and group_size={q.group_size}" if q.group_size is not None else "")
+    raise ValueError(
+        f"the scale of the {side} operand must be constant along the axis that is summed over, or in groups along "
+        f"it; got shape {shape} with {sharing}, whose scale varies there: {_hint(long, len(shape), q._flipped)}, or "
+        "multiply q.dequantize()"
+    )
+
+
+def _hint(summed: list[int], ndim: int, transpose: bool) -> str:
+    """How to quantize an array that is to be summed over these axes, in the words of who has made it."""
+    if len(summed) > 1:
+        return "quantize it with axis=None"
+    fix = summed[0] - ndim
+    if not transpose or fix < -2:
+        return f"quantize it with axis={fix} or axis=None"
+    original, one_per = (-1, "row") if fix == -2 else (-2, "column")
+    return f"it is a transpose; quantize the original with axis={original}, one scale per {one_per}, or axis=None"
 
 
 def _swapped(matrices: Array) -> Array:

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from fastq.errors import NotFiniteError
 from fastq.messages import shown, with_type
 from fastq.products import product
 from fastq.products.operands import Operand
-from fastq.qarray.coded import Coded
+from fastq.qarray.coded import Coded, check_summed
 
 
 def _array(x: Any) -> Any:
@@ -37,12 +38,16 @@ def contract(a: Any, b: Any, names: tuple[str, str, str], out: Any = None, dtype
             "a product with a quantized array sums over axes that both operands have, each once; got "
             f"{left},{right}->{result}: sum or take diagonals of the other operand first, or use q.dequantize()"
         )
-    _check_summed(a, [left.index(i) for i in summed], "left")
-    _check_summed(b, [right.index(i) for i in summed], "right")
     sizes = {**dict(zip(right, b.shape)), **dict(zip(left, a.shape))}
-    a = _matrices(a, left, batch, own[0], summed)
-    b = _matrices(b, right, batch, summed, own[1])
-    y = product.matmul(a, b, dtype=dtype)
+    try:
+        matrices = _matrices(a, left, batch, own[0], summed), _matrices(b, right, batch, summed, own[1])
+        y = product.matmul(*matrices, dtype=dtype)
+    except NotFiniteError:
+        raise
+    except ValueError:  # of scales, most likely: told in terms of the axes as they came in
+        _check_summed(a, [left.index(i) for i in summed], "left")
+        _check_summed(b, [right.index(i) for i in summed], "right")
+        raise
     found = [*batch, *own[0], *own[1]]
     y = np.reshape(y, (*y.shape[: len(batch)], *(sizes[i] for i in own[0] + own[1])))
     y = np.transpose(y, [found.index(i) for i in result])
@@ -55,7 +60,7 @@ def contract(a: Any, b: Any, names: tuple[str, str, str], out: Any = None, dtype
 def _check_summed(x: Any, axes: Sequence[int], side: str) -> None:
     """What a product would refuse, in terms of the axes as they came in."""
     if isinstance(x, Coded):
-        x.check_summed(axes, side)
+        check_summed(x, axes, side)
 
 
 def _matrices(x: Any, names: str, batch: Sequence[str], rows: Sequence[str], columns: Sequence[str]) -> Any:

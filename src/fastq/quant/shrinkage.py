@@ -14,7 +14,8 @@ are blurred (rank K / 8, n = K / 4: 4 dB less than without). So the intensity is
 kept, taken out of S, and asked what would be left of errors on them. With ``H = R @ R.T``, R upper triangular
 (:mod:`fastq.quant.gptq`), the error in one row of weights leaves of its channel what channels after it do not tell ::
 
-    left(intensity) = mean over kept rows x of sum_i r_i**2,   r = inv(R / diag(R)) @ x
+    left(intensity) = mean over kept rows x of sum_i r_i**2
+    r = inv(R / diag(R)) @ x
 
 Here x is in units of each channel's root mean square, so that a few large channels do not decide alone.
 
