@@ -10,7 +10,6 @@ import operator
 import re
 import sys
 from contextlib import suppress
-from decimal import Decimal
 from functools import lru_cache
 from numbers import Real
 from typing import Any
@@ -107,7 +106,9 @@ def integer(value: Any, name: str, rule: str) -> int:
 
 def real(value: Any, name: str, rule: str) -> float:
     """A Python float from any kind of real number but bool; `rule` ends the sentence "name must be ..."."""
-    if isinstance(value, bool) or not isinstance(value, Real | Decimal):
+    decimal = sys.modules.get("decimal")  # who has such a number has imported it
+    numbers = Real if decimal is None else (Real, decimal.Decimal)
+    if isinstance(value, bool) or not isinstance(value, numbers):
         raise TypeError(f"{name} must be {rule}, got {with_type(value)}")
     try:
         return float(value)
