@@ -131,6 +131,8 @@ def word(value: Any, name: str, words: tuple[str, ...]) -> Any:
 
 def truth(value: Any, name: str) -> bool:
     """Whether a value counts as true; what cannot tell, such as an array, is refused."""
+    if value is None or isinstance(value, int | float | np.bool_):  # outside of what a signal's handler may break into
+        return bool(value)
     try:
         return bool(value)
     except Exception:
@@ -139,6 +141,10 @@ def truth(value: Any, name: str) -> bool:
 
 def data_type(value: Any, name: str = "dtype") -> np.dtype[Any]:
     """A data type, from whatever NumPy takes for one."""
+    if isinstance(value, np.dtype):
+        return value
+    if isinstance(value, type) and issubclass(value, np.generic | float | int):  # no handler's exception is caught
+        return np.dtype(value)
     try:
         found: np.dtype[Any] = np.dtype(value)
         return found

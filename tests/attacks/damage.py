@@ -115,6 +115,8 @@ def _parts(d: Draw) -> None:
     for _ in range(1 + d.below(2)):
         name = d.one_of(*arrays, *attributes)
         if name in arrays:
+            if not isinstance(arrays[name], np.ndarray):
+                continue  # it has been damaged so that it is none any more
             damage = d.one_of(*ARRAYS)
             arrays[name] = damage(d, name, arrays[name])
             told.append(f"{name} {damage.__name__.strip('_')}")

@@ -330,6 +330,8 @@ def _in_words(case: Case, error: BaseException) -> bool:
     words = str(error)
     if "must" in words or "takes" in words:
         return True
+    if "unsupported operand" in words and case.target.name.startswith("matmul"):
+        return True  # what objects say of each other, when NumPy multiplies them
     frames = [frame.filename.replace(os.sep, "/") for frame in traceback.extract_tb(error.__traceback__)]
     if any("/numpy/ma/" in name for name in frames):
         return True  # masked arrays wrap no product of their own shape, by np.matmul neither
