@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from functools import partial
+
 import numpy as np
 import pytest
 
 import fastq as fq
+from fastq import rules
 from tests.attacks import odd
 
 SINGLES = 5000  # of 38,000
@@ -56,3 +60,33 @@ def test_leaks_are_seen(monkeypatch, call):
     target = next(t for t in odd.TARGETS if t.name == "SecondMoment")
     monkeypatch.setattr("fastq.quant.moment.integer", lambda *args: call())
     assert odd.leak(odd.Case(target, {"k": "1.5"}))
+
+
+@pytest.mark.parametrize(("function", "value"), [(rules.truth, False), (rules.data_type, np.float16)])
+def test_what_a_handler_raises_is_not_taken_for_an_odd_argument(function, value):
+    """A signal may come while an argument is looked at."""
+
+    class AlarmError(Exception):
+        pass
+
+    lines = []
+
+    def trace(at, frame, event, _):
+        if frame.f_code is function.__code__ and event == "line":
+            lines.append(frame.f_lineno)
+            if len(lines) == at:
+                raise AlarmError
+        return partial(trace, at)
+
+    for at in range(1, 9):
+        lines.clear()
+        before = sys.gettrace()
+        sys.settrace(partial(trace, at))
+        try:
+            function(value, "x")
+        except AlarmError:
+            continue
+        finally:
+            sys.settrace(before)
+        break  # it has ended before that line
+    assert at > 2

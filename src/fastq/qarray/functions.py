@@ -61,18 +61,17 @@ def ufunc(function: Any, method: str, inputs: Sequence[Any], out: Any, kwargs: d
         raise TypeError(
             f"numpy.{function.__name__} of quantized arrays takes no {', '.join(kwargs)}; call it on q.dequantize()"
         )
-    immutable = TypeError(
-        f"out of numpy.{function.__name__} must be left out, because a quantized array is immutable; got out"
-    )
     target = None if out is None else out[0]
-    if isinstance(target, Coded):  # there may be none among the inputs, then
-        raise immutable
-    arrays = [x if isinstance(x, Coded | int | float) else np.asarray(x) for x in inputs]
-    result = handler(*arrays)
-    if target is None:
+    result = None
+    if not isinstance(target, Coded):  # else there may be none among the inputs
+        arrays = [x if isinstance(x, Coded | int | float) else np.asarray(x) for x in inputs]
+        result = handler(*arrays)
+    if out is None:
         return result
-    if isinstance(result, Coded):
-        raise immutable
+    if isinstance(result, Coded) or isinstance(target, Coded):
+        raise TypeError(
+            f"out of numpy.{function.__name__} must be left out, because a quantized array is immutable; got out"
+        )
     np.copyto(target, result, casting="same_kind")
     return target
 
