@@ -61,8 +61,8 @@ def ufunc(function: Any, method: str, inputs: Sequence[Any], out: Any, kwargs: d
         raise TypeError(
             f"numpy.{function.__name__} of quantized arrays takes no {', '.join(kwargs)}; call it on q.dequantize()"
         )
-    target = None if out is None else out[0]
-    result = None
+    target: Any = None if out is None else out[0]
+    result: Any = None
     if not isinstance(target, Coded):  # else there may be none among the inputs
         arrays = [x if isinstance(x, Coded | int | float) else np.asarray(x) for x in inputs]
         result = handler(*arrays)
