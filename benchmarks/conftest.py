@@ -6,10 +6,11 @@ from importlib.metadata import version
 
 import pytest
 
+import fastq as fq
 import peers
 from fastq.engine.roofline import measurable, roofline
 from fastq.kernels.table import ISAS
-from fastq.machine import cpu, threads
+from fastq.machine import cpu, pool
 from rounds import FULL, ONCE, QUICK, hold
 
 
@@ -64,9 +65,10 @@ def pytest_benchmark_update_machine_info(config, machine_info):
         "CPU": cpu.cpu_name(),
         "instruction set": cpu.chosen(ISAS),
         "this CPU has": ", ".join(cpu.available(ISAS)),
-        "threads": threads.num_threads(),
+        "threads": pool.num_threads(),
         "BLAS": _blas(),
-        **{name: version(name) for name in ("fastq", "numpy", "numba")},
+        "fastq": fq.__version__,
+        **{name: version(name) for name in ("numpy", "numba")},
         **peers.installed(),
     }
     machine_info["roofs"] = _look_at_the_roofs()

@@ -202,9 +202,9 @@ def enter(
 
 def fq_threads() -> int:
     """Threads that fastq uses; everyone gets as many."""
-    from fastq.machine import threads
+    from fastq.machine import pool
 
-    return threads.num_threads()
+    return pool.num_threads()
 
 
 def _right_bytes(contender: Contender) -> float:

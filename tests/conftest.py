@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastq.kernels.table import ISAS
-from fastq.machine import cores, cpu, threads
+from fastq.machine import cores, cpu, pool
 
 
 @pytest.fixture(params=cpu.available(ISAS))
@@ -20,9 +20,9 @@ def isa(request):
 @pytest.fixture(autouse=True)
 def _settings_stay():
     """A test that changes the number of threads does not change it for the next."""
-    before = threads._chosen
+    before = pool._chosen
     yield
-    threads._chosen = before
+    pool._chosen = before
 
 
 @pytest.fixture

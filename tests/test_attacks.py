@@ -32,6 +32,7 @@ def test_a_short_run_finds_nothing(name):
         assert done.count == len(SHORT[name]) * len(isas)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_found(mistake):
     name, seeds, finding, _ = MISTAKES[mistake]

@@ -152,6 +152,7 @@ def pair(w, d, *args, axis=0, **kwargs):
 
 @pytest.mark.parametrize("m", [1, 7, 8, 19, 40])
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64])
+@pytest.mark.exhaustive
 def test_product_is_that_of_scaled_rows(isa, m, dtype, d, rng):
     w = rng.standard_normal((K, N)).astype(np.float64 if dtype == np.float64 else np.float32)
     computed = w.dtype

@@ -37,6 +37,7 @@ def sqnr(x, w, q):
 
 @pytest.mark.parametrize("scheme", ["symmetric", "asymmetric", "affine"])
 @pytest.mark.parametrize("group", [None, 32, 20])
+@pytest.mark.exhaustive
 def test_products_gain(isa, inputs, w, scheme, group):
     """Weighing errors gains, and making up for them gains more, on rows that were not seen."""
     seen, unseen = fq.SecondMoment.of(inputs(4000)), inputs(500)

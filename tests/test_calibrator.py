@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastq as fq
-from fastq.quant import histogram
+from fastq.calibration import histogram
 
 SCHEMES = ("symmetric", "asymmetric")
 METHODS = ("minmax", "mse", fq.Percentile(99))

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 import fastq as fq
-from fastq import choice
-from fastq.quant import allocation
+from fastq.calibration import allocation, choose_bits
 
 GROUPS = (None, 128, 64, 32)
 
@@ -100,7 +99,7 @@ def test_only_from_what_is_offered(w):
 
 
 def test_columns_of_large_matrices_are_tried(monkeypatch, w):
-    monkeypatch.setattr(choice, "SAMPLE", 256 * 8)
+    monkeypatch.setattr(choose_bits, "SAMPLE", 256 * 8)
     lines = []
     found = fq.choose_bits(w, sqnr=17, report=lines.append)
     some = w[:, ::3]
@@ -168,7 +167,7 @@ def test_a_mix(weights, budget):
 
 
 def trials(*pairs):
-    return [allocation.Trial(allocation.Form(float(cost), cost, None), noise) for cost, noise in pairs]
+    return [allocation.Trial(allocation.Candidate(float(cost), cost, None), noise) for cost, noise in pairs]
 
 
 def test_steps_follow_the_convex_hull():
@@ -266,7 +265,7 @@ def test_along_the_other_axis(w, x, axis, goal, calibrated):
 
 
 def test_rows_of_large_matrices_are_tried(monkeypatch, w):
-    monkeypatch.setattr(choice, "SAMPLE", 256 * 8)
+    monkeypatch.setattr(choose_bits, "SAMPLE", 256 * 8)
     assert "w (24 x 256, 8 rows tried)" in said(w.T, sqnr=17, axis=1)[1]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import fastq as fq
-from fastq.machine import cores, threads
+from fastq.machine import cores, pool
 
 from .cases import integers
 
@@ -50,10 +50,11 @@ def join(many):
     assert not any(thread.is_alive() for thread in many)
 
 
+@pytest.mark.exhaustive
 def test_a_storm(calls, many_cores):
     """Sixteen threads for a minute, while the number of threads per call changes."""
     wrong, counts = [], dict.fromkeys(calls, 0)
-    end, first = time.monotonic() + SECONDS, threads._crew.epoch()
+    end, first = time.monotonic() + SECONDS, pool._pool.epoch()
 
     def call(seed):
         order = np.random.default_rng(seed)
@@ -78,8 +79,8 @@ def test_a_storm(calls, many_cores):
     join(many)
     assert not wrong
     assert all(counts.values())
-    assert threads._crew.epoch() != first  # some were shared
-    assert len(threads._crew.workers) >= 2
+    assert pool._pool.epoch() != first  # some were shared
+    assert len(pool._pool.workers) >= 2
 
 
 def test_tasks_of_an_executor(calls):

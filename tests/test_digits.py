@@ -25,6 +25,7 @@ def logits(network, quantized):
     return {bits: digits.forward(network.images, weights, network.biases) for bits, weights in forms.items()}
 
 
+@pytest.mark.exhaustive
 def test_network_learned(network, logits):
     assert len(network.labels) == 899
     assert network.accuracy(logits[32]) > 95
@@ -45,6 +46,7 @@ def test_forward_is_layer_by_layer():
 
 
 @pytest.mark.parametrize(("bits", "points", "decibels"), [(8, 0.3, 40), (3, 3, 14)])
+@pytest.mark.exhaustive
 def test_loss(network, logits, bits, points, decibels):
     assert network.accuracy(logits[bits]) >= network.accuracy(logits[32]) - points
     assert fq.error(logits[32], logits[bits]).sqnr_db > decibels

@@ -14,9 +14,15 @@ import numpy as np
 import pytest
 
 import fastq as fq
+from fastq.engine import memory, plan
+from fastq.machine import cache
 from fastq.products.operands import Operand
+from fastq.storage import out_of_core
 
-DOCS = Path(__file__).parent.parent / "docs"
+from .test_floors import FLOORS
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
 GUESTS = {"cluster": ("dask", "zarr"), "porting": ("sklearn",)}  # what pages need beside the tests' own requirements
 PAGES = [
     page
@@ -47,6 +53,7 @@ def failures(text, name):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.exhaustive
 def test_blocks_of_the_guide_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     told, tried = failures(page.read_text(), page.name)
@@ -66,6 +73,30 @@ def test_a_wrong_result_is_told():
     told, tried = failures("```pycon\n>>> a = 1\n```\n\n>>> not looked at\n\n```pycon\n>>> a + 1\n3\n```\n", "page")
     assert tried == 2
     assert 'File "page", line 8' in told[0]
+
+
+@pytest.mark.parametrize(
+    ("page", "sentence"),
+    [
+        ("docs/guide/porting.md", f"more than {1e6 * plan.WORTH_SHARING:.0f} µs of work"),
+        ("docs/guide/large.md", f"more than {out_of_core.IN_ONE_GO >> 20} MiB"),
+        ("README.md", f"results above {memory.RECYCLED >> 20} MiB"),
+        ("README.md", f"up to {memory.SPARE >> 20} MiB"),
+        ("README.md", f"no process has used for {cache.UNUSED // cache.DAY} days"),
+        ("docs/reference/settings.md", f"no process has used for {cache.UNUSED // cache.DAY} days"),
+        ("CHANGELOG.md", f"no process has used for {cache.UNUSED // cache.DAY} days"),
+        ("CHANGELOG.md", f"`Gptq.damping` is {fq.Gptq().damping} by default"),
+    ],
+)
+def test_figures_are_those_of_the_code(page, sentence):
+    assert sentence in " ".join((ROOT / page).read_text().split())
+
+
+def test_the_architecture_shows_every_room():
+    """In the drawing, and on the floor where test_floors.py has it."""
+    drawing = (ROOT / "ARCHITECTURE.md").read_text().split("\n## ")[0]
+    rows = [set(re.findall(r"^    (\w+)(?:/|\.py) ", row, re.MULTILINE)) for row in re.split(r"\n    -+\n", drawing)]
+    assert rows == FLOORS[::-1]
 
 
 def test_the_reference_has_every_public_name():

@@ -17,8 +17,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import fastq as fq
-from fastq.engine import multiply
-from fastq.products import task
+from fastq.engine import prepared
 from fastq.quant import affine
 from tests.cases import integers
 
@@ -653,22 +652,22 @@ def test_a_tensor_that_refuses(rng):
 def bands(monkeypatch):
     """Products of large left operands, for less than 256 MiB; how many bands there were."""
     found = []
-    for name in ("matmul", "matmul_requantized"):
-        usual = getattr(multiply, name)
-        monkeypatch.setattr(multiply, name, lambda *args, usual=usual: found.append(1) or usual(*args))
+    for name in ("__call__", "requantized"):
+        usual = getattr(prepared.PreparedProduct, name)
+        monkeypatch.setattr(prepared.PreparedProduct, name, lambda *args, usual=usual: found.append(1) or usual(*args))
 
     def banded(call):
         """The result, which is that of one band, bit for bit."""
         results = []
         for most in (64 << 10, 256 << 20):  # bands first: one product may be remembered
-            monkeypatch.setattr(task, "MOST_LEFT", most)
+            monkeypatch.setattr(prepared, "MOST_LEFT", most)
             found.clear()
             results.append(call())
             assert len(found) in (range(4, 9) if most < 256 << 20 else [1])
         parts, whole = results
         assert parts.equals(whole) if isinstance(whole, fq.QArray) else np.array_equal(parts, whole)
 
-    monkeypatch.setattr(task, "BAND", 64 << 10)
+    monkeypatch.setattr(prepared, "BAND", 64 << 10)
     return banded
 
 
@@ -707,8 +706,8 @@ def test_bands_into_memory_that_is_read(isa, bands, rng):
 
 
 def test_bands_of_what_is_not_finite(monkeypatch, rng):
-    monkeypatch.setattr(task, "MOST_LEFT", 64 << 10)
-    monkeypatch.setattr(task, "BAND", 64 << 10)
+    monkeypatch.setattr(prepared, "MOST_LEFT", 64 << 10)
+    monkeypatch.setattr(prepared, "BAND", 64 << 10)
     monkeypatch.setattr(affine, "CHECKED", 10_000)
     x, w = np.ones((5000, 64), np.float32), np.ones((64, 9), np.float32)
     x[4000, 3] = x[4999, 63] = np.inf
@@ -723,8 +722,8 @@ def test_bands_of_what_is_not_finite(monkeypatch, rng):
 @pytest.mark.parametrize("dtype", ["f4", "f2", ">f4", "f8", "i2"])
 def test_memory_for_a_large_left_operand(monkeypatch, tmp_path, dtype, rng):
     """The codes of a band, whatever is multiplied; and nothing that grows with the operand is remembered."""
-    monkeypatch.setattr(task, "MOST_LEFT", 1 << 20)
-    monkeypatch.setattr(task, "BAND", 1 << 20)
+    monkeypatch.setattr(prepared, "MOST_LEFT", 1 << 20)
+    monkeypatch.setattr(prepared, "BAND", 1 << 20)
     m, k = 1 << 17, 256
     x = np.memmap(tmp_path / "x", dtype, "w+", shape=(2, m // 2, k))
     x[...] = rng.integers(-9, 9, k)

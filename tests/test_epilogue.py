@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import fastq as fq
-from fastq.engine import multiply
-from fastq.kernels.activations import on_arrays
-from fastq.kernels.outputs import ACTIVATIONS
+from fastq.engine import prepared
+from fastq.kernels.epilogue.activations import on_arrays
+from fastq.kernels.epilogue.outputs import ACTIVATIONS
 from fastq.kernels.table import ISAS
 from fastq.machine import cpu
 
@@ -47,7 +47,7 @@ def operands(rng, m, k, n, dtype=np.float32):
     return x, w, rng.standard_normal(n).astype(dtype)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activation_is_that_of_the_product(isa, name, shape, dtype, rng):
@@ -59,6 +59,7 @@ def test_activation_is_that_of_the_product(isa, name, shape, dtype, rng):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.exhaustive
 def test_function_of_ones_own(isa, shape, rng):
     x, w, bias = operands(rng, *shape)
     for bits, group in ((8, None), (4, 32)):
@@ -85,6 +86,7 @@ def test_function_marked_parallel_is_compiled_without():
 
 
 @pytest.mark.parametrize(("dtype", "n"), [(np.float16, 3008), (np.float32, 1504), (np.float64, 752)])
+@pytest.mark.exhaustive
 def test_large_output_with_an_epilogue_goes_past_the_cache(isa, dtype, n, rng):
     """The long way, the short way, and parts too small for it: the same bits, also in rows that are no whole lines."""
     for width in (n, n + 4):
@@ -92,7 +94,7 @@ def test_large_output_with_an_epilogue_goes_past_the_cache(isa, dtype, n, rng):
         q = fq.quantize(w, 8, axis=0)
         parts = np.concatenate([fq.matmul(p, q, bias=bias, epilogue="silu", dtype=dtype) for p in np.split(x, 15)])
         assert parts.dtype == dtype
-        assert parts.nbytes >= multiply.STREAMED
+        assert parts.nbytes >= prepared.STREAMED
         for _ in range(2):
             assert (fq.matmul(x, q, bias=bias, epilogue="silu", dtype=dtype) == parts).all()
 
@@ -111,6 +113,7 @@ def test_function_that_raises(isa):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.exhaustive
 def test_half_precision_out(isa, shape, rng):
     x, w, bias = operands(rng, *shape)
     for q in (fq.quantize(w, 8, axis=0), fq.quantize(w, 5, axis=0, group_size=48)):
@@ -176,8 +179,8 @@ def test_codes_out(isa, dtype, scheme, shape, rng):
 
 def test_codes_come_in_bands(monkeypatch, rng):
     """More rows than a band has, the last band shorter; no float array of the product's size."""
-    monkeypatch.setattr(multiply, "BAND_ROWS", 32)
-    monkeypatch.setattr(multiply, "BAND_BYTES", 0)
+    monkeypatch.setattr(prepared, "BAND_ROWS", 32)
+    monkeypatch.setattr(prepared, "BAND_BYTES", 0)
     x, w, bias = operands(rng, 101, 80, 50)
     q = fq.quantize(w, 4, axis=0, scheme="asymmetric")
     left = fq.quantize(x, 8, axis=-1, scheme="affine")

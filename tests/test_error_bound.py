@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import fastq as fq
-from fastq.products import product
+from fastq.products import sums
 from tests.cases import integers
 
 SCHEMES = ("symmetric", "asymmetric", "affine")
@@ -372,7 +372,7 @@ def test_sums_are_exact_integers(isa, rng):
             for right in rights:
                 exact = reduced(left, -1) @ reduced(right, -2)
                 for dtype in (None, np.int64):
-                    y = product.sums(left, right, dtype)
+                    y = sums.sums(left, right, dtype)
                     assert y.dtype == (dtype or np.int32)
                     assert np.array_equal(y, exact)
 
@@ -382,22 +382,22 @@ def test_sums_of_stacks_vectors_and_packed_codes(isa, rng):
     b = fq.quantize(rng.standard_normal((70, 33)), 3, axis=0, group_size=16)
     exact = reduced(a, -1) @ reduced(b, -2)
     for _ in range(2):  # before and after it is packed
-        assert np.array_equal(product.sums(a, b), exact)
+        assert np.array_equal(sums.sums(a, b), exact)
         b.prepack()
-    assert np.array_equal(product.sums(b.T, np.ones((70, 2), np.int8)), reduced(b, -2).T @ np.ones((70, 2), int))
+    assert np.array_equal(sums.sums(b.T, np.ones((70, 2), np.int8)), reduced(b, -2).T @ np.ones((70, 2), int))
     row = integers(rng, (70,), "uint8")
-    assert np.array_equal(product.sums(row, b), row.astype(int) @ reduced(b, -2))
-    assert product.sums(row, row).shape == ()
-    assert product.sums(row, row) == (row.astype(int) ** 2).sum()
-    assert product.sums(row[:0], row[:0]) == 0
-    assert product.sums(np.empty((0, 3, 4), np.int8), np.empty((4, 2), np.int8)).shape == (0, 3, 2)
+    assert np.array_equal(sums.sums(row, b), row.astype(int) @ reduced(b, -2))
+    assert sums.sums(row, row).shape == ()
+    assert sums.sums(row, row) == (row.astype(int) ** 2).sum()
+    assert sums.sums(row[:0], row[:0]) == 0
+    assert sums.sums(np.empty((0, 3, 4), np.int8), np.empty((4, 2), np.int8)).shape == (0, 3, 2)
 
 
 def test_sums_leave_the_balance_out(isa, rng):
     w = rng.standard_normal((64, 33)).astype(np.float32)
     q = fq.quantize(w, 4, axis=0, balance=rng.uniform(1, 2, 64), rotate=True)
     a = integers(rng, (5, 64), "int8")
-    assert np.array_equal(product.sums(a, q), a.astype(int) @ q.codes.astype(int))
+    assert np.array_equal(sums.sums(a, q), a.astype(int) @ q.codes.astype(int))
 
 
 LARGEST = {("int8", "int8"): 131_071, ("uint8", "int8"): 65_793, ("uint8", "uint8"): 33_025}
@@ -408,7 +408,7 @@ def test_the_type_of_sums_follows_from_types_and_k(isa, types):
     k = LARGEST[types] // 64 * 64
     for length, dtype in ((k, np.int32), (k + 1, np.int64)):
         a, b = np.zeros((1, length), types[0]), np.zeros((length, 1), types[1])
-        assert product.sums(a, b).dtype == dtype
+        assert sums.sums(a, b).dtype == dtype
 
 
 @pytest.mark.parametrize("right", ["uint8", "asymmetric", "groups", "symmetric"])
@@ -428,12 +428,12 @@ def test_sums_beyond_int32(isa, left, right, rng):
     }[right]()
     exact = reduced(a, -1) @ reduced(b, -2)
     assert np.abs(exact).min() > 2**31 or right in ("groups", "symmetric")
-    y = product.sums(a, b)
+    y = sums.sums(a, b)
     assert y.dtype == np.int64
     assert np.array_equal(y, exact)
     if np.abs(exact).max() > 2**31:
         with pytest.raises(OverflowError, match="must fit int32"):
-            product.sums(a, b, np.int32)
+            sums.sums(a, b, np.int32)
 
 
 def test_bounds_of_empty_products():

@@ -66,6 +66,7 @@ NEEDS = {"09_dask.py": ("dask.array", "zarr")}
 
 
 @pytest.mark.parametrize("name", LESSONS)
+@pytest.mark.exhaustive
 def test_lesson(name, tmp_path):
     for guest in NEEDS.get(name, ()):
         pytest.importorskip(guest)

@@ -16,9 +16,8 @@ import pytest
 
 import fastq as fq
 from fastq.engine.memory import aligned
+from fastq.qarray.parts import load, put_together, take_apart
 from fastq.storage import folder as folders
-from fastq.storage.files import load
-from fastq.storage.parts import put_together, take_apart
 
 SCHEMES = ("symmetric", "asymmetric", "affine")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc and limits of Linux")
@@ -98,7 +97,7 @@ def test_sums_serve_zero_points_on_the_left(rng, isa, dtype, monkeypatch):
         found = put_together(arrays, attributes)
         with monkeypatch.context() as patch:
             if isa != "reference":  # which unpacks everything
-                patch.setattr("fastq.engine.prepack.unpack_codes", None)
+                patch.setattr("fastq.engine.operands.unpack_codes", None)
             assert np.array_equal(a @ found, want)
         del arrays["sums"]
         assert np.array_equal(a @ put_together(arrays, attributes), want)

@@ -412,6 +412,7 @@ def test_factors_that_do_not_fold(by, error, words):
 
 @settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(q=arrays(), data=st.data())
+@pytest.mark.exhaustive
 def test_any_shape(q, data):
     """A reshape is either the reshape of the numbers or refused, never other numbers."""
     sizes, rest = [], q.size

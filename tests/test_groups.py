@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import fastq as fq
-from fastq.engine.store import Scales, Store
+from fastq.engine.groups import GroupScales
+from fastq.engine.store import Store
 from fastq.kernels import table
-from fastq.layout.tiles import GROUPED, Form
+from fastq.layout.tiles import GROUPED, TileFormat
 from fastq.machine import cpu, jit
 from fastq.qarray.array import QArray
 from fastq.scheme import code_range, largest_factor
@@ -35,7 +36,7 @@ def grouped(rng, k, n, bits, group, scheme, extreme=False):
         most = np.minimum(127 // np.maximum(zeros, limits.high - zeros), largest)
         factors = most if extreme else rng.integers(1, most + 1)
     scale = (rng.integers(1, 1000, (1, n)) / 1024).astype(np.float32)
-    scales = Scales(group, factors.astype(np.int8), None if zeros is None else zeros.astype(np.uint8))
+    scales = GroupScales(group, factors.astype(np.int8), None if zeros is None else zeros.astype(np.uint8))
     codes = codes.astype(np.int8 if limits.signed else np.uint8)
     q = QArray._make(Store(codes, limits, bits, scales), False, scheme, 0, group, (scale, None, None), np.float32)
     shift = 0 if zeros is None else np.repeat(zeros, group, axis=0)[:k]
@@ -46,7 +47,13 @@ def expected(left, values, scale, row_scale=1):
     return (left.astype(np.int64) @ values).astype(np.float32) * np.float32(row_scale) * scale
 
 
-ROWS = [(unit, bits, shape) for unit in units() if 8 in unit.bits for bits in GROUPED for shape in ("gemm", "gemv")]
+ROWS = [
+    pytest.param((unit, bits, shape), marks=[pytest.mark.exhaustive] if bits not in (3, 8) else [])
+    for unit in units()
+    if 8 in unit.bits
+    for bits in GROUPED
+    for shape in ("gemm", "gemv")
+]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row[0].name}-{row[1]}bit-{row[2]}")
@@ -64,7 +71,7 @@ def test_every_kernel_on_its_edges(row, rng):
                         q, values, scale = grouped(rng, k, n, bits, group, scheme, extreme=(m + n) % 2 == 0)
                         left = rng.integers(-128, 128, (m, k)).astype(np.int8)
                         assert (left @ q == expected(left, values, scale)).all(), (m, n, k, group, scheme)
-        name = table.matmul(unit, shape, Form(bits, grouped=True), table.Output("float32")).name
+        name = table.matmul(unit, shape, TileFormat(bits, grouped=True), table.Output("float32")).name
         assert name in jit.loaded_names()
     finally:
         cpu.force(None)
@@ -140,7 +147,8 @@ def test_groups_along_the_kept_axis(isa, rng):
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("method", ["minmax", "mse"])
+@pytest.mark.parametrize("method", ["minmax", pytest.param("mse", marks=pytest.mark.exhaustive)])
+@pytest.mark.exhaustive
 def test_parameters_keep_the_equation(isa, scheme, method, rng):
     for dtype in (np.float32, np.float64):
         for shape, axis in (((130, 17), 0), ((5, 70), 1), ((2, 80, 6), 1), ((70,), 0), ((0, 4), 0), ((40, 0), 0)):

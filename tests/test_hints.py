@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import fastq as fq
-from fastq.machine import threads
+from fastq.machine import pool
 from fastq.quant.moment import SecondMoment
 
 PACKAGE = Path(fq.__file__).parent
@@ -43,15 +43,15 @@ def lazy():
 def with_threads(text):
     """What a variable in the environment does, at the first call."""
     with pytest.MonkeyPatch.context() as patch:
-        threads._default.cache_clear()
-        patch.setattr(threads, "_chosen", None)
+        pool._default.cache_clear()
+        patch.setattr(pool, "_chosen", None)
         patch.delenv("FASTQ_NUM_THREADS", raising=False)
         if text:
             patch.setenv("FASTQ_NUM_THREADS", text)
         try:
-            return threads.num_threads()
+            return pool.num_threads()
         finally:
-            threads._default.cache_clear()
+            pool._default.cache_clear()
 
 
 def assigned():

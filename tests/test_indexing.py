@@ -392,6 +392,7 @@ def arrays(draw):
 
 @settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(q=arrays(), data=st.data())
+@pytest.mark.exhaustive
 def test_any_basic_index(q, data):
     key = data.draw(hnp.basic_indices(q.shape, allow_newaxis=True))
     expected = q.dequantize()[key]

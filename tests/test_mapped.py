@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastq as fq
-from fastq.storage import mapped
+from fastq.storage import out_of_core
 from tests.test_files import resident
 
 TYPES = (np.float16, np.float32, np.float64, ml_dtypes.bfloat16, np.int8, np.uint16, np.int32, ">f4", ">i2")
@@ -25,10 +25,10 @@ TYPES = (np.float16, np.float32, np.float64, ml_dtypes.bfloat16, np.int8, np.uin
 @pytest.fixture
 def small(monkeypatch):
     """Blocks so small that a few thousand elements take many of them."""
-    monkeypatch.setattr(mapped, "IN_ONE_GO", 1)
-    monkeypatch.setattr(mapped, "BLOCK", 2048)
-    monkeypatch.setattr(mapped, "SETS", 64)
-    monkeypatch.setattr(mapped, "SPAN", 4096)
+    monkeypatch.setattr(out_of_core, "IN_ONE_GO", 1)
+    monkeypatch.setattr(out_of_core, "BLOCK", 2048)
+    monkeypatch.setattr(out_of_core, "SETS", 64)
+    monkeypatch.setattr(out_of_core, "SPAN", 4096)
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def test_maps_of_all_kinds(small, tmp_path, rng):
         before = np.array(x)
         check(x, axis=0, bits=3)
         assert np.array_equal(x, before)
-    assert mapped.map_of(x) is None
+    assert out_of_core.map_of(x) is None
     assert np.array_equal(whole, values)
 
 
@@ -203,7 +203,7 @@ def test_any_form(tmp_path_factory, shape, block, sets, axis, group, bits, schem
     path = tmp_path_factory.mktemp("any")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (("IN_ONE_GO", 1), ("BLOCK", block), ("SETS", sets)):
-            patch.setattr(mapped, name, value)
+            patch.setattr(out_of_core, name, value)
         x = map_of(path / "x", np.random.default_rng(seed).standard_normal(shape, np.float32), order)
         check(x, path / "q" if out else None, bits=bits, axis=axis, group_size=group, scheme=scheme)
 
@@ -214,8 +214,8 @@ def test_any_form(tmp_path_factory, shape, block, sets, axis, group, bits, schem
 def test_blocks_are_small(small, tmp_path, rng, monkeypatch):
     """Whatever the form, no block is larger than it must be, and parameters that do not cross blocks take one pass."""
     sizes = []
-    read = mapped.Source.read
-    monkeypatch.setattr(mapped.Source, "read", lambda x, box: sizes.append(x.array[box].size) or read(x, box))
+    read = out_of_core.Source.read
+    monkeypatch.setattr(out_of_core.Source, "read", lambda x, box: sizes.append(x.array[box].size) or read(x, box))
     x = map_of(tmp_path / "x", rng.standard_normal((640, 300), np.float32))
     for form, passes in (
         ({"axis": None}, 2), ({"axis": 0}, 2), ({"axis": 1}, 2), ({"axis": 0, "group_size": 16}, 2),
@@ -225,9 +225,9 @@ def test_blocks_are_small(small, tmp_path, rng, monkeypatch):
     ):  # fmt: skip
         sizes.clear()
         _, _, found = check(x, bits=3, **form)
-        assert max(sizes) <= mapped.BLOCK
+        assert max(sizes) <= out_of_core.BLOCK
         assert (passes, sum(sizes)) == (found, passes * x.size)
-    monkeypatch.setattr(mapped, "BLOCK", 16 * 320)
+    monkeypatch.setattr(out_of_core, "BLOCK", 16 * 320)
     assert check(x, bits=3, axis=1, group_size=16)[2] == 1  # rows are whole
 
 
@@ -235,26 +235,26 @@ def test_blocks_are_small(small, tmp_path, rng, monkeypatch):
 def test_scattered_reads_release_as_they_go(tmp_path):
     """A narrow strip of a map touches every page of it; few of them are in memory at any time."""
     x = map_of(tmp_path / "scattered", np.zeros((16384, 1024), np.float32))
-    source = mapped.Source(x, mapped.map_of(x), x.dtype, 0, None, 1, "x")
+    source = out_of_core.Source(x, out_of_core.map_of(x), x.dtype, 0, None, 1, "x")
     assert source.map is not None
     assert np.array(x[:, :16]).nbytes == x.nbytes // 64
     assert resident("scattered") > x.nbytes / 2
     source.release(x)
     assert resident("scattered") == 0
     assert not source.read((slice(0, 16384), slice(0, 16))).any()
-    assert resident("scattered") <= 2 * mapped.SPAN < x.nbytes / 2
+    assert resident("scattered") <= 2 * out_of_core.SPAN < x.nbytes / 2
 
 
 def test_when_blocks_are_used(tmp_path, rng, monkeypatch):
     """Small maps are quantized at once; large ones in blocks; other arrays only into folders."""
     calls = []
-    in_blocks = mapped.quantize
-    monkeypatch.setattr(mapped, "quantize", lambda *args: calls.append(args) or in_blocks(*args))
+    in_blocks = out_of_core.quantize
+    monkeypatch.setattr(out_of_core, "quantize", lambda *args: calls.append(args) or in_blocks(*args))
     x = map_of(tmp_path / "x", rng.standard_normal((64, 64)))
     fq.quantize(x)
     fq.quantize(x, out=tmp_path / "a")
     assert not calls
-    monkeypatch.setattr(mapped, "IN_ONE_GO", x.nbytes)
+    monkeypatch.setattr(out_of_core, "IN_ONE_GO", x.nbytes)
     fq.quantize(x)
     fq.quantize(x[1:])
     fq.quantize(np.array(x))
@@ -286,6 +286,7 @@ for number, form in enumerate([{"axis": -1}, {"axis": 0}, {"axis": -1, "group_si
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.exhaustive
 def test_peak(tmp_path, dtype):
     """Converted or not, with parameters that cross blocks or not: a fraction of x."""
     rows = np.random.default_rng(0).standard_normal((1024, 1024)).astype(dtype)

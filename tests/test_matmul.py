@@ -1,8 +1,8 @@
 """fastq.matmul: exact integers, one written-down float expression, and NumPy's rules for all the rest.
 
-Two references check float results. `exactly` is the epilogue as fastq.kernels.epilogue documents it, to be met bit for
-bit on every instruction set. `definition` is the product of the dequantized numbers in float64, which knows nothing of
-epilogues; it is met within the roundings that the expression makes.
+Two references check float results. `exactly` is the epilogue as fastq.kernels.epilogue.rescale documents it, to be met
+bit for bit on every instruction set. `definition` is the product of the dequantized numbers in float64, which knows
+nothing of epilogues; it is met within the roundings that the expression makes.
 """
 
 from __future__ import annotations
@@ -159,6 +159,7 @@ def test_groups_against_plain_arrays(isa, left, right, group, rng):
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
+@pytest.mark.exhaustive
 def test_any_product(isa, data):
     """Sizes, widths, kinds and groups at will."""
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
@@ -214,6 +215,7 @@ def test_other_sharing(isa, side, axis, scheme, rng):
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("group", [None, 10, 32])
+@pytest.mark.exhaustive
 def test_one_array_in_many_products(isa, scheme, group, rng):
     """What is packed and kept for one product must not show in the next, whatever that is."""
     x = rng.standard_normal((20, 150))
@@ -790,27 +792,27 @@ def test_child_processes(method, tmp_path):
 FORK_WHILE_PACKING = """
 import os, signal, sys, threading
 import numpy as np, fastq as fq
-from fastq.engine import run
+from fastq.engine import store
 
 rng = np.random.default_rng(0)
 x, w = rng.standard_normal((5, 70)).astype("f4"), rng.standard_normal((70, 20)).astype("f4")
 expected = x @ fq.quantize(w, 3, axis=0)
 q = fq.quantize(w, 3, axis=0)
-pack, started, go_on = run.pack_right, threading.Event(), threading.Event()
+pack, started, go_on = store.pack_right, threading.Event(), threading.Event()
 
 def slow(*args):
     started.set()
     go_on.wait()
     return pack(*args)
 
-run.pack_right = slow
+store.pack_right = slow
 thread = threading.Thread(target=lambda: x @ q)
 thread.start()
 started.wait()
 child = os.fork()
 if child == 0:
     signal.alarm(5)
-    run.pack_right = pack
+    store.pack_right = pack
     os._exit(not np.array_equal(x @ q, expected))
 go_on.set()
 thread.join()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastq as fq
-from fastq import rules
+from fastq import validation
 from tests.attacks import odd
 
 SINGLES = 5000  # of 38,000
@@ -62,7 +62,7 @@ def test_leaks_are_seen(monkeypatch, call):
     assert odd.leak(odd.Case(target, {"k": "1.5"}))
 
 
-@pytest.mark.parametrize(("function", "value"), [(rules.truth, False), (rules.data_type, np.float16)])
+@pytest.mark.parametrize(("function", "value"), [(validation.truth, False), (validation.data_type, np.float16)])
 def test_what_a_handler_raises_is_not_taken_for_an_odd_argument(function, value):
     """A signal may come while an argument is looked at."""
 

@@ -19,7 +19,7 @@ import pytest
 
 import fastq as fq
 from fastq.kernels.table import ISAS
-from fastq.machine import cores, cpu, threads
+from fastq.machine import cores, cpu, pool
 
 PRODUCT = """
 import numpy as np, fastq as fq
@@ -87,8 +87,16 @@ def test_public_names_are_documented(name):
         assert all(m.__doc__ for m in members.values())
 
 
+def test_dir_shows_public_names():
+    """And no modules: what a user sees when completing ``fq.``."""
+    assert set(dir(fq)) == {*fq.__all__, "__version__"}
+    assert python("import fastq; print(*dir(fastq))").split() == sorted(dir(fq))
+
+
 def test_version():
-    assert fq.__version__ == importlib.metadata.version("fastq")
+    """Under the name of the distribution, which is not that of the import."""
+    assert importlib.metadata.version(DISTRIBUTION) == fq.__version__
+    assert fq.show_config.__globals__["__version__"] == fq.__version__
 
 
 def test_types_are_announced():
@@ -202,43 +210,43 @@ def test_number_of_threads(text, told, product):
 def test_set_num_threads(many_cores):
     for number in (1, 2, 7):
         fq.set_num_threads(number)
-        assert threads.num_threads() == number
+        assert pool.num_threads() == number
     fq.set_num_threads(None)
-    assert threads.num_threads() == 8
+    assert pool.num_threads() == 8
 
 
 def test_there_are_never_more_threads_than_cores(many_cores, monkeypatch):
     fq.set_num_threads(100_000)
-    assert threads.num_threads() == 8
+    assert pool.num_threads() == 8
     monkeypatch.setattr(cores, "available_cpus", lambda: 3)  # the affinity changes
-    assert threads.num_threads() == 3
+    assert pool.num_threads() == 3
     monkeypatch.setattr(cores, "available_cpus", lambda: 10**6)  # of such a machine, what the gate can count
-    assert threads.num_threads() == 4095
+    assert pool.num_threads() == 4095
 
 
 def test_a_number_of_threads_for_a_block(many_cores):
     fq.set_num_threads(5)
     with fq.set_num_threads(3):
-        assert threads.num_threads() == 3
+        assert pool.num_threads() == 3
         with fq.set_num_threads(None):
-            assert threads.num_threads() == 8
+            assert pool.num_threads() == 8
             with fq.set_num_threads(2):
-                assert threads.num_threads() == 2
-            assert threads.num_threads() == 8
-        assert threads.num_threads() == 3
+                assert pool.num_threads() == 2
+            assert pool.num_threads() == 8
+        assert pool.num_threads() == 3
         fq.set_num_threads(4)  # plainly, inside a block: until the block's end
-    assert threads.num_threads() == 5
+    assert pool.num_threads() == 5
     with pytest.raises(KeyError), fq.set_num_threads(1):
         raise KeyError
-    assert threads.num_threads() == 5
+    assert pool.num_threads() == 5
     again = fq.set_num_threads(6)
     for _ in range(2):
         with again:
-            assert threads.num_threads() == 6
-        assert threads.num_threads() == 5
+            assert pool.num_threads() == 6
+        assert pool.num_threads() == 5
     with pytest.raises(ValueError, match="threads must be"):
         fq.set_num_threads(0)
-    assert threads.num_threads() == 5
+    assert pool.num_threads() == 5
 
 
 def test_a_setting_shows_in_a_session():
@@ -248,18 +256,18 @@ def test_a_setting_shows_in_a_session():
 @pytest.fixture
 def unread():
     """The default number of threads is read anew, in the test and after it."""
-    threads._default.cache_clear()
+    pool._default.cache_clear()
     yield
-    threads._default.cache_clear()
+    pool._default.cache_clear()
 
 
 @pytest.mark.parametrize("number", [2, 100_000])
 def test_the_variable_and_the_setting_mean_the_same(monkeypatch, unread, many_cores, number):
     monkeypatch.setenv("FASTQ_NUM_THREADS", str(number))
     fq.set_num_threads(None)
-    by_variable = threads.num_threads()
+    by_variable = pool.num_threads()
     fq.set_num_threads(number)
-    assert by_variable == threads.num_threads()
+    assert by_variable == pool.num_threads()
 
 
 # FASTQ_CACHE_DIR
@@ -307,6 +315,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.exhaustive
 def test_damaged_kernels_are_compiled_again(tmp_path, product):
     python(PRODUCT, FASTQ_CACHE_DIR=str(tmp_path))
     kept = files(tmp_path)
@@ -317,7 +326,14 @@ def test_damaged_kernels_are_compiled_again(tmp_path, product):
     assert compiled(printed) == len(kept) >= len(DAMAGE)
 
 
-@pytest.mark.parametrize("way", ["off", "empty", "below a file"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        "off",
+        pytest.param("empty", marks=pytest.mark.exhaustive),
+        pytest.param("below a file", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_without_a_cache(tmp_path, product, way):
     file = tmp_path / "file"
     file.write_text("")
@@ -337,12 +353,13 @@ def test_show_config_tells_all(isa):
     fq.show_config(file)
     told = dict(line.split(":", 1) for line in file.getvalue().splitlines())
     told = {name: value.strip() for name, value in told.items()}
-    versions = {name: importlib.metadata.version(name) for name in ("fastq", "numpy", "numba", "llvmlite")}
+    versions = {name: importlib.metadata.version(name) for name in ("numpy", "numba", "llvmlite")}
     assert told["CPU"] == cpu.cpu_name()
     assert told["system"] == f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
     assert told["instruction set"] == isa
     assert told["this CPU has"] == ", ".join(cpu.available(ISAS))
-    assert told["threads"] == f"{threads.num_threads()} of {ALL} available"
+    assert told["threads"] == f"{pool.num_threads()} of {ALL} available"
+    versions = {"fastq": fq.__version__, **versions}
     assert told["versions"] == ", ".join(f"{name} {number}" for name, number in versions.items())
     assert told["kernels"] == "plain NumPy" if isa == "reference" else isa in told["kernels"]
     assert {"kernel cache", "loaded"} <= set(told)
@@ -365,18 +382,57 @@ def test_show_config_tells_what_is_loaded():
     assert [line.split()[1] for line in loaded] == ["0", "1"]
 
 
+ROOT = Path(__file__).parent.parent
+DISTRIBUTION = "fastq-matmul"
+
+# The package index has another project under the name of the import: pip install fastq, pip install "fastq[dask]".
+ANOTHER_PROJECT = re.compile(r"\binstall(?:\s+[\w.'\"=-]+)*\s+['\"]?fastq(?![\w./-])|(?<![\w-])fastq\[[a-z]")
+
+
+def texts():
+    """All files of the project that people read or that install something."""
+    names = (".ci", ".github", "benchmarks", "docs", "examples", "src", "tests")
+    inside = [path for name in names for path in (ROOT / name).rglob("*")]
+    kinds = (".md", ".py", ".toml", ".yaml", ".yml", "")
+    found = [path for path in (*inside, *ROOT.glob("*.*")) if path.suffix in kinds and path.is_file()]
+    return [path for path in found if path != Path(__file__)]
+
+
 def test_no_text_has_people_install_another_project():
-    """What the package index has under this name is not this one: install from a clone, as ``.[extra]``."""
-    root = Path(__file__).parent.parent
-    folders = ("docs", "src", "examples", "tests", "benchmarks", ".ci")
-    texts = [path for name in folders for path in (root / name).rglob("*") if path.suffix in (".md", ".py", "")]
-    wrong = re.compile(r"\bpip3? install(?:\s+[\w'\"-]+)*\s+['\"]?fastq\b|['\"`]fastq\[[a-z]")
-    found = {
-        str(path.relative_to(root)): match[0]
-        for path in (*texts, *root.glob("*.md"))
-        if path.is_file() and (match := wrong.search(path.read_text()))
-    }
-    assert not found
+    """A clone is installed as ``.[extra]``."""
+    told = {str(path.relative_to(ROOT)): ANOTHER_PROJECT.search(path.read_text()) for path in texts()}
+    assert {"README.md", "pyproject.toml", "src/fastq/cli/main.py"} <= set(told)
+    assert not {path: match[0] for path, match in told.items() if match}
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("pip install fastq", True),
+        ("pip3 install -U 'fastq[dask]'", True),
+        ("uv pip install numpy fastq", True),
+        ('the extra "fastq[dask]"', True),
+        ('pip install ".[dask]" in a clone of fastq', False),
+        ('pip install "fastq-matmul[dask]"', False),
+        ("pip install dist/fastq_matmul-0.1.0-py3-none-any.whl", False),
+    ],
+)
+def test_another_project_is_seen(text, wrong):
+    assert bool(ANOTHER_PROJECT.search(text)) == wrong
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 cannot read TOML")
+def test_the_distribution():
+    """Its name differs from that of the import; extras that hold extras follow; README says why, in a line."""
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["name"] == DISTRIBUTION
+    extras = [text for extra in project["optional-dependencies"].values() for text in extra if "fastq" in text]
+    assert len(extras) >= 3
+    assert all(text.startswith(f"{DISTRIBUTION}[") for text in extras)
+    assert project["scripts"] == {"fastq": "fastq.cli.main:main"}
+    assert f"`{DISTRIBUTION}`" in (ROOT / "README.md").read_text()
 
 
 def examples():

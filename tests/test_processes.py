@@ -13,7 +13,7 @@ import pytest
 START = """
 import atexit, multiprocessing, os, signal, sys, threading, time
 import numpy as np, fastq as fq
-from fastq.machine import cores, threads
+from fastq.machine import cores, pool
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have it ignored in what they run in the background
 cores.available_cpus = lambda: 2  # whatever there are
@@ -64,7 +64,7 @@ for _ in range(2):
     child = os.fork()
     if child == 0:
         found = work()
-        os._exit(0 if np.array_equal(found[3], exact) and threads._crew.workers else 1)
+        os._exit(0 if np.array_equal(found[3], exact) and pool._pool.workers else 1)
     children.append(child)
 expected = work()
 assert [ended(child) for child in children] == [0, 0]
@@ -77,8 +77,8 @@ for generation in range(3):  # a child's child as well
     if child:
         assert ended(child) == 0
         break
-    assert not threads._crew.workers
-assert right(expected) and threads._crew.workers
+    assert not pool._pool.workers
+assert right(expected) and pool._pool.workers
 """,
     "in the middle of products": """
 expected = work()
@@ -218,7 +218,7 @@ work()
 """,
     "while workers are parked": """
 work()
-while not all(worker.parked for worker in threads._crew.workers):
+while not all(worker.parked for worker in pool._pool.workers):
     time.sleep(0.001)
 print("end")
 """,

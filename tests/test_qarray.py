@@ -91,6 +91,25 @@ def test_arrays_are_read_only(isa, w, scheme, packed):
                     array[...] = 0
 
 
+def test_dir_has_public_members_only(w):
+    names = dir(fq.quantize(w, axis=0))
+    hidden = [
+        "lines",
+        "matrix",
+        "rows_of",
+        "ready",
+        "columns",
+        "right",
+        "promoted",
+        "codes_of",
+        "balance_along",
+        "rows",
+    ]
+    assert not set(hidden) & set(names)
+    assert not [name for name in names if name.startswith("_") and not name.startswith("__")]
+    assert {"T", "mT", "codes", "dequantize", "dtype", "scale", "shape", "__matmul__"} <= set(names)
+
+
 def test_not_made_by_hand():
     with pytest.raises(TypeError, match=r"made by fastq\.quantize"):
         fq.QArray(np.ones(3), 8)

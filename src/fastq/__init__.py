@@ -1,21 +1,20 @@
 """Quantized matrix multiplication for NumPy, at the speed of the CPU's integer units and exact on every CPU."""
 
+from fastq.accuracy.bound import matmul_error_bound
+from fastq.accuracy.error import Error, error
+from fastq.accuracy.error_matmul import MatmulError, error_matmul
 from fastq.api import dequantize, matmul, quantize
-from fastq.calibrator import Calibrator
-from fastq.choice import Choice, choose_bits
+from fastq.calibration.balance import balance
+from fastq.calibration.calibrator import Calibrator
+from fastq.calibration.choose_bits import Choice, choose_bits
 from fastq.config import set_num_threads, show_config
 from fastq.errors import IsaError, NotFiniteError
-from fastq.products.bound import matmul_error_bound
 from fastq.qarray.array import QArray
-from fastq.quant.attribution import MatmulError, error_matmul
-from fastq.quant.balance import balance
+from fastq.qarray.parts import load
 from fastq.quant.gptq import Gptq
 from fastq.quant.methods import Percentile
-from fastq.quant.metrics import Error, error
 from fastq.quant.moment import SecondMoment
-from fastq.storage.files import load
-
-__version__ = "0.1.0"
+from fastq.version import __version__ as __version__
 
 __all__ = [
     "Calibrator",
@@ -40,3 +39,7 @@ __all__ = [
     "set_num_threads",
     "show_config",
 ]
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
-from fastq.arguments import (
+from fastq.engine.groups import GroupScales
+from fastq.engine.store import Store
+from fastq.errors import shown
+from fastq.products import dispatch
+from fastq.products.foreign import as_array, is_dask
+from fastq.products.requantize import requantized
+from fastq.products.ufunc import UfuncOptions
+from fastq.progress import Mebibytes, by_share
+from fastq.promotion import EIGHT_BIT, float_type, is_float
+from fastq.qarray.array import QArray, Scheme
+from fastq.qarray.parts import load, put_together
+from fastq.quant import affine
+from fastq.quant.arguments import (
     check_axis,
     check_balance,
     check_calibration,
@@ -19,21 +31,12 @@ from fastq.arguments import (
     check_parameters,
     check_rotation,
 )
-from fastq.engine.store import Scales, Store
-from fastq.messages import shown
-from fastq.products import product
-from fastq.products.foreign import as_array, is_dask
-from fastq.products.ufunc import UfuncOptions
-from fastq.progress import Mebibytes, by_share
-from fastq.qarray.array import QArray, Scheme
-from fastq.quant import affine
-from fastq.quant.by_method import Wanted, by_method
+from fastq.quant.by_method import QuantSpec, by_method
 from fastq.quant.gptq import Gptq
 from fastq.quant.methods import Percentile, method_of
-from fastq.rules import EIGHT_BIT, check_bits, data_type, float_type, is_float, truth, word
 from fastq.scheme import SCHEMES, code_range
-from fastq.storage import mapped
-from fastq.storage.files import load, save
+from fastq.storage import out_of_core
+from fastq.validation import check_bits, data_type, truth, word
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -95,8 +98,8 @@ def quantize(
         How scales, and codes, are chosen: ``"minmax"`` from the extremes; ``"mse"`` so that the squared error is
         smallest (:func:`fastq.quant.search.search`); ``"percentile"`` so that a share of the elements stays inside the
         range, 99.9 percent or that of a :class:`fastq.Percentile`; ``"gptq"`` so that products with input like the
-        calibration's keep close, each rounding making up for the errors of others (:mod:`fastq.quant.gptq`), with the
-        settings of a :class:`fastq.Gptq` if one is given.
+        calibration's keep close: each rounding compensates the errors of those before (:mod:`fastq.quant.gptq`). A
+        :class:`fastq.Gptq` changes its settings.
     calibration : array_like, iterable of array_like, or SecondMoment, optional
         Rows of real input, of which only the K x K second moment is kept; ``"gptq"`` needs it, ``"mse"`` weighs the
         errors of each channel by its mean square. A :class:`fastq.SecondMoment` serves several arrays. Rows need not be
@@ -190,11 +193,11 @@ def quantize(
         factors = check_balance(balance, at, array.shape)
         moment = None if moment is None else moment.turned(factors, block, isinstance(chosen, Gptq))
     integer = check_group_scale(group_scale, bits, group, scheme, given is not None)
-    wanted = Wanted(bits, at, group, scheme, integer)
+    wanted = QuantSpec(bits, at, group, scheme, integer)
     tell = progress if callable(progress) else Mebibytes("quantizing") if truth(progress, "progress") else None
-    if mapped.is_large(x) or (out is not None and array.nbytes >= mapped.IN_ONE_GO):
-        source = mapped.Source(array, mapped.map_of(x), floats, at, factors, block, name)
-        return mapped.quantize(source, wanted, given, chosen, moment, out, tell)
+    if out_of_core.is_large(x) or (out is not None and array.nbytes >= out_of_core.IN_ONE_GO):
+        source = out_of_core.Source(array, out_of_core.map_of(x), floats, at, factors, block, name)
+        return put_together(*out_of_core.quantize(source, wanted, given, chosen, moment, out, tell))
     values = array.astype(floats, copy=False)
     if factors is not None:
         values = affine.balanced(values, at, factors, block)
@@ -208,17 +211,17 @@ def quantize(
         tell(array.nbytes, array.nbytes)
     if out is None:
         return q
-    save(q, out)
+    q.save(out)
     return load(out)
 
 
 def _array(
-    result: affine.Quantized, form: Wanted, dtype: np.dtype[Any], balance: Array | None = None, rotation: int = 1
+    result: affine.Quantized, form: QuantSpec, dtype: np.dtype[Any], balance: Array | None = None, rotation: int = 1
 ) -> QArray:
     """What was quantized, as users see it."""
     scales, zero = None, result.zero
     if result.factors is not None and form.group is not None:
-        scales, zero = Scales(form.group, result.factors, None if zero is None else zero.astype(np.uint8)), None
+        scales, zero = GroupScales(form.group, result.factors, None if zero is None else zero.astype(np.uint8)), None
     store = Store(result.codes, code_range(form.bits, form.scheme), form.bits, scales)
     parameters = (result.scale, zero, result.offset)
     return QArray._make(store, False, form.scheme, form.axis, form.group, parameters, dtype, balance, rotation)
@@ -305,9 +308,9 @@ def matmul(
         scale of a quantized operand must not vary along the summed axis, other than in groups. An array that meets a
         balanced one is multiplied by its factors before it is quantized; integers become floats for that.
     out : numpy.ndarray, or a tuple of one, optional
-        Where to write the product, which broadcasts to its shape; it may overlap an operand. It is untouched when the
-        call fails, unless an `epilogue` of your own or the ``__array_wrap__`` of `out` raises, or the codes of `a` take
-        more than 256 MiB, so that it is multiplied in bands of rows, of which a later one is found not to be finite.
+        Where to write the product, which broadcasts to its shape; it may overlap an operand. When the call fails, it
+        is unchanged, except in three cases: an `epilogue` of your own raises; the ``__array_wrap__`` of `out` raises;
+        the codes of `a` take more than 256 MiB (rows are multiplied in bands) and a later band is not finite.
     bits : int
         Bits for operands that are quantized on the fly.
     bias : array_like, optional
@@ -375,8 +378,8 @@ def matmul(
             f"dtype={shown(dtype)}"
         )
     if options:
-        return product.matmul(a, b, out, bits=bits, bias=bias, epilogue=epilogue, dtype=dtype, **options)
-    return product.matmul(a, b, out, bits=bits, bias=bias, epilogue=epilogue, dtype=dtype)  # 0.2 us less
+        return dispatch.matmul(a, b, out, bits=bits, bias=bias, epilogue=epilogue, dtype=dtype, **options)
+    return dispatch.matmul(a, b, out, bits=bits, bias=bias, epilogue=epilogue, dtype=dtype)  # 0.2 us less
 
 
 def _requantized(
@@ -386,13 +389,12 @@ def _requantized(
     if out is not None:
         raise TypeError(f"out must be left out with dtype={dtype}, whose result is a QArray; got out")
     scheme: Scheme = "symmetric" if dtype == np.int8 else "asymmetric"
-    task = product.of_floats(a, b, bits, bias, epilogue)
-    limits = code_range(8, scheme)
+    task = dispatch.of_floats(a, b, bits, bias, epilogue)
     one = scale is not None and np.size(scale) == 1 and np.size(0 if zero_point is None else zero_point) == 1
     axis = None if one or not task.shape else len(task.shape) - 1
     shape = affine.parameter_shape(task.shape, axis, None)
     own_scale, own_zero = check_parameters(scale, zero_point, shape, 8, scheme, np.dtype(task.output.type))
     given = None if own_scale is None else affine.Given(own_scale, own_zero)
-    result = product.requantized(task, scheme, given)
-    store = Store(result.codes, limits, 8)
+    result = requantized(task, scheme, given)
+    store = Store(result.codes, code_range(8, scheme), 8)
     return QArray._make(store, False, scheme, axis, None, (result.scale, result.zero, None), task.output.type)

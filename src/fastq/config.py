@@ -1,4 +1,4 @@
-"""What fastq found and how it is set up."""
+"""The machine that fastq sees, and the settings in use."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import platform
 import sys
 from typing import TextIO
 
+from fastq.errors import with_type
 from fastq.kernels.table import FALLBACK, ISAS, UNITS
-from fastq.machine import cores, cpu, jit, threads
-from fastq.messages import with_type
+from fastq.machine import cores, cpu, jit, pool
+from fastq.version import __version__
 
 __all__ = ["set_num_threads", "show_config"]
 
-set_num_threads = threads.set_num_threads
+set_num_threads = pool.set_num_threads
 
 
 def show_config(file: TextIO | None = None) -> None:
-    """Print the CPU, the instruction set in use, kernels, threads, the kernel cache's folder, and versions.
+    """Print the CPU, the instruction set in use, kernels, threads, the folder of the kernel cache, and versions.
 
     Parameters
     ----------
@@ -27,7 +28,7 @@ def show_config(file: TextIO | None = None) -> None:
     Raises
     ------
     TypeError
-        If it cannot be written to.
+        If `file` has no method ``write``.
 
     Examples
     --------
@@ -54,21 +55,19 @@ def show_config(file: TextIO | None = None) -> None:
         "loaded": f"{len(jit.loaded_names())} kernels, {len(compiled)} of them compiled by this process",
         "threads": _threads(),
         "kernel cache": jit.cache_folder(),
-        "versions": ", ".join(f"{name} {_version(name)}" for name in ("fastq", "numpy", "numba", "llvmlite")),
+        "versions": _versions(),
     }
     for name, value in rows.items():
         print(f"{name + ':':<17} {value}", file=target)
 
 
 def _threads() -> str:
-    used, wanted, available = threads.num_threads(), threads.wanted_threads(), cores.available_cpus()
+    used, wanted, available = pool.num_threads(), pool.wanted_threads(), cores.available_cpus()
     return f"{used} of {available} available" + (f" ({wanted} asked for)" if wanted and wanted > used else "")
 
 
-def _version(name: str) -> str:
-    from importlib.metadata import PackageNotFoundError, version
+def _versions() -> str:
+    from importlib.metadata import version
 
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed as a package"
+    others = (f"{name} {version(name)}" for name in ("numpy", "numba", "llvmlite"))
+    return ", ".join([f"fastq {__version__}", *others])

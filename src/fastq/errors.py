@@ -1,6 +1,12 @@
-"""The exceptions of fastq. Wrong types and values are plain TypeError and ValueError."""
+"""The exceptions of fastq, and how messages show what was received.
+
+Wrong types and values are plain TypeError and ValueError.
+"""
 
 from __future__ import annotations
+
+import reprlib
+from typing import Any
 
 
 class IsaError(RuntimeError):
@@ -26,3 +32,32 @@ class NotFiniteError(ValueError):
     Traceback (most recent call last):
     fastq.errors.NotFiniteError: x must be finite, ...; 1 of 3 values is not, the first at index (1,) (nan)
     """
+
+
+class _Short(reprlib.Repr):
+    """A ``repr`` that goes neither deep nor far."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 3
+        self.maxstring = self.maxother = 80
+
+
+_SHORT = _Short()
+
+
+def shown(value: Any) -> str:
+    """A value in one short line, whatever it is.
+
+    ``repr`` itself may recurse without end (lists in lists), raise (it is the user's method; integers of many digits
+    have none), or take pages.
+    """
+    try:
+        return " ".join(_SHORT.repr(value).split())
+    except Exception:
+        return f"an object of type {type(value).__name__}"
+
+
+def with_type(value: Any) -> str:
+    """The same, and of what type it is."""
+    return f"{shown(value)} of type {type(value).__name__}"

@@ -38,6 +38,11 @@ class CodeRange(NamedTuple):
         """Whether codes are int8 rather than uint8."""
         return self.low < 0
 
+    @property
+    def reach(self) -> int:
+        """The largest magnitude of a code."""
+        return max(-self.low, self.high)
+
 
 def code_range(bits: int, scheme: str) -> CodeRange:
     """Two's complement for symmetric codes, ``0 .. 2**bits - 1`` for the others."""

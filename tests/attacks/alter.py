@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 import fastq as fq
-from fastq.storage.parts import put_together, take_apart
+from fastq.qarray.parts import put_together, take_apart
 
 from .draw import Draw, exact
 from .finding import must

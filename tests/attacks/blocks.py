@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 import fastq as fq
 from fastq.interop import dask as interop
-from fastq.storage import mapped
+from fastq.storage import out_of_core
 
 try:
     from fastq.interop import zarr as stores
@@ -83,7 +83,7 @@ def _in_files(d: Draw, folder: Path, x: Array, form: dict[str, Any], q: fq.QArra
         x = held
     out = folder / "q" if not mapping or d.chance(0.6) else None
     elements, span = d.one_of(16, 64, 200, 1000, 4096, 50000), d.one_of(64, 4096, 1 << 20)
-    with mock.patch.multiple(mapped, IN_ONE_GO=0, BLOCK=elements, SETS=max(1, elements // 8), SPAN=span):
+    with mock.patch.multiple(out_of_core, IN_ONE_GO=0, BLOCK=elements, SETS=max(1, elements // 8), SPAN=span):
         try:
             got = fq.quantize(x, out=out, **form)
         except REFUSALS as error:

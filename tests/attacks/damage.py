@@ -23,8 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 import fastq as fq
+from fastq.qarray.parts import put_together, take_apart
 from fastq.storage.folder import DOCUMENT
-from fastq.storage.parts import put_together, take_apart
 
 from . import guard
 from .draw import Draw, exact

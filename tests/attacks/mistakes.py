@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastq.engine import memory, run, store
-from fastq.machine import threads
-from fastq.products import operands, product
-from fastq.qarray.coded import Coded
-from fastq.storage import mapped, parts
+from fastq.engine import memory, prepared, store
+from fastq.machine import pool
+from fastq.products import operands, repeated
+from fastq.qarray import parts
+from fastq.qarray.coded import QArrayBase
+from fastq.storage import out_of_core
 
 from . import damage, storms
 
@@ -61,17 +62,21 @@ def _bias_is_rounded() -> None:
 
 def _an_element_further() -> None:
     """Left operands are read from the second number on, so the last one lies beyond the array."""
-    rows, flat = run.rows, run.flat
+    rows, address_if = prepared.rows, prepared.address_if
 
     def further(array: Any) -> int:
         return 4 if array.dtype == np.float32 else 0
+
+    def off_address(array: Any, *rest: Any) -> int | None:
+        address = address_if(array, *rest)
+        return None if address is None else address + further(array)
 
     def off_rows(array: Any, *rest: Any) -> tuple[int, int]:
         address, pitch = rows(array, *rest)
         return address + further(array), pitch
 
-    run.rows = off_rows
-    run.flat = lambda array, *rest: flat(array, *rest) + further(array)
+    prepared.rows = off_rows
+    prepared.address_if = off_address
 
 
 def _memory_is_let_go() -> None:
@@ -85,30 +90,30 @@ def _memory_is_let_go() -> None:
 
 def _types_are_forgotten() -> None:
     """Column parameters are kept for one type, and used for the other."""
-    real = Coded.columns
+    real = QArrayBase.columns
 
-    def columns(self: Any, index: Any, packed: Any, cuts: Any, dtype: Any, affine: bool) -> Any:
-        key = index, cuts
+    def columns(self: Any, index: Any, packed: Any, k_segments: Any, dtype: Any, affine: bool) -> Any:
+        key = index, k_segments
         if key not in self._cache:
-            self._cache[key] = real(self, index, packed, cuts, dtype, affine)
+            self._cache[key] = real(self, index, packed, k_segments, dtype, affine)
         return self._cache[key]
 
-    Coded.columns = columns
+    QArrayBase.columns = columns
 
 
 def _bias_is_forgotten() -> None:
     """In products that repeat."""
-    real = product._repeated
-    product._repeated = lambda a, b, out, bias, *rest: real(a, b, out, None, *rest)
+    real = repeated.again
+    repeated.again = lambda a, b, out, bias, *rest: real(a, b, out, None, *rest)
 
 
 def _later_blocks_are_off() -> None:
-    real = mapped.Source.read
+    real = out_of_core.Source.read
 
-    def read(self: mapped.Source, box: Any) -> Any:
+    def read(self: out_of_core.Source, box: Any) -> Any:
         return real(self, box) * (1.5 if any(s.start for s in box) else 1)
 
-    mapped.Source.read = read
+    out_of_core.Source.read = read
 
 
 def _shapes_are_not_checked() -> None:
@@ -135,16 +140,13 @@ def _workspace_is_shared() -> None:
     def workspace() -> memory.Workspace:
         return mine
 
-    from fastq.engine import ready
-    from fastq.products import task
-
-    for module in (memory, ready, task):
+    for module in (memory, prepared):
         module.workspace = workspace
 
 
 def _interrupts_leave_workers() -> None:
     """A call that is interrupted does not wait for those that write its output."""
-    real = threads._Crew.run
+    real = pool.ThreadPool.run
 
     def run(*call: Any) -> None:
         worker = threading.Thread(target=real, args=call, daemon=True)
@@ -152,7 +154,7 @@ def _interrupts_leave_workers() -> None:
         while worker.is_alive():
             time.sleep(0.0001)
 
-    threads._Crew.run = run
+    pool.ThreadPool.run = run
 
 
 def _a_lock_stays_locked() -> None:

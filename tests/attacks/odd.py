@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import fastq as fq
-from fastq.choice import bits_per_weight
-from fastq.storage.parts import put_together, take_apart
+from fastq.calibration.choose_bits import bits_per_weight
+from fastq.qarray.parts import put_together, take_apart
 from tests.attacks.finding import Finding
 
 PACKAGE = os.path.dirname(fq.__file__) + os.sep

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 import fastq as fq
-from fastq.kernels.activations import on_arrays
+from fastq.kernels.epilogue.activations import on_arrays
 
 from .alter import altered
 from .draw import BFLOAT16, Draw, exact

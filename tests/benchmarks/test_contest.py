@@ -16,6 +16,7 @@ def off_by_one(contest, library):
     return contest.INT8_CODES._replace(name="off by one", prepare=prepare, library=library)
 
 
+@pytest.mark.exhaustive
 def test_all_of_ours_pass_their_checks(contest):
     task = contest.Problem(3, 64, 32)
     ours = (contest.MATMUL, contest.INT8_CODES, *contest.WEIGHTS.values(), contest.INT8, contest.TWO)

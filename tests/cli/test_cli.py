@@ -12,17 +12,17 @@ from fastq.cli import demo, roofline
 from fastq.cli.main import main
 from fastq.engine.roofline import Rate, Roofline, measurable
 from fastq.engine.roofline import roofline as measure
-from fastq.machine import cpu, threads
+from fastq.machine import cpu, pool
 
 
 @pytest.fixture
 def fresh_settings():
     """Settings from the environment are read once; forget them before and after."""
     cpu.force(None)
-    threads._default.cache_clear()
+    pool._default.cache_clear()
     yield
     cpu.force(None)
-    threads._default.cache_clear()
+    pool._default.cache_clear()
 
 
 def test_config(capsys):
@@ -50,6 +50,7 @@ def test_roofline_measures(capsys, monkeypatch):
     assert all(float(figure.replace(",", "")) > 0 for row in rows for figure in row[-2:])
 
 
+@pytest.mark.exhaustive
 def test_demo(capsys, monkeypatch):
     monkeypatch.setattr(demo, "PAUSE", 0)
     monkeypatch.setattr(demo, "BLOCK", 0.01)

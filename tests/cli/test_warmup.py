@@ -13,11 +13,11 @@ import pytest
 from fastq.cli import warmup
 from fastq.cli.main import main
 from fastq.kernels import table
-from fastq.machine import cpu, jit, threads
+from fastq.machine import cpu, jit, pool
 
 SESSION = """
 import numpy as np, fastq as fq
-from fastq.machine import cores, jit, threads
+from fastq.machine import cores, jit, pool
 
 cores.available_cpus = lambda: 2
 rng = np.random.default_rng(0)
@@ -38,12 +38,13 @@ if BITS == 8:
         for rows in (1, 5, 700):
             fq.matmul(np.ones((rows, 300), a8), np.ones((300, 200), b8))
     fq.matmul(np.ones((2, 70_000), np.int8), np.ones((70_000, 2), np.int8), out=np.empty((2, 2), np.int64))
-assert threads._crew.workers
-assert set(jit.loaded_names()) > set(threads.KERNELS)
+assert pool._pool.workers
+assert set(jit.loaded_names()) > set(pool.KERNELS)
 print(*jit.compiled_names())
 """
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("bits", [8, 3])
 def test_afterwards_nothing_is_compiled(bits, tmp_path):
     """Two processes warm one cache at once; a session then finds all it needs there."""
@@ -90,10 +91,10 @@ def test_what_is_compiled(compiler, isa, capsys):
         assert capsys.readouterr().out.startswith("0 kernels for reference: 0 compiled in")
         return
     assert {re.search("([2-8])bit", name)[1] for name in named} == {"3", "5"}
-    assert set(threads.KERNELS) < set(compiler.compiled)
+    assert set(pool.KERNELS) < set(compiler.compiled)
     assert len(set(compiler.compiled)) == len(compiler.compiled)
     lines = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"crew_wait +0\.\d\d s", lines[0])
+    assert re.fullmatch(r"pool_wait +0\.\d\d s", lines[0])
     assert all(re.fullmatch(r"\w+ +cached", line) for line in lines[2:-2])
     assert lines[-2].startswith(f"{len(compiler.compiled)} kernels for {isa}: 2 compiled in ")
     assert lines[-1].startswith("kernel cache:     ")
@@ -114,7 +115,7 @@ def test_all_widths_by_default_and_all_instruction_sets_by_request(compiler):
     compiler.compiled.clear()
     assert main(["warmup", "--all"]) == 0
     every = {e.name for isa in cpu.available(table.ISAS) for e in table.entries(isa, range(2, 9))}
-    assert set(compiler.compiled) == every | set(threads.KERNELS) >= usual
+    assert set(compiler.compiled) == every | set(pool.KERNELS) >= usual
 
 
 def test_a_cache_that_keeps_nothing(compiler, capsys):
@@ -122,7 +123,7 @@ def test_a_cache_that_keeps_nothing(compiler, capsys):
     assert main(["warmup"]) == 1
     assert len(compiler.compiled) == 1  # no more work for nothing
     assert re.fullmatch(
-        r"fastq: warmup needs a kernel cache: a folder that .*; crew_wait could not be kept in .*; "
+        r"fastq: warmup needs a kernel cache: a folder that .*; pool_wait could not be kept in .*; "
         r"set FASTQ_CACHE_DIR to such a folder\n",
         capsys.readouterr().err,
     )

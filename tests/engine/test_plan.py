@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from fastq.engine.backend import NATIVE, REFERENCE, backend
 from fastq.engine.plan import Machine, plan_matmul
-from fastq.kernels.outputs import ACTIVATIONS, COMPUTED, Output
+from fastq.kernels.epilogue.outputs import ACTIVATIONS, COMPUTED, Output
 from fastq.kernels.table import FALLBACK, ISAS, UNITS
-from fastq.layout.tiles import TILE_ROWS, Form, segments
+from fastq.layout.tiles import TILE_ROWS, TileFormat, segments
 
 LONG, SHORT = segments(4096), segments(64)
 FLOAT32 = Output("float32")
@@ -18,15 +19,15 @@ def test_few_rows_go_to_gemv_and_more_to_gemm(unit):
     for m, shape in ((1, "gemv"), (unit.few, "gemv"), (unit.few + 1, "gemm"), (1000, "gemm")):
         if unit.isa in FALLBACK and m <= 1:
             continue  # another unit's matter, see below
-        plan = plan_matmul(m, 4096, LONG, Form(unit.bits[0]), FLOAT32, Machine(unit.isa, 2))
+        plan = plan_matmul(m, 4096, LONG, TileFormat(unit.bits[0]), FLOAT32, Machine(unit.isa, 2))
         assert (plan.unit, plan.shape) == (unit, shape)
 
 
 def test_amx_leaves_few_rows_and_segments_to_vnni():
     machine = Machine("amx", 2)
 
-    def chosen(m, cuts):
-        plan = plan_matmul(m, 4096, cuts, Form(8), FLOAT32, machine)
+    def chosen(m, k_segments):
+        plan = plan_matmul(m, 4096, k_segments, TileFormat(8), FLOAT32, machine)
         return plan.unit.name, plan.shape
 
     assert chosen(8, LONG) == ("avx512vnni", "gemv")
@@ -37,16 +38,16 @@ def test_amx_leaves_few_rows_and_segments_to_vnni():
 
 def test_small_work_stays_on_its_thread_and_large_work_is_shared():
     machine = Machine("avx512vnni", 8)
-    assert plan_matmul(64, 64, SHORT, Form(8), FLOAT32, machine).threads == 1
-    assert plan_matmul(1, 4096, LONG, Form(3), FLOAT32, machine).threads == 8
-    assert plan_matmul(2048, 2048, segments(2048), Form(8), FLOAT32, machine).threads == 8
+    assert plan_matmul(64, 64, SHORT, TileFormat(8), FLOAT32, machine).threads == 1
+    assert plan_matmul(1, 4096, LONG, TileFormat(3), FLOAT32, machine).threads == 8
+    assert plan_matmul(2048, 2048, segments(2048), TileFormat(8), FLOAT32, machine).threads == 8
 
 
 @pytest.mark.parametrize("isa", [isa for isa in ISAS if isa != "reference"])
 @pytest.mark.parametrize("m", [1, 9, 17, 100, 1000, 5000])
 @pytest.mark.parametrize("bits", [3, 8])
 def test_chunks_are_whole_tiles_and_give_every_thread_work(isa, m, bits):
-    plan = plan_matmul(m, 2048, segments(2048), Form(bits), FLOAT32, Machine(isa, 4))
+    plan = plan_matmul(m, 2048, segments(2048), TileFormat(bits), FLOAT32, Machine(isa, 4))
     if plan.shape == "gemm":
         assert plan.row_chunk % TILE_ROWS == 0 or plan.row_chunk >= m
         if plan.unit.k_block:  # two column blocks are worked on together
@@ -56,16 +57,16 @@ def test_chunks_are_whole_tiles_and_give_every_thread_work(isa, m, bits):
     assert (plan.scratch > 0) == (bits < 8 or plan.unit.k_block > 0)
 
 
-def test_the_reference_needs_no_kernel():
-    plan = plan_matmul(5, 5, segments(5), Form(8), Output("int32"), Machine("reference", 2))
-    assert plan.unit is None
-    assert plan.kernel == "reference"
+def test_the_reference_needs_no_kernel(isa):
+    """And takes what is empty, on every instruction set."""
+    assert backend() is (REFERENCE if isa == "reference" else NATIVE)
+    assert backend(0) is REFERENCE
 
 
 def test_kernel_names_tell_everything_apart():
     outputs = [Output(t, a) for t in COMPUTED for a in ("", *(ACTIVATIONS if t != "int32" else ()))]
     names = {
-        plan_matmul(m, 64, SHORT, Form(bits), output, Machine(isa, 1)).kernel
+        plan_matmul(m, 64, SHORT, TileFormat(bits), output, Machine(isa, 1)).kernel
         for m in (1, 100)
         for bits in range(2, 9)
         for output in outputs

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 import fastq
-import fastq as fq
-from fastq.engine import multiply, run
+from fastq.engine.backend import pack_right
+from fastq.engine.operands import ChannelTransform, LineParams, column_parameters
 from fastq.engine.pointers import address_if, flat, of_bytes, rows, written
-from fastq.engine.prepack import Balance
-from fastq.kernels.jobs import LeftJob
+from fastq.engine.prepared import LeftForm, NativeProduct
+from fastq.kernels.epilogue.outputs import Output
 from fastq.layout.tiles import segments
+from fastq.scheme import CodeRange
 
 F4, F8 = np.dtype(np.float32), np.dtype(np.float64)
 
@@ -100,7 +101,7 @@ def test_bytes_may_lie_anyhow_but_must_be_bytes():
 
 
 def test_no_other_module_asks_for_addresses():
-    """Else an array could reach a kernel by another way. (mapped.py gives back pages; memory.py makes the memory.)"""
+    """Else an array could reach a kernel by another way. (out_of_core.py gives pages back, memory.py makes memory.)"""
     package = Path(fastq.__file__).parent
     asked = set()
     for path in package.rglob("*.py"):
@@ -110,23 +111,16 @@ def test_no_other_module_asks_for_addresses():
                 name != "ctypes" or isinstance(node, ast.Attribute)
             ):
                 asked.add(path.relative_to(package).as_posix())
-    assert asked == {"engine/memory.py", "engine/pointers.py", "storage/mapped.py"}
+    assert asked == {"engine/memory.py", "engine/pointers.py", "storage/out_of_core.py"}
 
 
 # Jobs that are told of arrays which do not fit
 
 
-def test_balance_in_another_order_is_not_taken_for_one_in_this_order():
-    factors = np.ones(40, F4)
-    for bad in (factors[::-1], factors[:39], factors.astype(F8), np.broadcast_to(np.float32(1), 40)):
-        with pytest.raises(RuntimeError, match="a kernel needs 40 contiguous elements of float32"):
-            run.fill_balance(LeftJob(k=40), Balance(bad, 1), F4)
-
-
 @pytest.fixture
 def packed():
     rng = np.random.default_rng(0)
-    return run.pack_right(rng.integers(0, 8, (100, 20)).astype(np.uint8), 0, 3, segments(100))
+    return pack_right(rng.integers(0, 8, (100, 20)).astype(np.uint8), 0, 3, segments(100))
 
 
 @pytest.mark.parametrize(
@@ -134,7 +128,7 @@ def packed():
     [
         {"tiles": np.zeros(100, np.uint8)},
         {"n": 40},
-        {"cuts": segments(200)},
+        {"k_segments": segments(200)},
         {"groups": np.zeros((1, 1, 2, 16), np.uint8), "group_size": 16},
     ],
 )
@@ -146,14 +140,20 @@ def test_packed_operands_hold_as_much_as_they_say(packed, change):
         assert (packed.address, packed.groups_address) == (0, 0)
 
 
-def test_operands_of_a_product_are_cut_alike(packed, monkeypatch):
+def prepared(packed, k_segments, transform=None):
+    """The product of three rows of floats with a packed operand."""
+    columns = column_parameters(LineParams(CodeRange(0, 7), 3), packed, packed.k_segments, F4, False)
+    return NativeProduct(LeftForm(3, 100, F4, 127, transform), packed, columns, k_segments, Output("float32"))
+
+
+def test_balance_in_another_order_is_not_taken_for_one_in_this_order(packed):
+    factors = np.ones(100, F4)
+    for bad in (factors[::-1], factors[:99], factors.astype(F8), np.broadcast_to(np.float32(1), 100)):
+        with pytest.raises(RuntimeError, match="a kernel needs 100 contiguous elements of float32"):
+            prepared(packed, segments(100), ChannelTransform(bad, 1))
+
+
+def test_operands_of_a_product_are_cut_alike(packed):
     """However it may come about: the job is not filled."""
-    x, q = np.ones((3, 100), F4), fq.quantize(np.ones((100, 20), F4), 3, axis=0)
-    usual = multiply.right_job
-
-    def other(m, right, columns, cuts, plan):
-        return usual(m, right, columns, segments(100, 10), plan)
-
-    monkeypatch.setattr(multiply, "right_job", other)
     with pytest.raises(RuntimeError, match="cut alike"):
-        x @ q
+        prepared(packed, segments(100, 10))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fastq.engine import roofline
-from fastq.machine import threads
+from fastq.machine import pool
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def test_every_unit_that_can_be_measured_has_a_peak(measured):
     for rate in (*measured.peaks.values(), measured.bandwidth):
         assert 0 < rate.one < np.inf
         assert 0 < rate.all < np.inf
-    assert measured.threads == threads.num_threads()
+    assert measured.threads == pool.num_threads()
 
 
 def test_it_is_frozen_and_says_what_it_holds(measured):

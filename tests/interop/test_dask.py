@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import fastq as fq
-from fastq.machine import threads
+from fastq.machine import pool
 
 dask = pytest.importorskip("dask")
 da = pytest.importorskip("dask.array")
@@ -519,13 +519,13 @@ def test_products_are_lazy(w, x):
 def test_one_kernel_thread_per_worker_thread(monkeypatch, many_cores, w, x):
     """Every call of a kernel is made with one thread, whatever the machine has."""
     asked = []
-    run = threads.run
+    run = pool.run
 
     def recorded(function, job, count):
         asked.append(count)
         return run(function, job, count)
 
-    monkeypatch.setattr(threads, "run", recorded)
+    monkeypatch.setattr(pool, "run", recorded)
     large, weights = np.tile(x, (20, 4)), np.tile(w, (4, 6))
     for chunks in ((200, 200), (500, 800)):
         y = lazy(large, *chunks) @ quantize(lazy(weights, 400, 210), 3, axis=0, group_size=80)

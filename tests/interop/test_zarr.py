@@ -95,6 +95,7 @@ def test_memory_store(w):
 
 
 @pytest.mark.parametrize("name", FORMS)
+@pytest.mark.exhaustive
 def test_dask(w, store, name):
     da = pytest.importorskip("dask.array")
     from fastq.interop.dask import DaskQArray, quantize
@@ -126,7 +127,7 @@ def test_dask_reads_and_writes_chunk_by_chunk(w, store, monkeypatch):
     opened = fz.open_dask(store)
     read = []
     real = fz._read
-    monkeypatch.setattr(fz, "_read", lambda group, outline, box: read.append(box) or real(group, outline, box))
+    monkeypatch.setattr(fz, "_read", lambda group, metadata, box: read.append(box) or real(group, metadata, box))
     part = opened[70:100, 5:10].compute()
     assert read == [(slice(64, 128), slice(0, 16))]
     assert part.equals(fq.quantize(w, 3, axis=0, scale=0.1)[70:100, 5:10])

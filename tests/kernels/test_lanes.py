@@ -8,8 +8,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from fastq.kernels import activations
-from fastq.kernels.outputs import ACTIVATIONS
+from fastq.kernels.epilogue import activations
+from fastq.kernels.epilogue.outputs import ACTIVATIONS
 from fastq.machine.jit import kernel
 from fastq.machine.job import INT, job
 
@@ -18,23 +18,13 @@ SIZES = {"from_float16": (2, 4), "from_bfloat16": (2, 4), "to_float16": (4, 2)}
 
 
 def convert(name, values, dtype):
-    """Run a conversion of fastq.kernels.lanes over an array whose length is a multiple of 16."""
+    """Run a conversion of fastq.kernels.floats over an array whose length is a multiple of 16."""
 
     def make():
         from llvmlite import ir
 
-        from fastq.kernels import lanes
-        from fastq.machine.dialect import (
-            F32,
-            HOST,
-            I16,
-            I64,
-            ir_function,
-            kernel_function,
-            load_vector,
-            loop,
-            store_vector,
-        )
+        from fastq.kernels import floats
+        from fastq.machine.ir import F32, HOST, I16, I64, ir_function, kernel_function, load_vector, loop, store_vector
 
         size_in, size_out = SIZES[name]
 
@@ -42,7 +32,7 @@ def convert(name, values, dtype):
             def one(i, _):
                 vector = ir.VectorType(F32 if size_in == 4 else I16, 16)
                 value = load_vector(b, b.gep(source, [b.mul(i, I64(16 * size_in))]), vector)
-                store_vector(b, getattr(lanes, name)(b, value), b.gep(target, [b.mul(i, I64(16 * size_out))]))
+                store_vector(b, getattr(floats, name)(b, value), b.gep(target, [b.mul(i, I64(16 * size_out))]))
                 return []
 
             loop(b, I64(0), n, 1, [], one)

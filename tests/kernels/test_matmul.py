@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 import fastq as fq
-from fastq.engine import multiply, run
-from fastq.engine.memory import workspace
+from fastq.engine.backend import pack_right
+from fastq.engine.operands import LineParams, column_parameters, row_parameters
 from fastq.engine.plan import Plan
-from fastq.engine.prepack import Lines, column_parameters
+from fastq.engine.prepared import LeftForm, NativeProduct
 from fastq.kernels import table
-from fastq.kernels.outputs import Output
-from fastq.layout.tiles import BLOCK, Form, segments
+from fastq.kernels.epilogue.outputs import Output
+from fastq.layout.tiles import BLOCK, TileFormat, segments
 from fastq.machine import cpu, jit
 from fastq.scheme import CodeRange, code_range
 from tests.cases import EXTREMES, edges, integers, units
@@ -26,6 +26,13 @@ ROWS = [
 ]
 
 
+@pytest.mark.parametrize("unit", [unit for unit in table.UNITS if unit.few], ids=lambda unit: unit.name)
+def test_the_table_knows_the_largest_block_for_few_rows(unit):
+    isa = unit.micro_kernel()
+    assert isa.few == unit.few
+    assert [s.rows for s in isa.gemv_shapes] == sorted(s.rows for s in isa.gemv_shapes)  # the first that fits is taken
+
+
 @pytest.fixture(params=ROWS, ids=lambda row: f"{row[0].name}-{row[1]}bit-{row[2]}")
 def row(request):
     cpu.force(request.param[0].isa)
@@ -33,25 +40,25 @@ def row(request):
     cpu.force(None)
 
 
-def product(unit, bits, shape, left, right, cuts, zero=0, row_zero=None):
+def product(unit, bits, shape, left, right, k_segments, zero=0, row_zero=None):
     """``(left - row_zero) @ (right - zero)`` as int32 by one kernel; right codes are unsigned, of `bits` bits."""
     m, n = len(left), right.shape[1]
-    packed = run.pack_right(right, 0, bits, cuts)
-    b = Lines(CodeRange(0, 2**bits - 1), bits, zero=np.full((1, n), zero))
-    columns = column_parameters(b, packed, cuts, np.int32, False)
-    assert cuts.segments == 1 or not unit.k_block
+    packed = pack_right(right, 0, bits, k_segments)
+    b = LineParams(CodeRange(0, 2**bits - 1), bits, zero=np.full((1, n), zero))
+    columns = column_parameters(b, packed, k_segments, np.int32, False)
+    assert k_segments.segments == 1 or not unit.k_block
     # Small chunks, so that small products have several of them.
     if unit.k_block:
-        plan = Plan(unit, shape, Form(bits), Output("int32"), 1, 64, 4, 4 * 64 * 64 + 4 * unit.k_block * 1024)
+        plan = Plan(unit, shape, TileFormat(bits), Output("int32"), 1, 64, 4, 4 * 64 * 64 + 4 * unit.k_block * 1024)
     else:
-        plan = Plan(unit, shape, Form(bits), Output("int32"), 1, 16, 2, unit.blocks * cuts.tiles * 1024)
+        plan = Plan(unit, shape, TileFormat(bits), Output("int32"), 1, 16, 2, unit.blocks * k_segments.tiles * 1024)
     out = np.full((m, n), -7, np.int32)
-    with workspace() as work:
-        a = Lines(code_range(8, "symmetric"), 8, zero=None if row_zero is None else row_zero[:, None])
-        rows = run.left_from_codes(work, left, a, cuts, plan, out.dtype)
-        multiply.matmul(work, rows, packed, columns, cuts, out, None, plan)
+    a = LineParams(code_range(8, "symmetric"), 8, zero=None if row_zero is None else row_zero[:, None])
+    form = LeftForm(m, left.shape[1], left.dtype)
+    prepared = NativeProduct(form, packed, columns, k_segments, Output("int32"), plan)
+    prepared(left, row_parameters(a, m, k_segments, np.int32), out)
     assert (
-        table.matmul(unit, shape, Form(bits), Output("int32")).name in jit.loaded_names()
+        table.matmul(unit, shape, TileFormat(bits), Output("int32")).name in jit.loaded_names()
     )  # the row ran, and no other
     return out
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastq as fq
-from fastq.engine import multiply
+from fastq.engine import prepared
 from fastq.kernels.table import ISAS
 from fastq.machine import cpu
 
@@ -24,8 +24,19 @@ def on_every_isa(compute):
     return results
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize(
+    "bits",
+    [
+        pytest.param(2, marks=pytest.mark.exhaustive),
+        3,
+        4,
+        pytest.param(5, marks=pytest.mark.exhaustive),
+        pytest.param(6, marks=pytest.mark.exhaustive),
+        pytest.param(7, marks=pytest.mark.exhaustive),
+        8,
+    ],
+)
 @pytest.mark.parametrize("m", [1, 7, 33])
 def test_float_times_quantized(bits, m, dtype, rng):
     x, w = rng.standard_normal((m, 150)).astype(dtype), rng.standard_normal((150, 37)).astype(dtype)
@@ -98,7 +109,7 @@ def test_large_output_goes_past_the_cache(bits, rng):
     def compute():
         q = fq.quantize(w, bits, axis=0)
         own = x @ q
-        assert own.nbytes >= multiply.STREAMED
+        assert own.nbytes >= prepared.STREAMED
         fq.matmul(x, q, out=frame[:, 1:])
         assert (frame[:, 1:] == own).all()
         assert (frame[:, 0] == 0).all()

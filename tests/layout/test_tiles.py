@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastq.engine import run
+from fastq.engine.backend import pack_right
 from fastq.layout.tiles import (
     BLOCK,
     DEPTH,
@@ -60,12 +60,12 @@ def test_the_packing_kernel_equals_numpy_and_unpacks(bits, k, n, size, seed, tra
     rng = np.random.default_rng(seed)
     codes = rng.integers(0, 2**bits, (n, k) if transposed else (k, n)).astype(np.uint8)
     codes = codes.T if transposed else codes
-    cuts = segments(k, size)
-    packed = run.pack_right(codes, 0, bits, cuts)
-    assert (packed.tiles == pack_codes(codes, cuts, bits)).all()
-    assert (unpack_codes(packed.tiles, cuts, n, bits) == codes).all()
-    for g in range(cuts.segments):
-        part = codes[g * cuts.size : (g + 1) * cuts.size]
+    k_segments = segments(k, size)
+    packed = pack_right(codes, 0, bits, k_segments)
+    assert (packed.tiles == pack_codes(codes, k_segments, bits)).all()
+    assert (unpack_codes(packed.tiles, k_segments, n, bits) == codes).all()
+    for g in range(k_segments.segments):
+        part = codes[g * k_segments.size : (g + 1) * k_segments.size]
         assert (packed.col_sum[g, :n] == part.sum(axis=0, dtype=np.int64)).all()
         assert (packed.col_sum[g, n:] == 0).all()
 
@@ -73,9 +73,9 @@ def test_the_packing_kernel_equals_numpy_and_unpacks(bits, k, n, size, seed, tra
 @settings(deadline=None)
 @given(k=st.integers(1, 5000), size=st.integers(1, 5000))
 def test_segments_cover_k_without_overlap(k, size):
-    cuts = segments(k, size)
-    positions = cuts.positions()
+    k_segments = segments(k, size)
+    positions = k_segments.positions()
     assert len(np.unique(positions)) == k
-    assert positions.max() < cuts.steps * 4 <= cuts.tiles * 64
-    assert cuts.gapless == (positions == np.arange(k)).all()
-    assert (cuts.segments - 1) * cuts.size + cuts.last_k == k
+    assert positions.max() < k_segments.steps * 4 <= k_segments.tiles * 64
+    assert k_segments.gapless == (positions == np.arange(k)).all()
+    assert (k_segments.segments - 1) * k_segments.size + k_segments.last_k == k

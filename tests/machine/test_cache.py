@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fastq.machine import cache
+from fastq.machine import cache, jit
 from fastq.machine.cache import Cache
 
 
@@ -126,7 +126,7 @@ def makes_kernels(path):
     for node in ast.walk(ast.parse(path.read_text())):
         names = {alias.name for alias in node.names} if isinstance(node, ast.Import | ast.ImportFrom) else set()
         module = getattr(node, "module", None)
-        if module == "fastq.machine.dialect" or (module, *names) == ("llvmlite", "ir"):
+        if module == "fastq.machine.ir" or (module, *names) == ("llvmlite", "ir"):
             return True
         if module == "fastq.machine.job" and "job" in names:
             return True
@@ -139,7 +139,7 @@ def test_the_stamp_covers_what_kernels_depend_on(monkeypatch, tmp_path):
     found = [path for path in cache.PACKAGE.rglob("*.py") if makes_kernels(path)]
     assert len(found) > 10
     assert set(found) <= covered
-    assert cache.PACKAGE / "__init__.py" in covered  # the version
+    assert cache.PACKAGE / "version.py" in covered
     before = cache.stamp("cpu")
     for source in cache.sources():
         copy = tmp_path / source.relative_to(cache.PACKAGE)
@@ -147,7 +147,7 @@ def test_the_stamp_covers_what_kernels_depend_on(monkeypatch, tmp_path):
         copy.write_bytes(source.read_bytes())
     monkeypatch.setattr(cache, "PACKAGE", tmp_path)
     assert cache.stamp("cpu") == before
-    for path in ("kernels/jobs.py", "machine/dialect.py", "layout/tiles.py", "scheme.py", "__init__.py"):
+    for path in ("kernels/jobs.py", "machine/ir.py", "layout/tiles.py", "scheme.py", "version.py"):
         whole = (tmp_path / path).read_bytes()
         (tmp_path / path).write_bytes(whole + b"\n")
         assert cache.stamp("cpu") != before
@@ -160,6 +160,130 @@ def test_the_stamp_tells_settings_and_facts_apart(monkeypatch):
     assert plain != cache.stamp("cpu b")
     monkeypatch.setenv("NUMBA_OPT", "1")
     assert plain != cache.stamp("cpu a")
+
+
+# Folders of other versions
+
+
+NOW = 2_000_000_000  # seconds
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """Makes folders of a cache that were last used so many seconds ago; :func:`left` tells which are left."""
+    monkeypatch.setattr(cache.time, "time", lambda: NOW)
+
+    def make(name, age, *files):
+        folder = tmp_path / (name * cache.STAMP_LENGTH)[: cache.STAMP_LENGTH]
+        folder.mkdir(0o700)
+        for file in files or ("one.kernel", "two.kernel"):
+            (folder / file).write_bytes(b"")
+        os.utime(folder, (NOW - age, NOW - age))
+        return folder
+
+    return make
+
+
+def fill(folder):
+    """A process fills a folder, now."""
+    filled = Cache(folder)
+    filled.store("kernel", "symbol", b"code")
+    os.utime(folder, (NOW, NOW))
+    filled.remove_unused()
+
+
+OLD = cache.UNUSED + 1
+
+
+def test_folders_that_nobody_uses_are_removed(tmp_path, folders):
+    unused, used = folders("a", OLD, "one.kernel", ".tmp_1234"), folders("b", cache.UNUSED - 1)
+    fill(tmp_path / "cache")
+    assert not unused.exists()
+    assert sorted(os.listdir(used)) == ["one.kernel", "two.kernel"]
+    assert os.listdir(tmp_path / "cache") == ["kernel.kernel"]
+
+
+def test_opening_a_folder_counts_as_a_use(tmp_path, folders):
+    """Another version that only loads kernels keeps them."""
+    folder, recent = folders("a", OLD), folders("b", cache.DAY - 1)
+    Cache(folder)
+    Cache(recent)
+    assert abs(folder.stat().st_mtime - os.stat(tmp_path).st_mtime) < 60
+    assert recent.stat().st_mtime == NOW - cache.DAY + 1  # renewed once a day at most
+    os.utime(folder, (NOW, NOW))
+    fill(tmp_path / "cache")
+    assert folder.exists()
+
+
+@pytest.mark.parametrize(
+    "odd", ["another name", "another file", "a folder", "a link inside", "open to others", "empty"]
+)
+def test_what_fastq_did_not_write_stays(tmp_path, folders, odd):
+    target = tmp_path / "target"
+    target.write_text("precious")
+    folder = folders("z" if odd == "another name" else "a", OLD)
+    if odd == "another file":
+        (folder / "notes.txt").write_text("")
+    elif odd == "a folder":
+        (folder / "three.kernel").mkdir()
+    elif odd == "a link inside":
+        (folder / "three.kernel").symlink_to(target)
+    elif odd == "open to others":
+        folder.chmod(0o777)
+    elif odd == "empty":  # what a removal leaves that was interrupted
+        for file in folder.iterdir():
+            file.unlink()
+    os.utime(folder, (NOW - OLD, NOW - OLD))
+    before = sorted(os.listdir(folder))
+    fill(tmp_path / "cache")
+    assert target.read_text() == "precious"
+    assert folder.exists() == (odd != "empty")
+    assert odd == "empty" or sorted(os.listdir(folder)) == before
+
+
+def test_links_are_not_followed(tmp_path, folders):
+    outside = tmp_path / "outside"
+    folders("a", OLD).rename(outside)
+    (tmp_path / "cache").mkdir(0o700)
+    link = tmp_path / "cache" / ("a" * cache.STAMP_LENGTH)
+    link.symlink_to(outside, target_is_directory=True)
+    fill(tmp_path / "cache" / "filled")
+    assert link.is_symlink()
+    assert sorted(os.listdir(outside)) == ["one.kernel", "two.kernel"]
+
+
+def test_a_removal_that_fails_costs_nothing(tmp_path, folders, monkeypatch):
+    first, second = folders("a", OLD), folders("b", OLD)
+    usual = Path.unlink
+    monkeypatch.setattr(
+        cache.pathlib.Path, "unlink", lambda path: fails(FULL)() if path.parent == first else usual(path)
+    )
+    fill(tmp_path / "cache")
+    assert first.exists()
+    assert not second.exists()
+    Cache(None).remove_unused()
+
+
+def test_a_process_that_compiles_cleans_up_once(tmp_path, monkeypatch):
+    cleaned = []
+    monkeypatch.setattr(jit, "_compiler", jit._Compiler())
+    monkeypatch.setattr(jit, "_compile", lambda name, *rest: (name, b"code"))
+    monkeypatch.setattr(jit._Compiler, "load", lambda self, name, *entry: name)
+    monkeypatch.setattr(Cache, "remove_unused", lambda self: cleaned.append(os.listdir(self.folder)))
+    jit._compiler.cache = Cache(tmp_path)
+    jit.kernel("unkept", lambda: (None, None), keep=False)
+    assert cleaned == []
+    jit.kernel("first", lambda: (None, None))
+    jit.kernel("second", lambda: (None, None))
+    assert cleaned == [["first.kernel"]]
+    jit._compiler.kernels.clear()
+    jit._compiler.cleaned = False
+    jit.kernel("first", lambda: (None, None))  # loaded: no other folder is looked at
+    assert len(cleaned) == 1
+
+
+def test_the_stamp_is_recognized():
+    assert cache.re.fullmatch(cache._STAMP, cache.stamp("cpu"))
 
 
 def test_the_folder_follows_the_environment(monkeypatch, tmp_path):

@@ -114,7 +114,7 @@ def test_code_that_calls_what_the_process_lacks_is_not_linked(monkeypatch):
 
     monkeypatch.setattr(jit, "_compile", compile_)
     with pytest.raises(LookupError):
-        jit.kernel("never_made", lambda: (None, None), own=False)
+        jit.kernel("never_made", lambda: (None, None), builtin=False)
     assert compiled == ["never_made"]
     assert usual("never_made") is None
 

@@ -46,6 +46,7 @@ def test_a_second_process_compiles_nothing_and_does_not_import_numba(tmp_path):
     assert run_product(FASTQ_CACHE_DIR=str(tmp_path)) == (0, False, loaded)
 
 
+@pytest.mark.exhaustive
 def test_corrupt_kernels_are_compiled_again(tmp_path):
     _, _, loaded = run_product(FASTQ_CACHE_DIR=str(tmp_path))
     files = list(tmp_path.rglob("*.kernel"))
@@ -56,6 +57,7 @@ def test_corrupt_kernels_are_compiled_again(tmp_path):
     assert run_product(FASTQ_CACHE_DIR=str(tmp_path)) == (0, False, loaded)
 
 
+@pytest.mark.exhaustive
 def test_without_a_cache_everything_works(tmp_path):
     (tmp_path / "file").write_text("")
     for folder in ("off", str(tmp_path / "file")):
@@ -70,6 +72,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # a longer file is an O
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit")
+@pytest.mark.exhaustive
 def test_a_disk_that_fills_up(tmp_path):
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", FULL_DISK + PRODUCT],
@@ -122,6 +125,7 @@ assert (found[0] == 16).all()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.exhaustive
 def test_a_fork_while_another_thread_compiles():
     """A compiler's lock that a thread held which the child does not have must not stop the child."""
     done = subprocess.run(
@@ -134,6 +138,7 @@ def test_a_fork_while_another_thread_compiles():
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.exhaustive
 def test_processes_share_a_folder(tmp_path):
     """Four processes that compile at once all come to the right result, and leave whole files."""
     command = [sys.executable, "-W", "error", "-c", PRODUCT]
@@ -145,7 +150,7 @@ def test_processes_share_a_folder(tmp_path):
 
 def test_a_kernel_reads_its_job_and_reports():
     def make():
-        from fastq.machine.dialect import kernel_function, report
+        from fastq.machine.ir import kernel_function, report
 
         @kernel_function
         def echo(job):
@@ -162,7 +167,7 @@ def test_a_kernel_may_not_call_what_the_linker_might_not_find():
     def make():
         import numpy as np
 
-        from fastq.machine.dialect import kernel_function, report
+        from fastq.machine.ir import kernel_function, report
 
         @kernel_function
         def allocates(job):

@@ -1,4 +1,4 @@
-"""The crew: every block once, whoever calls, from whichever process or thread."""
+"""The thread pool: every block once, whoever calls, from whichever process or thread."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ import fastq as fq
 from fastq.engine import roofline
 from fastq.engine.memory import address_of
 from fastq.kernels import jobs
-from fastq.machine import jit, threads
-from fastq.machine.gate import CLOSED, PERMIT
+from fastq.machine import jit, pool
+from fastq.machine.pool_job import CLOSED, PERMIT
 
 
 def wait_until(true):
@@ -45,7 +45,7 @@ def test_any_number_of_threads_gives_the_same_bits(operands, many_cores):
         fq.set_num_threads(count)
         for _ in range(20):
             assert (x @ q == expected).all()
-    assert len(threads._crew.workers) >= 7
+    assert len(pool._pool.workers) >= 7
 
 
 def test_parked_workers_wake(operands):
@@ -54,7 +54,7 @@ def test_parked_workers_wake(operands):
     for _ in range(5):
         assert (x @ q == expected).all()
         time.sleep(0.05)
-    wait_until(lambda: all(worker.parked for worker in threads._crew.workers))
+    wait_until(lambda: all(worker.parked for worker in pool._pool.workers))
     assert (x @ q == expected).all()
 
 
@@ -97,7 +97,7 @@ def sums():
     data, found = np.arange(200 * 5_000), np.zeros(200, np.int64)
     task = jobs.ReadJob(tickets=200, words=5_000, data=address_of(data), sums=address_of(found))
     read = jit.kernel("peak_read", roofline._make_read)
-    return partial(threads.run, read, task, 3), lambda: (found == data.reshape(200, -1).sum(axis=1)).all()
+    return partial(pool.run, read, task, 3), lambda: (found == data.reshape(200, -1).sum(axis=1)).all()
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -106,24 +106,24 @@ def sums():
 def test_an_interrupt_is_raised_when_the_work_is_done(which, error, late, sums, monkeypatch):
     """Workers write to the caller's memory, which may be gone once the call is left."""
     run, done = sums
-    crew = threads._crew
-    crew.hire(2)
-    kernels = list(crew.kernels)
+    threads = pool._pool
+    threads.hire(2)
+    kernels = list(threads.kernels)
     kernels[which] = Interrupted(kernels[which], late, error)
-    monkeypatch.setattr(crew, "kernels", tuple(kernels))
+    monkeypatch.setattr(threads, "kernels", tuple(kernels))
     with pytest.raises(error):
         run()
-    state = ctypes.c_uint64.from_address(crew.gate_address).value
+    state = ctypes.c_uint64.from_address(threads.gate_address).value
     assert state & CLOSED
     assert state % PERMIT == 0  # nobody is inside
     assert done()
-    assert not crew.busy.locked()
+    assert not threads.busy.locked()
 
 
 def test_a_worker_whose_waking_was_interrupted_is_woken_by_the_next_call(sums, monkeypatch):
     run, _ = sums
-    threads._crew.hire(2)
-    worker = threads._crew.workers[0]
+    pool._pool.hire(2)
+    worker = pool._pool.workers[0]
     wait_until(lambda: worker.parked)
     wake = worker.wake
     worker.wake = SimpleNamespace(release=Interrupted(wake.release, False), acquire=wake.acquire, locked=wake.locked)
@@ -216,17 +216,17 @@ def test_no_thread_is_started_before_it_is_needed():
 def test_a_thread_that_is_one_of_many_works_alone(many_cores):
     """The setting is this thread's: others go on as before, and so does this one after the block."""
     elsewhere = []
-    threads.set_num_threads(5)
-    with threads.alone():
-        assert threads.num_threads() == 1
-        with threads.alone():
-            assert threads.num_threads() == 1
-        assert threads.num_threads() == 1
-        other = threading.Thread(target=lambda: elsewhere.append(threads.num_threads()))
+    pool.set_num_threads(5)
+    with pool.alone():
+        assert pool.num_threads() == 1
+        with pool.alone():
+            assert pool.num_threads() == 1
+        assert pool.num_threads() == 1
+        other = threading.Thread(target=lambda: elsewhere.append(pool.num_threads()))
         other.start()
         other.join()
     assert elsewhere == [5]
-    assert threads.num_threads() == 5
-    with pytest.raises(KeyError), threads.alone():
+    assert pool.num_threads() == 5
+    with pytest.raises(KeyError), pool.alone():
         raise KeyError
-    assert threads.num_threads() == 5
+    assert pool.num_threads() == 5

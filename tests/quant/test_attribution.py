@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fastq as fq
-from fastq.quant import attribution
+from fastq.accuracy import error_matmul as attribution
 
 PARTS = ("weights", "activations", "rounding", "total")
 NAMES = ("mse", "rmse", "l2", "max_abs", "sqnr_db", "cosine")

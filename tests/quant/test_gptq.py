@@ -7,7 +7,7 @@ import pytest
 
 import fastq as fq
 from fastq.cli import digits
-from fastq.engine import run
+from fastq.engine import native
 from fastq.engine.plan import this_machine
 from fastq.kernels import reference
 from fastq.machine import cpu
@@ -89,7 +89,7 @@ def test_kernel_is_its_reference(rng, kind, per_row):
     scale = rng.uniform(0.3, 0.6, shape).astype(kind)
     zero, offset = rng.integers(0, 7, shape).astype(kind), rng.standard_normal(shape).astype(kind)
     results = []
-    for step in (run.compensate, reference.compensate):
+    for step in (native.compensate, reference.compensate):
         loss, codes = np.empty((candidates, n), kind), np.empty((rows, n), np.uint8)
         step(target, carry, weight, scale, zero, offset, CodeRange(0, 7), loss, codes)
         again = np.empty_like(loss)
@@ -170,6 +170,7 @@ SHAPES = [
 
 @pytest.mark.parametrize(("k", "n", "group"), SHAPES)
 @pytest.mark.parametrize("activation_order", [False, True])
+@pytest.mark.exhaustive
 def test_odd_shapes(rng, k, n, group, activation_order):
     x, w = correlated(rng, 500, k), rng.standard_normal((k, n))
     options = Gptq(activation_order=activation_order)
@@ -190,6 +191,7 @@ def test_empty(shape):
     assert q.scale.shape == (1, shape[1])
 
 
+@pytest.mark.exhaustive
 def test_every_isa_and_order_in_memory_gives_the_same(rng, isa):
     x = correlated(rng, 200, 40)
     w = rng.standard_normal((40, 35)).astype(np.float32)
@@ -275,6 +277,7 @@ def network():
 
 
 @pytest.mark.parametrize(("integer", "bound"), [(False, -8), (True, -7.5)])
+@pytest.mark.exhaustive
 def test_digits_first_layer(network, integer, bound):
     net, seen = network
     w = np.asarray(net.weights[0], np.float32)
@@ -294,6 +297,7 @@ def test_digits_accuracy(network):
 
 
 @pytest.mark.parametrize(("integer", "bound"), [(False, -7.3), (True, -7.2)])
+@pytest.mark.exhaustive
 def test_correlated_inputs(rng, integer, bound):
     k = 512
     x, unseen = correlated(rng, 8192, k), correlated(rng, 2048, k)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import fastq as fq
-from fastq.quant import metrics
+from fastq.accuracy import error as metrics
 
 NAMES = ("mse", "rmse", "l2", "max_abs", "sqnr_db", "cosine")
 

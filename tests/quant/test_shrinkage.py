@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastq as fq
-from fastq.quant.shrinkage import HELD, RIDGE, SPAN, Held, intensity, left
+from fastq.quant.shrinkage import HELD, RIDGE, SPAN, KeptRows, intensity, left
 
 K = 128
 
@@ -57,6 +57,7 @@ def sqnr(kind, rows, *methods):
 @pytest.mark.filterwarnings("ignore:calibration must show")
 @pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("kind", INPUTS)
+@pytest.mark.exhaustive
 def test_gptq_is_not_worse_than_mse(kind, rows):
     mse, gptq = sqnr(kind, rows, "mse", "gptq")
     assert gptq > mse - 0.1
@@ -95,7 +96,7 @@ def test_what_has_no_factor_is_not_chosen():
 @pytest.mark.parametrize("rows", [1, HELD, HELD + 1, 10_000])
 def test_rows_are_kept_evenly_however_they_come(rng, rows):
     x = np.arange(rows, dtype=np.float64)[:, None]
-    whole, parts = Held(), Held()
+    whole, parts = KeptRows(), KeptRows()
     whole.add(x, 0)
     start = 0
     while start < rows:
@@ -111,7 +112,7 @@ def test_rows_are_kept_evenly_however_they_come(rng, rows):
 def test_rows_that_cannot_tell(rng):
     """One row, rows of zeros, channels that are seen in one half of the rows only: nothing is believed."""
     for x in (np.ones((1, 8)), np.ones((3, 8)), np.zeros((20, 8)), np.eye(32)):
-        held = Held()
+        held = KeptRows()
         held.add(x, 0)
         assert intensity(x.T @ x / len(x), len(x), held.rows) == 1
 

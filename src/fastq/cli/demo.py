@@ -1,7 +1,7 @@
 """The demo: a trained network and two large products, each with float32, int8 and int3 weights.
 
-Times are of two kinds that must not be mixed: the first use of a shape compiles kernels, or loads them from the cache,
-and packs the weights; later uses find all that done.
+The demo prints two kinds of times. The first use of a shape compiles kernels, or loads them from the cache, and packs
+the weights. Later uses only multiply.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ QUICK_PRODUCTS = ((256, 256, 256), (1, 512, 512))
 
 PAUSE = 0.3  # seconds; BLAS threads spin for a while after a call and would slow down whoever is measured next
 BLOCK = 0.2  # seconds of consecutive calls, of which the fastest counts
-ROUNDS = 2  # blocks of each form, in turns: whatever else the machine does should not hit all blocks of one form
+ROUNDS = 2  # blocks of each form, in turns: other work of the machine should not hit all blocks of one form
 
 
 class Contender:
-    """A product with weights of one form, and what it took: times in seconds, bytes once the weights are packed."""
+    """A product with weights of one form, its times in seconds, and the bytes of the packed weights."""
 
     def __init__(self, weights: Sequence[Floats], product: Callable[[Weights], Floats], options: dict[str, Any]):
         time.sleep(PAUSE)
         start = time.perf_counter()
-        own = digits.quantize(weights, **options) if options else weights
+        operands = digits.quantize(weights, **options) if options else weights
         quantized = time.perf_counter()
-        self.result = product(own)
+        self.result = product(operands)
         self.quantize, self.first, self.later = quantized - start, time.perf_counter() - quantized, float("inf")
-        self.nbytes = sum(w.nbytes for w in own)
-        self._again = partial(product, own)
+        self.nbytes = sum(w.nbytes for w in operands)
+        self._again = partial(product, operands)
 
     def measure(self) -> None:
         """Run one block of calls."""
@@ -59,23 +59,23 @@ def run(quick: bool = False) -> None:
     Parameters
     ----------
     quick : bool
-        Take small matrices for the products, and measure in one round.
+        Take small matrices, and measure one round.
     """
     rounds = 1 if quick else ROUNDS
     print(f"{'NumPy float32:':<17} {_blas()}")
 
     network = digits.train()
     print(f"\nHandwritten digits: a network of 64, 128, 64 and 10 neurons, {len(network.labels)} test images at once\n")
-    found = _compare(network.weights, partial(_logits, network), rounds)
-    accuracy = [f"{network.accuracy(form.result):.2f} %" for form in found.values()]
-    _table({"weights": list(found), "accuracy": accuracy, **_columns(found)})
+    forms = _compare(network.weights, partial(_logits, network), rounds)
+    accuracy = [f"{network.accuracy(form.result):.2f} %" for form in forms.values()]
+    _table({"weights": list(forms), "accuracy": accuracy, **_columns(forms)})
 
     random = np.random.default_rng(0)
     for m, k, n in QUICK_PRODUCTS if quick else PRODUCTS:
         print(f"\nNormally distributed numbers: {m} x {k} times {k} x {n}\n")
         x, w = (random.standard_normal(shape, np.float32) for shape in ((m, k), (k, n)))
-        found = _compare([w], partial(_product, x), rounds)
-        _table({"weights": list(found), **_columns(found)})
+        forms = _compare([w], partial(_product, x), rounds)
+        _table({"weights": list(forms), **_columns(forms)})
 
     print(
         "\nWeights of int8 and int3 have one scale per column, for int3 chosen by method='mse'; the left operand is"
@@ -100,25 +100,25 @@ def _product(x: Floats, weights: Weights) -> Floats:
 
 def _compare(weights: Sequence[Floats], product: Callable[[Weights], Floats], rounds: int) -> dict[str, Contender]:
     """The product with weights of every form, measured in turns."""
-    found = {name: Contender(weights, product, options) for name, options in FORMS.items()}
+    forms = {name: Contender(weights, product, options) for name, options in FORMS.items()}
     for _ in range(rounds):
-        for form in found.values():
+        for form in forms.values():
             form.measure()
-    return found
+    return forms
 
 
-def _columns(found: dict[str, Contender]) -> dict[str, list[str]]:
-    base = found["float32"]
-    others = [form for form in found.values() if form is not base]
+def _columns(forms: dict[str, Contender]) -> dict[str, list[str]]:
+    base = forms["float32"]
+    others = [form for form in forms.values() if form is not base]
     errors = [fq.error(base.result, form.result) for form in others]
     return {
-        "bytes": [f"{form.nbytes:,}" for form in found.values()],
+        "bytes": [f"{form.nbytes:,}" for form in forms.values()],
         "SQNR": ["", *(f"{e.sqnr_db:.1f} dB" for e in errors)],
         "cosine": ["", *(f"{e.cosine:.5f}" for e in errors)],
         "quantize": ["", *(_duration(form.quantize) for form in others)],
-        "first": [_duration(form.first) for form in found.values()],
-        "later": [_duration(form.later) for form in found.values()],
-        "speed-up": [f"{base.later / form.later:.2f}" for form in found.values()],
+        "first": [_duration(form.first) for form in forms.values()],
+        "later": [_duration(form.later) for form in forms.values()],
+        "speed-up": [f"{base.later / form.later:.2f}" for form in forms.values()],
     }
 
 

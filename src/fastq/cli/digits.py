@@ -1,4 +1,4 @@
-"""A small network on scikit-learn's handwritten digits, to see what quantized weights cost on real data."""
+"""A small network for scikit-learn's handwritten digits, to see the error of quantized weights on real data."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ Weights = Sequence[Floats | fq.QArray]
 
 @dataclass(frozen=True)
 class Digits:
-    """A trained network and the images that it has not seen.
+    """A trained network, and test images.
 
     Attributes
     ----------
     weights : one K x N matrix per layer
     biases : one vector of N per layer
     images : test images, one of 8 x 8 pixels from 0 to 1 per row
-    labels : their digits
-    seen : the images that it was trained on, which serve as calibration data
+    labels : the digits of the test images
+    seen : the images of the training, which serve as calibration data
     """
 
     weights: tuple[Floats, ...]
@@ -41,7 +41,7 @@ class Digits:
 
 
 def train() -> Digits:
-    """Train layers of 128, 64 and 10 neurons on one half of the 1,797 images; the other half is the test set."""
+    """Train layers of 128, 64 and 10 neurons on one half of the 1,797 images; test images are the other half."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
     from sklearn.neural_network import MLPClassifier

@@ -1,4 +1,4 @@
-"""The commands and their arguments. What a command needs is imported when it runs, so that ``--help`` stays quick."""
+"""The commands and their arguments. A command imports its modules when it runs, so that ``--help`` is quick."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastq import __version__
 from fastq.config import show_config
 from fastq.engine.plan import this_machine
 from fastq.errors import IsaError
-from fastq.kernels.outputs import ACTIVATIONS
+from fastq.kernels.epilogue.outputs import ACTIVATIONS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,12 +21,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv : sequence of str, optional
-        Arguments without the program's name; those of the process by default.
+        Arguments without the name of the program; by default those of the process.
 
     Returns
     -------
     int
-        The exit code: 0, or 1 if the command cannot run here. Wrong arguments end the process, with 2.
+        The exit code: 0, or 1 if the command cannot run here. Wrong arguments end the process with exit code 2.
     """
     parser = _parser()
     arguments = parser.parse_args(argv)
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail('the demo needs scikit-learn: pip install ".[demo]" in a clone of fastq brings it')
     try:
         this_machine()
-    except (IsaError, ValueError) as error:  # a setting in the environment that is not one
+    except (IsaError, ValueError) as error:  # a wrong setting in the environment
         return _fail(str(error))
     if arguments.command == "warmup":
         from fastq.cli import warmup
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """One that says what is wrong in a line, without the usage in front of it."""
+    """A parser that reports an error in one line, without the usage before it."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; {self.prog} --help tells what there is\n")

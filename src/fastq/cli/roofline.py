@@ -1,4 +1,4 @@
-"""What bounds every kernel on this machine, measured and printed."""
+"""The limits of every kernel on this machine, measured and printed."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from fastq.machine import cpu
 
 def run() -> None:
     """Measure for about three seconds and print one row per kind of kernel, and one for memory."""
-    found = roofline()
-    heads = ("1 thread", f"{found.threads} thread" + "s" * (found.threads > 1))
+    limits = roofline()
+    heads = ("1 thread", f"{limits.threads} thread" + "s" * (limits.threads > 1))
     print(cpu.cpu_name())
     _row("10^9 multiplications and additions per second", *heads)
-    for name, rate in found.peaks.items():
+    for name, rate in limits.peaks.items():
         _row(f"  {name}", *_figures(rate, ",.0f"))
     _row("GB per second", *heads)
-    _row("  read from memory", *_figures(found.bandwidth, ".1f"))
+    _row("  read from memory", *_figures(limits.bandwidth, ".1f"))
 
 
 def _figures(rate: Rate, form: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Compiling ahead: what ordinary use needs goes into the kernel cache, where later processes find it."""
+"""Compiling ahead: kernels for ordinary use are stored in the kernel cache, and later processes load them."""
 
 from __future__ import annotations
 
@@ -7,38 +7,38 @@ from collections.abc import Sequence
 
 from fastq.engine.plan import this_machine
 from fastq.kernels.table import ISAS, UNITS, entries
-from fastq.machine import cpu, jit, threads
+from fastq.machine import cpu, jit, pool
 
 BITS = sorted({bits for unit in UNITS for bits in unit.bits})
 
 
 class NotKeptError(Exception):
-    """A kernel was compiled for nothing."""
+    """The cache did not keep a kernel."""
 
 
 def run(bits: Sequence[int], everything: bool = False, activations: Sequence[str] = ()) -> None:
     """Compile kernels and print a line for each.
 
-    All widths take 61 s where AMX is the instruction set in use, and `everything` more than twice that (on one core of
-    a 2-core virtual machine). With AVX2 they took 126 s of a busy core, and two widths (8 and 3) 57 s.
+    With AMX, all widths took 61 s on one core of a 2-core virtual machine, and `everything` more than twice that. With
+    AVX2, all widths took 126 s of a busy core, and two widths (8 and 3) took 57 s.
 
     Parameters
     ----------
     bits : sequence of int
         Widths of right operands.
     everything : bool
-        Take all widths, and all instruction sets that this CPU has rather than the one in use.
+        Take all widths, and all instruction sets that this CPU has instead of the one in use.
     activations : sequence of str
-        Those that float32 products are wanted with, besides none.
+        Compile float32 products with these activations, too.
 
     Raises
     ------
     NotKeptError
-        If the cache does not take a kernel.
+        If the cache does not keep a kernel.
     """
     isas = cpu.available(ISAS) if everything else (this_machine().isa,)
     needed = [entry for isa in isas for entry in entries(isa, BITS if everything else bits, activations)]
-    wanted = {**threads.KERNELS, **{entry.name: entry.make for entry in needed}} if needed else {}
+    wanted = {**pool.KERNELS, **{entry.name: entry.make for entry in needed}} if needed else {}
     width = max(map(len, wanted), default=0)
     before, start = len(jit.compiled_names()), time.perf_counter()
     for name, make in wanted.items():

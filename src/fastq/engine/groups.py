@@ -1,13 +1,14 @@
 """Integer scales of groups along K: as a user sees them, and as kernels read them.
 
-Under one float scale S per column, a group has a small integer factor f, so that ``x = S * f * (code - zero)``, where
-``f * (code - zero)`` fits int8: the product stays one of 8-bit integers. Kernels make the unsigned byte
-``|f| * u + shift`` of an unsigned code u, in which :data:`fastq.layout.tiles.CENTRE` stands for 0. A negative factor
+Under one float scale S per column, a group has a small integer scale s, so that ``x = S * s * (code - zero)``, where
+``s * (code - zero)`` fits int8: the product stays one of 8-bit integers. Kernels make the unsigned byte
+``|s| * u + shift`` of an unsigned code u, in which :data:`fastq.layout.tiles.CENTRE` stands for 0. A negative scale
 (symmetric codes only) is a positive one over codes that are mirrored as they are packed: u becomes high - low - u.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,63 +17,85 @@ import numpy.typing as npt
 from fastq.layout.tiles import BLOCK, CENTRE, DEPTH, QUARTER, Segments, ceil_div
 from fastq.scheme import CodeRange
 
+Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
 
 
-class Factors(NamedTuple):
-    """Integer scales of a matrix of codes (K x N), one per group and column."""
+class GroupScales(NamedTuple):
+    """Integer scales of groups, in the shape of an array's parameters; of one matrix that is ``[groups][n]``.
 
-    size: int  # k per group, a multiple of QUARTER; the last group may be shorter
-    factors: npt.NDArray[np.int8]  # [groups][n], never 0
-    zeros: npt.NDArray[np.uint8] | None  # likewise; None: symmetric codes, whose zero point is 0
+    The methods from :meth:`expand` on are those of a matrix whose groups go down its columns.
+    """
 
-    def expand(self, values: npt.NDArray[Any], k: int) -> npt.NDArray[Any]:
+    size: int  # elements per group, a multiple of QUARTER; the last group may be shorter
+    scale: npt.NDArray[np.int8]  # never 0
+    zero: Bytes | None  # None: symmetric codes, whose zero point is 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of both arrays."""
+        return self.scale.nbytes + (0 if self.zero is None else self.zero.nbytes)
+
+    def arranged(self, arrange: Callable[[Array], Array]) -> GroupScales:
+        """With both arrays transposed or cut as the codes are."""
+        return GroupScales(self.size, arrange(self.scale), None if self.zero is None else arrange(self.zero))
+
+    def of_matrix(self, index: tuple[int, ...]) -> GroupScales:
+        """Those of one matrix of a stack."""
+        return self.arranged(lambda values: values[index])
+
+    def expand(self, values: Array, k: int) -> Array:
         """Values by group, repeated for each k."""
         return np.repeat(values, self.size, axis=0)[:k]
 
-    def unsigned_zeros(self, limits: CodeRange) -> npt.NDArray[np.int32]:
+    def unsigned_zero(self, limits: CodeRange) -> npt.NDArray[np.int32]:
         """The unsigned code, as packed, of 0."""
-        if self.zeros is not None:
-            return self.zeros.astype(np.int32)
-        return np.where(self.factors > 0, -limits.low, limits.high).astype(np.int32)
+        if self.zero is not None:
+            return self.zero.astype(np.int32)
+        return np.where(self.scale > 0, -limits.low, limits.high).astype(np.int32)
 
     def mirrored(self, unsigned: Bytes, limits: CodeRange) -> Bytes:
-        """Unsigned codes with those under a negative factor mirrored; its own inverse."""
-        if (self.factors > 0).all():
+        """Unsigned codes with those under a negative scale mirrored; its own inverse."""
+        if (self.scale > 0).all():
             return unsigned
-        negative = self.expand(self.factors < 0, len(unsigned))
+        negative = self.expand(self.scale < 0, len(unsigned))
         return np.where(negative, np.uint8(limits.high - limits.low) - unsigned, unsigned)
 
-    def multiplied(self, codes: npt.NDArray[Any]) -> npt.NDArray[np.int8]:
-        """``factor * (code - zero)``, K x N."""
-        zero = 0 if self.zeros is None else self.expand(self.zeros, len(codes))
+    def multiplied(self, codes: Array) -> npt.NDArray[np.int8]:
+        """``scale * (code - zero)``, K x N."""
+        zero = 0 if self.zero is None else self.expand(self.zero, len(codes))
         reduced = np.subtract(codes, zero, dtype=np.int16)
-        result: npt.NDArray[np.int8] = (reduced * self.expand(self.factors, len(codes))).astype(np.int8)
+        result: npt.NDArray[np.int8] = (reduced * self.expand(self.scale, len(codes))).astype(np.int8)
         return result
 
-    def packed(self, limits: CodeRange, cuts: Segments) -> Bytes:
+    def packed(self, limits: CodeRange, k_segments: Segments) -> Bytes:
         """``[blocks][groups][2][16]`` as kernels read them, with a group for every quarter of the last tile."""
-        groups, n = self.factors.shape
-        blocks, pitch = ceil_div(n, BLOCK), groups_of(cuts, self.size)
+        groups, n = self.scale.shape
+        blocks, pitch = ceil_div(n, BLOCK), groups_of(k_segments, self.size)
         flat = np.zeros((2, pitch, blocks * BLOCK), np.uint8)
-        size = np.abs(self.factors.astype(np.int32))
-        flat[0, :groups, :n] = size
-        flat[1, :groups, :n] = CENTRE - size * self.unsigned_zeros(limits)
+        factor = np.abs(self.scale.astype(np.int32))
+        flat[0, :groups, :n] = factor
+        flat[1, :groups, :n] = CENTRE - factor * self.unsigned_zero(limits)
         return np.ascontiguousarray(flat.reshape(2, pitch, blocks, BLOCK).transpose(2, 1, 0, 3))
 
     @classmethod
-    def unpacked(cls, packed: Bytes, size: int, groups: int, n: int, limits: CodeRange) -> Factors:
+    def unpacked(cls, packed: Bytes, size: int, groups: int, n: int, limits: CodeRange) -> GroupScales:
         """What :meth:`packed` was made of."""
-        flat = packed.transpose(2, 1, 0, 3).reshape(2, packed.shape[1], -1)[:, :groups, :n].astype(np.int32)
-        factors, zeros = flat[0], (CENTRE - flat[1]) // flat[0]
+        factor, shift = by_column(packed)[:, :groups, :n].astype(np.int32)
+        zero = (CENTRE - shift) // factor
         if not limits.signed:
-            return cls(size, factors.astype(np.int8), zeros.astype(np.uint8))
-        return cls(size, np.where(zeros == -limits.low, factors, -factors).astype(np.int8), None)
+            return cls(size, factor.astype(np.int8), zero.astype(np.uint8))
+        return cls(size, np.where(zero == -limits.low, factor, -factor).astype(np.int8), None)
 
 
-def groups_of(cuts: Segments, size: int) -> int:
+def by_column(packed: Bytes) -> Bytes:
+    """Packed factors and shifts as ``[2][groups][columns]``."""
+    return packed.transpose(2, 1, 0, 3).reshape(2, packed.shape[1], -1)
+
+
+def groups_of(k_segments: Segments, size: int) -> int:
     """Groups that whole tiles along K take."""
-    return ceil_div(cuts.tiles * DEPTH, size)
+    return ceil_div(k_segments.tiles * DEPTH, size)
 
 
 def quarters(size: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import sys
 import threading
 import weakref
@@ -66,7 +67,6 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
 RECYCLED = 32 << 20
 SPARE = 256 << 20  # bytes that are kept at most
 _MADV_FREE = 8
-_PAGE = 4096
 _spare: dict[int, list[npt.NDArray[np.uint8]]] = {}  # by size; list.pop and append are atomic
 
 
@@ -100,8 +100,8 @@ def _give_back(memory: npt.NDArray[np.uint8]) -> None:
         _spare.clear()
     if memory.nbytes > SPARE:
         return
-    start = -(-address_of(memory) // _PAGE) * _PAGE
-    length = (address_of(memory) + memory.nbytes - start) // _PAGE * _PAGE
+    start = -(-address_of(memory) // mmap.PAGESIZE) * mmap.PAGESIZE
+    length = (address_of(memory) + memory.nbytes - start) // mmap.PAGESIZE * mmap.PAGESIZE
     if _madvise()(start, length, _MADV_FREE) == 0:
         _spare.setdefault(memory.nbytes, []).append(memory)
 
@@ -166,7 +166,7 @@ _local = threading.local()
 
 def workspace() -> Workspace:
     """The calling thread's workspace, or a fresh one where that is in use."""
-    mine: Workspace | None = getattr(_local, "workspace", None)
-    if mine is None:
-        mine = _local.workspace = Workspace()
-    return Workspace() if mine.busy else mine
+    kept: Workspace | None = getattr(_local, "workspace", None)
+    if kept is None:
+        kept = _local.workspace = Workspace()
+    return Workspace() if kept.busy else kept

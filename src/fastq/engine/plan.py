@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-from fastq.kernels.outputs import Output
+from fastq.kernels.epilogue.outputs import Output
 from fastq.kernels.table import ISAS, Unit, matmul, unit_for
-from fastq.layout.tiles import BLOCK, DEPTH, TILE_ROWS, Form, Segments, ceil_div, tile_bytes
-from fastq.machine import cpu, threads
+from fastq.layout.tiles import BLOCK, DEPTH, TILE_ROWS, Segments, TileFormat, ceil_div, tile_bytes
+from fastq.machine import cpu, pool
 
 # A call shorter than this stays on its thread: waking a parked worker takes about as long.
 WORTH_SHARING = 50e-6  # seconds
@@ -28,15 +28,15 @@ class Machine(NamedTuple):
 
 def this_machine() -> Machine:
     """The machine as it is set up now."""
-    return Machine(cpu.chosen(ISAS), threads.num_threads())
+    return Machine(cpu.chosen(ISAS), pool.num_threads())
 
 
 class Plan(NamedTuple):
     """How one product runs."""
 
-    unit: Unit | None  # None: the reference
+    unit: Unit
     shape: str  # "gemm" or "gemv"
-    form: Form
+    form: TileFormat
     output: Output
     threads: int
     row_chunk: int
@@ -45,23 +45,21 @@ class Plan(NamedTuple):
 
     @property
     def kernel(self) -> str:
-        """Name of the kernel, or "reference"."""
-        return "reference" if self.unit is None else matmul(self.unit, self.shape, self.form, self.output).name
+        """Name of the kernel."""
+        return matmul(self.unit, self.shape, self.form, self.output).name
 
 
 @lru_cache(maxsize=1024)
-def plan_matmul(m: int, n: int, cuts: Segments, form: Form, output: Output, machine: Machine) -> Plan:
+def plan_matmul(m: int, n: int, k_segments: Segments, form: TileFormat, output: Output, machine: Machine) -> Plan:
     """Plan the product of m rows with n columns, the right codes being stored as `form` says."""
-    if machine.isa == "reference":
-        return Plan(None, "gemm", form, output, 1, m, 1, 0)
-    unit, shape = unit_for(machine.isa, form.multiplied, m, cuts.segments)
-    blocks, tiles = ceil_div(n, BLOCK), cuts.tiles
+    unit, shape = unit_for(machine.isa, form.multiplied, m, k_segments.segments)
+    blocks, tiles = ceil_div(n, BLOCK), k_segments.tiles
     weights = blocks * tiles * tile_bytes(form.bits)
-    seconds = max(2 * m * n * cuts.k / (unit.rate * 1e9), weights / BYTES_PER_SECOND)
+    seconds = max(2 * m * n * k_segments.k / (unit.rate * 1e9), weights / BYTES_PER_SECOND)
     workers = machine.threads if seconds > WORTH_SHARING else 1
     row_chunk, block_chunk = m, 1
     if unit.k_block:
-        return _plan_blocked(unit, m, n, cuts, form, output, workers)
+        return _plan_blocked(unit, m, n, k_segments, form, output, workers)
     if shape == "gemv":
         block_chunk = max(1, blocks // (2 * SHARES * workers))
         panel = 1
@@ -76,8 +74,10 @@ def plan_matmul(m: int, n: int, cuts: Segments, form: Form, output: Output, mach
     return Plan(unit, shape, form, output, workers, row_chunk, block_chunk, scratch)
 
 
-def _plan_blocked(unit: Unit, m: int, n: int, cuts: Segments, form: Form, output: Output, workers: int) -> Plan:
-    """A plan for :func:`fastq.kernels.amx.gemm`: per ticket, accumulators and a K block of both operands fit L2."""
+def _plan_blocked(
+    unit: Unit, m: int, n: int, k_segments: Segments, form: TileFormat, output: Output, workers: int
+) -> Plan:
+    """A plan for :func:`fastq.kernels.dot.amx.gemm`: per ticket, accumulators and a K block of both operands fit L2."""
     panel = unit.rows
     row_chunk, column_chunk = (
         min(size, ceil_div(length, panel) * panel) for size, length in ((BLOCKED_ROWS, m), (BLOCKED_COLUMNS, n))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +16,7 @@ from fastq.engine.pointers import flat, written
 from fastq.kernels.jobs import MultiplyJob, ReadJob
 from fastq.kernels.table import ISAS, UNITS, Unit
 from fastq.layout.tiles import BLOCK, DEPTH, STEP, STEPS, pack_codes, segments
-from fastq.machine import cpu, threads
+from fastq.machine import cpu, pool
 from fastq.machine.jit import Kernel, kernel
 from fastq.machine.job import Job
 
@@ -151,7 +150,7 @@ def read(data: npt.NDArray[np.int64], tickets: int, workers: int) -> float:
 
 def _timed(function: Kernel, task: Job, workers: int) -> float:
     start = time.perf_counter()
-    threads.run(function, task, workers)
+    pool.run(function, task, workers)
     return time.perf_counter() - start
 
 
@@ -164,16 +163,14 @@ def _check(sums: npt.NDArray[Any], expected: npt.NDArray[Any], what: str) -> Non
 
 def _make_multiply(unit: Unit) -> Callable[[], tuple[Any, type[Job]]]:
     def make() -> tuple[Any, type[Job]]:
-        from fastq.kernels import peak
+        from fastq.kernels.dot import peak
 
-        module, name = unit.where.split(":")
-        isa = getattr(import_module(f"fastq.kernels.{module}"), name)(unit.rows, unit.blocks)
-        return (peak.multiply_tiles if unit.k_block else peak.multiply)(isa), MultiplyJob
+        return (peak.multiply_tiles if unit.k_block else peak.multiply)(unit.micro_kernel()), MultiplyJob
 
     return make
 
 
 def _make_read() -> tuple[Any, type[Job]]:
-    from fastq.kernels import peak
+    from fastq.kernels.dot import peak
 
     return peak.read, ReadJob

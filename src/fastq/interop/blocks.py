@@ -17,14 +17,14 @@ import numpy.typing as npt
 import fastq.interop.chunks  # noqa: F401  whoever runs these functions knows the chunks
 from fastq import api
 from fastq.errors import NotFiniteError
-from fastq.machine import threads
-from fastq.products import product as engine
+from fastq.machine import pool
+from fastq.products.sums import sums
+from fastq.promotion import as_floats, is_float
 from fastq.qarray.array import QArray
 from fastq.quant import affine, groups
 from fastq.quant.affine import Given
-from fastq.quant.by_method import Wanted
+from fastq.quant.by_method import QuantSpec
 from fastq.quant.groups import Shared
-from fastq.rules import as_floats, is_float
 
 Array = npt.NDArray[Any]
 
@@ -32,7 +32,7 @@ Array = npt.NDArray[Any]
 # Quantizing
 
 
-@threads.alone()
+@pool.alone()
 def quantized(x: Array, *parameters: Array, block_id: tuple[int, ...] = (), **form: Any) -> QArray:
     """A block that shares no scale with another, or has the scale (and zero point) given."""
     own: dict[str, Any] = dict(zip(("scale", "zero_point"), parameters))
@@ -53,8 +53,8 @@ def _packed(q: QArray) -> QArray:
     return q
 
 
-@threads.alone()
-def extremes(x: Array, form: Wanted, block_id: tuple[int, ...] = (), name: str = "x") -> Array:
+@pool.alone()
+def extremes(x: Array, form: QuantSpec, block_id: tuple[int, ...] = (), name: str = "x") -> Array:
     """Smallest and largest element of each run that shares a scale, one after the other along the axis (None: 0).
 
     Those of extremes are those of the elements, so this may be applied again to what it has given.
@@ -68,7 +68,7 @@ def extremes(x: Array, form: Wanted, block_id: tuple[int, ...] = (), name: str =
     return np.stack(found, axis=at + 1).reshape(*shape[:at], 2 * shape[at], *shape[at + 1 :])
 
 
-def merged(pairs: Array, form: Wanted, axis: Any, keepdims: bool) -> Array:
+def merged(pairs: Array, form: QuantSpec, axis: Any, keepdims: bool) -> Array:
     """Extremes of extremes, as :func:`dask.array.reduction` calls it."""
     return extremes(pairs, form)
 
@@ -78,8 +78,8 @@ def _named(name: str, block_id: tuple[int, ...]) -> str:
     return f"{name}.blocks[{', '.join(map(str, block_id))}]" if block_id else name
 
 
-@threads.alone()
-def parameters(pairs: Array, form: Wanted) -> Given | Shared:
+@pool.alone()
+def parameters(pairs: Array, form: QuantSpec) -> Given | Shared:
     """The parameters that :func:`fastq.quantize` would choose, from the extremes of every run."""
     found = affine.find(pairs, form.axis, None if form.group is None else 2, form.scheme)
     assert found is not None
@@ -90,11 +90,11 @@ def parameters(pairs: Array, form: Wanted) -> Given | Shared:
     return groups.widened(own, form.bits, form.axis)
 
 
-@threads.alone()
+@pool.alone()
 def coded(
     x: Array,
     found: Given | Shared,
-    form: Wanted,
+    form: QuantSpec,
     starts: tuple[int, ...] = (),
     name: str = "x",
     block_id: tuple[int, ...] = (),
@@ -161,7 +161,7 @@ def _narrowed(sums: Array, dtype: np.dtype[Any]) -> Array:
     return sums.astype(dtype, copy=False)
 
 
-@threads.alone()
+@pool.alone()
 def product(a: Any, b: Any, **options: Any) -> Part:
     """The product of two blocks by itself: over all of K, or in floats that are to be added."""
     try:
@@ -170,10 +170,10 @@ def product(a: Any, b: Any, **options: Any) -> Part:
         raise NotFiniteError(f"{error}; indices are those of a chunk") from None
 
 
-@threads.alone()
+@pool.alone()
 def integer_sums(a: Any, b: Any, dtype: np.dtype[Any]) -> Part:
     """The product of two blocks in integers, whose scales do not vary along K."""
-    return Part(engine.sums(a, b, dtype), _scale(a, -1), _scale(b, -2))
+    return Part(sums(a, b, dtype), _scale(a, -1), _scale(b, -2))
 
 
 def _scale(x: Any, summed: int) -> Array | None:

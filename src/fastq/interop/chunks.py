@@ -11,13 +11,13 @@ from dask.base import normalize_token
 from dask.sizeof import sizeof
 
 from fastq import numpys
-from fastq.interop.form import apart, outline_of
-from fastq.machine import threads
+from fastq.interop.parts import apart, metadata_of
+from fastq.machine import pool
 from fastq.qarray.array import QArray
 
 da.register_chunk_type(QArray)
 concatenate_lookup.register(QArray, np.concatenate)
-tensordot_lookup.register(QArray, threads.alone()(numpys.tensordot))
+tensordot_lookup.register(QArray, pool.alone()(numpys.tensordot))
 
 
 @sizeof.register(QArray)
@@ -29,4 +29,4 @@ def _sizeof(q: QArray) -> int:
 def _token(q: QArray) -> Any:
     """The same for equal arrays in every process, whether and however they are packed."""
     values = [(name, normalize_token(array)) for name, array in apart(q).items()]
-    return "fastq.QArray", normalize_token(outline_of(q, q.shape).attributes()), values
+    return "fastq.QArray", normalize_token(metadata_of(q, q.shape).attributes()), values

@@ -19,16 +19,17 @@ import numpy as np
 import numpy.typing as npt
 
 from fastq import api, numpys
-from fastq.engine.prepack import longest_segment
+from fastq.engine.operands import longest_segment
 from fastq.interop import blocks
 from fastq.interop.collection import DaskQArray, from_qarray, grain, whole
 from fastq.interop.quantizing import known, quantize, with_shared_scales
-from fastq.kernels.outputs import COMPUTED
+from fastq.kernels.epilogue.outputs import COMPUTED
 from fastq.products.operands import Operand
+from fastq.promotion import EIGHT_BIT, output_type, result_shape
 from fastq.qarray.array import QArray
 from fastq.qarray.coded import check_summed
-from fastq.quant.by_method import Wanted
-from fastq.rules import EIGHT_BIT, check_bias, check_bits, check_dtype, output_type, result_shape
+from fastq.quant.by_method import QuantSpec
+from fastq.validation import check_bias, check_bits, check_dtype
 
 __all__ = ["DaskQArray", "from_qarray", "matmul", "quantize"]
 
@@ -174,7 +175,7 @@ def _codes(x: Any, bits: int, dtype: np.dtype[Any], axis: int, name: str) -> Any
     """An operand as integers: floats under scales that chunks share."""
     if _is_quantized(x) or x.dtype in EIGHT_BIT:
         return x
-    form = Wanted(bits, axis, None, "symmetric")
+    form = QuantSpec(bits, axis, None, "symmetric")
     sample = api.quantize(np.ones((1,) * x.ndim, dtype), bits, axis=axis)
     return with_shared_scales(x.astype(dtype), form, sample, name)
 

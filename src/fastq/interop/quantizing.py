@@ -10,17 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from fastq import api
-from fastq.arguments import check_balance, check_calibration, check_parameters, check_rotation
+from fastq.errors import shown
 from fastq.interop import blocks
 from fastq.interop.collection import DaskQArray, kept, whole
 from fastq.layout.tiles import ceil_div
-from fastq.messages import shown
+from fastq.promotion import float_type
 from fastq.qarray.array import QArray, Scheme
 from fastq.quant import affine
-from fastq.quant.by_method import Wanted
+from fastq.quant.arguments import check_balance, check_calibration, check_parameters, check_rotation
+from fastq.quant.by_method import QuantSpec
 from fastq.quant.gptq import Gptq
 from fastq.quant.methods import Percentile, method_of
-from fastq.rules import float_type
 
 
 def quantize(
@@ -81,7 +81,7 @@ def quantize(
         own = {"scale": 1, "zero_point": 0 if scheme == "asymmetric" else None, "method": method}
     # One element, quantized alike: it has the arguments checked, and tells what form comes out.
     sample = api.quantize(np.ones((1,) * x.ndim, x.dtype), bits, axis=axis, **shared, **own)
-    form = Wanted(sample.bits, sample.axis, sample.group_size, scheme, sample.axis_scale is not None)
+    form = QuantSpec(sample.bits, sample.axis, sample.group_size, scheme, sample.axis_scale is not None)
     bits, axis, group, _, integer = form
     chosen, block = method_of(method), check_rotation(rotate, axis, x.shape)
     shape = affine.parameter_shape(x.shape, axis, group)
@@ -112,7 +112,7 @@ def quantize(
     return kept(da.map_blocks(work, x, *parameters, dtype=sample.dtype, meta=sample))  # type: ignore[no-any-return]
 
 
-def with_shared_scales(x: Any, form: Wanted, sample: QArray, name: str = "x") -> Any:
+def with_shared_scales(x: Any, form: QuantSpec, sample: QArray, name: str = "x") -> Any:
     """Quantize chunks under scales that several of them share, in two passes; see :mod:`fastq.interop.blocks`."""
     axis, group = form.axis, form.group
     numbers: Any = {"dtype": np.float32, "meta": np.empty((0,) * x.ndim, np.float32)}  # as far as Dask must know
@@ -131,7 +131,7 @@ def with_shared_scales(x: Any, form: Wanted, sample: QArray, name: str = "x") ->
     return da.map_blocks(work, x, found, dtype=sample.dtype, meta=sample)
 
 
-def _parameter_chunks(x: Any, form: Wanted, entries: int = 0) -> tuple[tuple[int, ...], ...]:
+def _parameter_chunks(x: Any, form: QuantSpec, entries: int = 0) -> tuple[tuple[int, ...], ...]:
     """Chunks of parameters beside those of x; with `entries`, so many for each chunk and group."""
     axis, group = form.axis, form.group
 

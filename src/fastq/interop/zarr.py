@@ -1,6 +1,6 @@
 """Quantized arrays in zarr (version 3) stores: packed bytes, scales and a few attributes, read and written by chunks.
 
-A stored array is a group that holds the arrays of :mod:`fastq.storage.parts` (but for their sums) and, as its
+A stored array is a group that holds the arrays of :mod:`fastq.qarray.parts` (but for their sums) and, as its
 attributes, those that are described there, and ``chunks``: the lengths of its chunks along each axis, which are whole
 tiles, groups and rotated blocks. What is packed is stored as bytes, uint8, uncompressed, because codes look random.
 Whoever multiplies such an array gets it as it lies there.
@@ -21,12 +21,11 @@ import numpy.typing as npt
 import zarr
 from zarr.errors import ContainsArrayError, ContainsGroupError
 
-from fastq.interop.form import apart, outline_of
+from fastq.interop.parts import apart, metadata_of
 from fastq.layout.tiles import BLOCK, DEPTH, ceil_div
 from fastq.qarray.array import QArray
-from fastq.storage.outline import NAMES, Outline
-from fastq.storage.parts import _outline as outline_from
-from fastq.storage.parts import put_together
+from fastq.qarray.parts import put_together
+from fastq.storage.metadata import NAMES, Metadata, parsed
 
 Array = npt.NDArray[Any]
 Lengths = Sequence[int]
@@ -78,14 +77,14 @@ def save(store: Any, q: Any, *, chunks: Lengths | None = None, overwrite: bool =
     meta = q if isinstance(q, QArray) else getattr(q, "_meta", None)
     if not isinstance(meta, QArray):
         raise TypeError(f"q must be a QArray, or a Dask array of them; got {type(q).__name__}")
-    outline = outline_of(meta, q.shape)
+    metadata = metadata_of(meta, q.shape)
     if chunks is None:
-        chunks = [max(c, default=1) for c in q.chunks] if meta is not q else _columns(outline)
+        chunks = [max(c, default=1) for c in q.chunks] if meta is not q else _columns(metadata)
     if len(chunks) != q.ndim or any(length < 1 for length in chunks):
         raise ValueError(f"chunks must be {q.ndim} positive lengths, one per axis; got {tuple(chunks)}")
-    lengths = _whole(outline, chunks)
+    lengths = _whole(metadata, chunks)
     group = _new_group(store, overwrite)
-    write = partial(_write, _create(group, outline, lengths, meta), outline, lengths)
+    write = partial(_write, _create(group, metadata, lengths, meta), metadata, lengths)
     if meta is q:
         blocks = np.ndindex(*(max(1, ceil_div(n, length)) for n, length in zip(q.shape, lengths)))
         found = [write(block, q[_box(block, lengths, q.shape)] if block else q) for block in blocks]
@@ -95,7 +94,7 @@ def save(store: Any, q: Any, *, chunks: Lengths | None = None, overwrite: bool =
         parts = q.rechunk(tuple(lengths)).to_delayed()
         found = dask.compute(*(dask.delayed(write)(block, parts[block]) for block in np.ndindex(parts.shape)))
     _check_shared(found)
-    group.update_attributes({**outline.attributes(), "chunks": list(lengths)})
+    group.update_attributes({**metadata.attributes(), "chunks": list(lengths)})
 
 
 def open(store: Any) -> QArray:  # as zarr names it
@@ -117,8 +116,8 @@ def open(store: Any) -> QArray:  # as zarr names it
     ...     fz.open(f"{folder}/eye.zarr").bits
     3
     """
-    group, outline, _ = _opened(store)
-    return _read(group, outline, tuple(slice(0, n) for n in outline.shape))
+    group, metadata, _ = _opened(store)
+    return _read(group, metadata, tuple(slice(0, n) for n in metadata.shape))
 
 
 def open_dask(store: Any, chunks: Any = None) -> Any:
@@ -155,25 +154,25 @@ def open_dask(store: Any, chunks: Any = None) -> Any:
 
     from fastq.interop.collection import kept, whole
 
-    group, outline, stored = _opened(store)
-    ones = [1] * len(outline.shape)
-    cuts = da.core.normalize_chunks(stored if chunks is None else chunks, outline.shape, dtype=np.int8)
-    cuts = tuple(map(whole, cuts, _whole(outline, ones)))
+    group, metadata, stored = _opened(store)
+    ones = [1] * len(metadata.shape)
+    cuts = da.core.normalize_chunks(stored if chunks is None else chunks, metadata.shape, dtype=np.int8)
+    cuts = tuple(map(whole, cuts, _whole(metadata, ones)))
     ends = [(0, *np.cumsum(c).tolist()) for c in cuts]
-    meta = _read(group, outline, _box([0] * len(ones), _whole(outline, ones), outline.shape))
+    meta = _read(group, metadata, _box([0] * len(ones), _whole(metadata, ones), metadata.shape))
     name = f"zarr-qarray-{uuid4().hex}"  # what lies there may be another array the next time
-    work = partial(_read_block, group, outline, ends)
+    work = partial(_read_block, group, metadata, ends)
     return kept(da.map_blocks(work, chunks=cuts, dtype=meta.dtype, meta=meta, name=name))
 
 
 # Where things lie: axes of an array that is stored are axes of the quantized one, in steps of so many elements
 
 
-def _places(name: str, outline: Outline) -> list[tuple[int, int] | None]:
+def _places(name: str, metadata: Metadata) -> list[tuple[int, int] | None]:
     """For each axis of a stored array, the axis that it follows and its elements per entry; None: it is one for all."""
-    axis, group, ndim = outline.axis, outline.group, len(outline.shape)
+    axis, group, ndim = metadata.axis, metadata.group, len(metadata.shape)
     if name in ("tiles", "groups"):
-        k, n = (ndim - 1, ndim - 2) if outline.flipped else (ndim - 2, ndim - 1)
+        k, n = (ndim - 1, ndim - 2) if metadata.transposed else (ndim - 2, ndim - 1)
         own = [(n, BLOCK), (k, DEPTH), None] if name == "tiles" else [(n, BLOCK), (k, group or 1), None, None]
         return [*((d, 1) for d in range(ndim - 2)), *own]
     if name == "codes":
@@ -182,35 +181,35 @@ def _places(name: str, outline: Outline) -> list[tuple[int, int] | None]:
         return [None] * ndim
     if name == "balance":
         return [(d, 1) if d == axis else None for d in range(ndim)]
-    along = group if name in ("factors", "zeros") or not outline.integer else None
+    along = group if name in ("factors", "zeros") or not metadata.integer else None
     return [(d, 1) if d != axis else None if along is None else (d, along) for d in range(ndim)]
 
 
-def _units(outline: Outline) -> list[int]:
+def _units(metadata: Metadata) -> list[int]:
     """What each axis can be cut into: whole tiles, groups, and rotated blocks."""
-    ndim = len(outline.shape)
+    ndim = len(metadata.shape)
     units = [1] * ndim
-    if outline.cuts is not None:
-        k, n = (ndim - 1, ndim - 2) if outline.flipped else (ndim - 2, ndim - 1)
-        units[k], units[n] = DEPTH if outline.cuts.gapless else outline.cuts.k, BLOCK
-    if outline.axis is not None:
-        units[outline.axis] = lcm(units[outline.axis], outline.group or 1, outline.rotation)
+    if metadata.k_segments is not None:
+        k, n = (ndim - 1, ndim - 2) if metadata.transposed else (ndim - 2, ndim - 1)
+        units[k], units[n] = DEPTH if metadata.k_segments.gapless else metadata.k_segments.k, BLOCK
+    if metadata.axis is not None:
+        units[metadata.axis] = lcm(units[metadata.axis], metadata.group or 1, metadata.rotation)
     return units
 
 
-def _whole(outline: Outline, lengths: Lengths) -> list[int]:
+def _whole(metadata: Metadata, lengths: Lengths) -> list[int]:
     """Lengths rounded up to that, and no longer than the array."""
-    found = zip(lengths, _units(outline), outline.shape)
+    found = zip(lengths, _units(metadata), metadata.shape)
     return [min(ceil_div(length, unit) * unit, max(1, n)) for length, unit, n in found]
 
 
-def _columns(outline: Outline) -> list[int]:
+def _columns(metadata: Metadata) -> list[int]:
     """Chunks that hold K, and as much of the other axis of a matrix as :data:`CHUNK_BYTES` of packed codes are."""
-    lengths = [max(1, n) for n in outline.shape]
-    if outline.cuts is not None:
+    lengths = [max(1, n) for n in metadata.shape]
+    if metadata.k_segments is not None:
         lengths[:-2] = [1] * (len(lengths) - 2)
-        column = BLOCK * outline.cuts.tiles * DEPTH * outline.bits // 8
-        lengths[-2 if outline.flipped else -1] = max(1, CHUNK_BYTES // column) * BLOCK
+        column = BLOCK * metadata.k_segments.tiles * DEPTH * metadata.bits // 8
+        lengths[-2 if metadata.transposed else -1] = max(1, CHUNK_BYTES // column) * BLOCK
     return lengths
 
 
@@ -236,15 +235,15 @@ def _new_group(store: Any, overwrite: bool) -> zarr.Group:
     return zarr.open_group(store, mode="w")
 
 
-def _create(group: zarr.Group, outline: Outline, lengths: Lengths, q: QArray) -> dict[str, Any]:
+def _create(group: zarr.Group, metadata: Metadata, lengths: Lengths, q: QArray) -> dict[str, Any]:
     """Make the arrays; a stored chunk belongs to one chunk of the quantized array, so writers never meet."""
     found = {}
-    for name, (shape, types) in outline.arrays().items():
+    for name, (shape, types) in metadata.arrays().items():
         if name == "sums" or (name == "balance" and q.balance is None):
             continue
         cuts = [max(1, n) for n in shape]
-        for i, place in enumerate(_places(name, outline)):
-            if place is not None and lengths[place[0]] < outline.shape[place[0]]:
+        for i, place in enumerate(_places(name, metadata)):
+            if place is not None and lengths[place[0]] < metadata.shape[place[0]]:
                 cuts[i] = ceil_div(lengths[place[0]], place[1])
         found[name] = group.create_array(
             name, shape=shape, dtype=q.scale.dtype if name in ("scale", "offset") else types[0], chunks=tuple(cuts),
@@ -255,12 +254,12 @@ def _create(group: zarr.Group, outline: Outline, lengths: Lengths, q: QArray) ->
 
 
 def _write(
-    arrays: Mapping[str, Any], outline: Outline, lengths: Lengths, block: tuple[int, ...], part: QArray
+    arrays: Mapping[str, Any], metadata: Metadata, lengths: Lengths, block: tuple[int, ...], part: QArray
 ) -> dict[Any, str]:
     """Write the arrays of a chunk; what several chunks share is written by the first, and told by all."""
     told = {}
     for name, own in apart(part).items():
-        places = _places(name, outline)
+        places = _places(name, metadata)
         follows = {place[0] for place in places if place is not None}
         first = tuple(i if d in follows else 0 for d, i in enumerate(block))
         starts = [0 if place is None else block[place[0]] * lengths[place[0]] // place[1] for place in places]
@@ -286,7 +285,7 @@ def _check_shared(found: Sequence[Mapping[Any, str]]) -> None:
 # Reading
 
 
-def _opened(store: Any) -> tuple[zarr.Group, Outline, tuple[int, ...]]:
+def _opened(store: Any) -> tuple[zarr.Group, Metadata, tuple[int, ...]]:
     """A stored array, what form it has, and its chunks; all but the bytes is checked."""
     try:
         group = zarr.open(store, mode="r")
@@ -302,21 +301,21 @@ def _opened(store: Any) -> tuple[zarr.Group, Outline, tuple[int, ...]]:
         )
     with _named(store):
         arrays = {name: array for name, array in group.arrays() if name in NAMES}
-        outline = outline_from(attributes, arrays)
+        metadata = parsed(attributes, arrays)
         stored = attributes.get("chunks")
         lengths = stored if isinstance(stored, list) and all(type(n) is int for n in stored) else []
-        usual = outline == _packed(outline, outline.shape) and len(lengths) == len(outline.shape)
-        if not usual or lengths != _whole(outline, lengths):
+        usual = metadata == _packed(metadata, metadata.shape) and len(lengths) == len(metadata.shape)
+        if not usual or lengths != _whole(metadata, lengths):
             raise ValueError(f"flipped, cuts and chunks must be as fastq writes them; got {attributes}")
-        _check_arrays(arrays, outline)
-    return group, outline, tuple(lengths)
+        _check_arrays(arrays, metadata)
+    return group, metadata, tuple(lengths)
 
 
-def _check_arrays(arrays: Mapping[str, Any], outline: Outline) -> None:
+def _check_arrays(arrays: Mapping[str, Any], metadata: Metadata) -> None:
     """That all of them are there, with all their chunks: zarr would fill what is missing with zeros."""
-    for name, (shape, _) in outline.arrays().items():
+    for name, (shape, _) in metadata.arrays().items():
         if name not in arrays:
-            if name == "sums" or (name == "balance" and outline.rotation == 1):
+            if name == "sums" or (name == "balance" and metadata.rotation == 1):
                 continue
             raise ValueError(f"{name} must be there; it is missing")
         array = arrays[name]
@@ -326,9 +325,9 @@ def _check_arrays(arrays: Mapping[str, Any], outline: Outline) -> None:
             raise ValueError(f"{name} must have all its chunks; {missing} of {array.nchunks} are missing")
 
 
-def _packed(outline: Outline, shape: tuple[int, ...]) -> Outline:
+def _packed(metadata: Metadata, shape: tuple[int, ...]) -> Metadata:
     """The form that arrays of another shape have."""
-    return outline._replace(shape=shape, flipped=False, cuts=None, grouped=False).packed()
+    return metadata._replace(shape=shape, transposed=False, k_segments=None, grouped=False).packed()
 
 
 @contextmanager
@@ -339,19 +338,19 @@ def _named(store: Any) -> Iterator[None]:
         raise ValueError(f"{store} holds no quantized array that is whole: {error}") from error
 
 
-def _read(group: zarr.Group, outline: Outline, box: Box) -> QArray:
+def _read(group: zarr.Group, metadata: Metadata, box: Box) -> QArray:
     """The elements of a box."""
-    part = _packed(outline, tuple(s.stop - s.start for s in box))
+    part = _packed(metadata, tuple(s.stop - s.start for s in box))
     arrays = {}
     with _named(group.store_path):
         for name, (shape, _) in part.arrays().items():
             if name in group:
-                places = _places(name, outline)
+                places = _places(name, metadata)
                 starts = [0 if place is None else box[place[0]].start // place[1] for place in places]
                 arrays[name] = np.asarray(group[name][tuple(slice(s, s + n) for s, n in zip(starts, shape))])
         return put_together(arrays, part.attributes())
 
 
-def _read_block(group: zarr.Group, outline: Outline, ends: Sequence[Lengths], block_id: tuple[int, ...]) -> QArray:
+def _read_block(group: zarr.Group, metadata: Metadata, ends: Sequence[Lengths], block_id: tuple[int, ...]) -> QArray:
     """A chunk."""
-    return _read(group, outline, tuple(slice(e[i], e[i + 1]) for e, i in zip(ends, block_id)))
+    return _read(group, metadata, tuple(slice(e[i], e[i + 1]) for e, i in zip(ends, block_id)))

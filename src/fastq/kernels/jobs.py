@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from fastq.machine.job import INT, job
 
+# Elements that the kernels of floats take at a time, on every CPU: LLVM makes of vectors what the host has. Sums are
+# added up in so many lanes, which makes it part of their results.
+LANES = 16
+
 RAISED = 1  # status of a MatmulJob: a user's function raised an exception
 
 MatmulJob = job(
@@ -48,8 +52,8 @@ MatmulJob = job(
     col_offset="u8*",
     col_term="u8*",  # col_scale * sum(code - zero) + k * col_offset
     affine=INT,  # whether the offsets are there
-    plain=INT,  # one segment, a uniform zero point on the right, none on the left, no offsets
-    streamed=INT,  # plain output is aligned to cache lines and goes past the cache
+    fast=INT,  # one segment, a uniform zero point on the right, none on the left, no offsets
+    streamed=INT,  # output of the fast path is aligned to cache lines and goes past the cache
     bias="u8*",  # may be null
 )
 
@@ -60,8 +64,8 @@ LeftJob = job(
     """Bring the left operand into row tiles; floats are quantized by row on the way (symmetric, max|x| scale).
 
     Segments as in :class:`MatmulJob`; `status` becomes 1 if some element is not finite. Balanced floats are first
-    multiplied by ``balance[k]``, and each `block` of them rotated (:mod:`fastq.kernels.rotation`); a ticket's rows of
-    what comes of it lie in its thread's room.
+    multiplied by ``balance[k]``, and each `block` of them rotated (:mod:`fastq.kernels.pack.rotation`); a ticket's rows
+    of what comes of it lie in its thread's room.
     """,
     m=INT,
     k=INT,
@@ -140,7 +144,7 @@ RightJob = job(
 
 SearchJob = job(
     "SearchJob",
-    "Search parameters of `runs` runs of `n` floats each, one after the other in memory; see fastq.kernels.descent.",
+    "Search parameters of `runs` runs of `n` floats each, one after the other; see fastq.kernels.quantize.descent.",
     x="u8*",
     weights="u8*",  # of squared errors, [weight_runs][n]; runs take them in turns
     weight_runs=INT,
@@ -159,9 +163,9 @@ SearchJob = job(
 
 SharedJob = job(
     "SharedJob",
-    """Choose integer scales of groups, and the scale they share, for ``x[columns][k]``; see fastq.kernels.descent.
+    """Choose integer scales of groups, and the scale they share; see :mod:`fastq.kernels.quantize.descent`.
 
-    Parameters by group are ``[columns][groups]``, all of them floats.
+    The data are ``x[columns][k]``; parameters by group are ``[columns][groups]``, all of them floats.
     """,
     x="u8*",
     weights="u8*",  # of squared errors, by k
@@ -170,11 +174,11 @@ SharedJob = job(
     size=INT,  # k per group
     groups=INT,
     factor="u8*",  # powers of two, by column
-    shared="u8*",  # in: the smallest scale that cuts off nothing; out: the one chosen
-    own="u8*",  # each group's own best scale; overwritten
-    zeros="u8*",  # and zero point
-    factors="u8*",  # out: integer scales
-    chosen="u8*",  # out: zero points under them
+    shared_scale="u8*",  # in: the smallest scale that cuts off nothing; out: the one chosen
+    scale="u8*",  # the best float scale of each group by itself; overwritten
+    zero="u8*",  # and zero point
+    group_scale="u8*",  # out: integer scales
+    group_zero="u8*",  # out: zero points under them
     low=INT,
     high=INT,
     limit=INT,  # the largest integer scale
@@ -216,7 +220,7 @@ CompensateJob = job(
 
 MultiplyJob = job(
     "MultiplyJob",
-    "`rounds` steps of a register block per ticket; see :mod:`fastq.kernels.peak`.",
+    "`rounds` steps of a register block per ticket; see :mod:`fastq.kernels.dot.peak`.",
     tickets=INT,
     rounds=INT,
     left="u8*",
@@ -226,7 +230,7 @@ MultiplyJob = job(
 
 ReadJob = job(
     "ReadJob",
-    "Add up `words` 64-bit integers per ticket; see :mod:`fastq.kernels.peak`.",
+    "Add up `words` 64-bit integers per ticket; see :mod:`fastq.kernels.dot.peak`.",
     tickets=INT,
     words=INT,
     data="i64*",

@@ -2,25 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fastq import numpys
-from fastq.kernels.descent import SUMS, make_better, make_joint, make_search, make_shared
-from fastq.scheme import CodeRange
+from fastq.kernels.jobs import LANES
+from fastq.kernels.quantize.descent import SUMS, make_better, make_joint, make_search, make_shared
+from fastq.scheme import CodeRange, span_scale, symmetric_scale
 
 Floats = npt.NDArray[Any]
 
 
 def codes(x: Floats, scale: Floats, zero: Floats, offset: Floats | None, limits: CodeRange) -> npt.NDArray[Any]:
     """``clip(rint((x - offset) / scale) + zero, low, high)``, as int8 or uint8; parameters broadcast to x."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         shifted = x if offset is None else x - offset
         steps = np.rint(shifted / scale) + np.asarray(zero, x.dtype)
-    clipped = np.asarray(np.clip(steps, limits.low, limits.high))
-    return clipped.astype(np.int8 if limits.signed else np.uint8)
+        clipped = np.asarray(np.clip(steps, limits.low, limits.high))
+        return clipped.astype(np.int8 if limits.signed else np.uint8)
+
+
+def parameters(low: Floats, high: Floats, limits: CodeRange, scheme: int) -> tuple[Floats, Floats, Floats]:
+    """Scale, zero point and offset of runs with these extremes, by the scalar functions that kernels compile."""
+    kind, tiny, none = low.dtype.type, np.finfo(low.dtype).smallest_subnormal, np.zeros_like(low)
+    steps = kind(limits.high)
+    with np.errstate(over="ignore", under="ignore"):
+        if scheme == 0:
+            tops = np.maximum(-low, high)
+            return _each(lambda top: symmetric_scale(top, steps, tiny), tops), none, none
+        if scheme == 1:
+            low, high = np.minimum(low, kind(0)), np.maximum(high, kind(0))  # the range holds 0, so 0 has a code
+        scale = _each(lambda a, b: span_scale(a, b, steps, tiny), low, high)
+    if scheme == 1:
+        return scale, np.clip(np.rint(-low / scale), 0, limits.high), none
+    return scale, none, low + kind(0)  # never -0.0, as kernels have it
+
+
+def _each(function: Callable[..., Any], *arrays: Floats) -> Floats:
+    """A scalar function of each element."""
+    values = [function(*each) for each in zip(*(array.flat for array in arrays))]
+    return np.array(values, arrays[0].dtype).reshape(arrays[0].shape)
 
 
 def product(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
@@ -42,9 +66,6 @@ def epilogue(
         if row_affine is not None and col_affine is not None:
             y = (y + row_affine[0][:, None] * col_affine[0]) + row_affine[1][:, None] * col_affine[1]
     return y
-
-
-LANES = 16
 
 
 def trial(
@@ -87,7 +108,7 @@ def search_runs(
     limits: CodeRange,
     scheme: int,
 ) -> None:
-    """The search of :mod:`fastq.kernels.descent` on every row of x; improves `values` (scale, zero, offset)."""
+    """The search of :mod:`fastq.kernels.quantize.descent` on rows of x; improves `values` (scale, zero, offset)."""
     search = make_search(trial, make_better(trial), np.rint, lambda value, x: x.dtype.type(value))
     kind = x.dtype.type
     sums, best = np.zeros(SUMS, x.dtype), np.zeros(4, x.dtype)

@@ -11,8 +11,8 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from fastq.kernels import jobs
-from fastq.kernels.outputs import Output
-from fastq.layout.tiles import GROUPED, Form
+from fastq.kernels.epilogue.outputs import Output
+from fastq.layout.tiles import GROUPED, LeftFormat, TileFormat
 from fastq.machine.job import Job
 
 
@@ -22,7 +22,7 @@ class Unit(NamedTuple):
     name: str
     isa: str
     bits: range  # widths of the right codes that it multiplies exactly
-    left_bytes: int  # 1: left tiles of int8; 2: of int16, in the order k0 k2 k1 k3
+    left: LeftFormat  # of the left tiles that it reads
     rows: int  # register block for many rows: rows x (16 * blocks) columns
     blocks: int
     few: int  # up to so many rows the GEMV kernel takes over; 0: there is none
@@ -30,14 +30,25 @@ class Unit(NamedTuple):
     rate: float  # 10^9 operations per second and core, roughly; the planner weighs threads with it
     where: str  # module:class of the micro-kernel's differences
 
+    @property
+    def left_bytes(self) -> int:
+        """Bytes per code in a left tile."""
+        return self.left.bytes
+
+    def micro_kernel(self) -> Any:
+        """The :class:`fastq.kernels.dot.micro.MicroKernel`."""
+        return _function(self.where)(self)
+
+
+INT8, PAIRED = LeftFormat(), LeftFormat(2, (0, 2, 1, 3))
 
 UNITS = (
-    Unit("amx", "amx", range(2, 9), 1, 32, 2, 0, 8, 3000.0, "amx:Amx"),
-    Unit("avx512vnni", "avx512vnni", range(2, 9), 1, 8, 3, 8, 0, 500.0, "avx512vnni:Avx512Vnni"),
-    Unit("avxvnni", "avxvnni", range(2, 9), 1, 4, 1, 4, 0, 250.0, "avxvnni:AvxVnni"),
-    Unit("avx2", "avx2", range(8, 9), 2, 8, 1, 4, 0, 100.0, "avx2:Avx2"),
-    Unit("avx2narrow", "avx2", range(2, 8), 1, 4, 1, 4, 0, 120.0, "avx2:Avx2Narrow"),
-    Unit("portable", "portable", range(2, 9), 1, 4, 1, 4, 0, 20.0, "portable:Portable"),
+    Unit("amx", "amx", range(2, 9), INT8, 32, 2, 0, 8, 3000.0, "dot.amx:Amx"),
+    Unit("avx512vnni", "avx512vnni", range(2, 9), INT8, 8, 3, 8, 0, 500.0, "dot.avx512vnni:Avx512Vnni"),
+    Unit("avxvnni", "avxvnni", range(2, 9), INT8, 4, 1, 4, 0, 250.0, "dot.avxvnni:AvxVnni"),
+    Unit("avx2", "avx2", range(8, 9), PAIRED, 8, 1, 4, 0, 100.0, "dot.avx2:Avx2"),
+    Unit("avx2narrow", "avx2", range(2, 8), INT8, 4, 1, 4, 0, 120.0, "dot.avx2:Avx2Narrow"),
+    Unit("portable", "portable", range(2, 9), INT8, 4, 1, 4, 0, 20.0, "dot.portable:Portable"),
 )
 
 # What a CPU must have for each instruction set, best first. The reference needs nothing, not even a compiler.
@@ -78,98 +89,65 @@ class Entry(NamedTuple):
     name: str
     make: Callable[[], tuple[Any, type[Job]]]
     kept: bool = True  # on disk
-    own: bool = True  # it holds no user's function
+    ours: bool = True  # it holds no user's function
 
 
-def matmul(unit: Unit, shape: str, form: Form, output: Output) -> Entry:
+def matmul(unit: Unit, shape: str, form: TileFormat, output: Output) -> Entry:
     """The kernel of a unit; `shape` is ``"gemm"`` or ``"gemv"``."""
 
     def make() -> tuple[Any, type[Job]]:
-        from fastq.kernels import skeleton
-
-        module, name = unit.where.split(":")
-        isa = getattr(import_module(f"fastq.kernels.{module}"), name)(unit.rows, unit.blocks, unit.k_block)
-        loops = import_module("fastq.kernels.amx") if shape == "gemm" and unit.k_block else skeleton
-        return getattr(loops, shape)(isa, form, output), jobs.MatmulJob
+        # A unit that is blocked along K has a loop of its own beside its micro-kernel.
+        loops = unit.where.split(":")[0] if shape == "gemm" and unit.k_block else "dot.loops"
+        return _function(f"{loops}:{shape}")(unit.micro_kernel(), form, output), jobs.MatmulJob
 
     return Entry(f"{shape}_{unit.name}_{form.tag}_{output.tag}", make, output.kept, output.function is None)
 
 
-def left_floats(kind: str, left_bytes: int, balanced: bool = False) -> Entry:
+def _function(where: str) -> Any:
+    """What ``"module:name"`` stands for."""
+    module, name = where.split(":")
+    return getattr(import_module(f"fastq.kernels.{module}"), name)
+
+
+def _entry(name: str, where: str, job: type[Job], *options: Any) -> Entry:
+    """The kernel that a function, ``"module:name"``, makes of these options."""
+    return Entry(name, lambda: (_function(where)(*options), job))
+
+
+def left_floats(kind: str, left: LeftFormat, balanced: bool = False) -> Entry:
     """Quantize rows of floats (``"f16"``, ``"bf16"``, ``"f32"``, ``"f64"``) into left tiles."""
-
-    def make() -> tuple[Any, type[Job]]:
-        from fastq.kernels import left
-
-        return left.floats(kind, left_bytes == 2, balanced), jobs.LeftJob
-
-    return Entry(f"left_{kind}_{8 * left_bytes}bit" + "_balanced" * balanced, make)
+    name = f"left_{kind}_{left.tag}" + "_balanced" * balanced
+    return _entry(name, "pack.left:floats", jobs.LeftJob, kind, left, balanced)
 
 
-def left_codes(left_bytes: int) -> Entry:
+def left_codes(left: LeftFormat) -> Entry:
     """Copy rows of codes into left tiles."""
-
-    def make() -> tuple[Any, type[Job]]:
-        from fastq.kernels import left
-
-        return left.codes(left_bytes == 2), jobs.LeftJob
-
-    return Entry(f"left_codes_{8 * left_bytes}bit", make)
+    return _entry(f"left_codes_{left.tag}", "pack.left:codes", jobs.LeftJob, left)
 
 
 def right_pack(bits: int) -> Entry:
     """Pack codes into right tiles."""
-
-    def make() -> tuple[Any, type[Job]]:
-        from fastq.kernels import right
-
-        return right.pack(bits), jobs.RightJob
-
-    return Entry(f"right_pack_{bits}bit", make)
+    return _entry(f"right_pack_{bits}bit", "pack.right:pack", jobs.RightJob, bits)
 
 
 def quantize(which: str, kind: str) -> Entry:
     """A quantization kernel: ``"rows"``, ``"columns"`` or ``"choices"``."""
-
-    def make() -> tuple[Any, type[Job]]:
-        from fastq.kernels import quantize
-
-        return getattr(quantize, which)(kind), jobs.QuantizeJob
-
-    return Entry(f"quantize_{which}_{kind}", make)
+    return _entry(f"quantize_{which}_{kind}", f"quantize.loops:{which}", jobs.QuantizeJob, kind)
 
 
 def shared(kind: str) -> Entry:
     """Choose integer scales of groups together with the scale that they share."""
-
-    def make() -> tuple[Any, type[Job]]:
-        from fastq.kernels import search
-
-        return search.shared(kind), jobs.SharedJob
-
-    return Entry(f"search_shared_{kind}", make)
+    return _entry(f"search_shared_{kind}", "quantize.search:shared", jobs.SharedJob, kind)
 
 
 def search(kind: str) -> Entry:
     """Search the parameters with the smallest squared error."""
-
-    def make() -> tuple[Any, type[Job]]:
-        from fastq.kernels import search
-
-        return search.runs(kind), jobs.SearchJob
-
-    return Entry(f"search_{kind}", make)
+    return _entry(f"search_{kind}", "quantize.search:runs", jobs.SearchJob, kind)
 
 
 def compensate(kind: str) -> Entry:
     """Round rows to codes, each row's error carried on to the next."""
-
-    def make() -> tuple[Any, type[Job]]:
-        from fastq.kernels import compensate
-
-        return compensate.compensate(kind), jobs.CompensateJob
-
-    return Entry(f"compensate_{kind}", make)
+    return _entry(f"compensate_{kind}", "quantize.compensate:compensate", jobs.CompensateJob, kind)
 
 
 def entries(isa: str, bits: Sequence[int], activations: Sequence[str] = ()) -> Iterator[Entry]:
@@ -186,12 +164,14 @@ def entries(isa: str, bits: Sequence[int], activations: Sequence[str] = ()) -> I
         yield compensate(kind)
     # One row or many, one segment of K or more: between them they meet every unit.
     many = 1 + max(unit.few for unit in UNITS)
-    forms = [Form(width, grouped) for width in bits for grouped in (False, True) if not grouped or width in GROUPED]
+    forms = [
+        TileFormat(width, grouped) for width in bits for grouped in (False, True) if not grouped or width in GROUPED
+    ]
     cases = [(f, *unit_for(isa, f.multiplied, m, segments)) for f in forms for m in (1, many) for segments in (1, 2)]
-    for left_bytes in sorted({unit.left_bytes for _, unit, _ in cases}):
+    for left in sorted({unit.left for _, unit, _ in cases}):
         kinds = ("f32", "f64", "f16", "bf16")
-        yield from (left_floats(kind, left_bytes, balanced) for balanced in (False, True) for kind in kinds)
-        yield left_codes(left_bytes)
+        yield from (left_floats(kind, left, balanced) for balanced in (False, True) for kind in kinds)
+        yield left_codes(left)
     yield from map(right_pack, bits)
     for form, unit, shape in dict.fromkeys(cases):
         # Products of 8-bit arrays alone come in integers.

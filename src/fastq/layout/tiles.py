@@ -13,10 +13,10 @@ byte of a vector holds p bits of the byte at the same place in 8 / p consecutive
 back a row, whatever the instruction set.
 
 Where groups of k have integer scales, 32 bytes per group and block of columns stand beside the tiles: sixteen factors
-and sixteen shifts, ``[block][group][2][16]`` (see :class:`Form`).
+and sixteen shifts, ``[block][group][2][16]`` (see :class:`TileFormat`).
 
 A **left tile** is 16 rows by 64 k, one row after the other: 1 KiB of int8. Tiles of the same rows follow each other
-along K.
+along K. It is never stored, so a micro-kernel may want another :class:`LeftFormat`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def tile_bytes(bits: int) -> int:
     return DEPTH * BLOCK * bits // 8
 
 
-class Form(NamedTuple):
+class TileFormat(NamedTuple):
     """What right tiles hold: codes of so many bits, as they are or under integer group scales.
 
     Grouped codes u are multiplied as the unsigned bytes ``factor * u + shift``, with a factor and a shift per group of
@@ -69,6 +69,31 @@ class Form(NamedTuple):
         return 8 if self.grouped else self.bits
 
 
+class LeftFormat(NamedTuple):
+    """How left tiles hold codes, which is up to the micro-kernel that multiplies them.
+
+    The code at place p of a step is that of k = order[p].
+    """
+
+    bytes: int = 1  # per code
+    order: tuple[int, ...] = tuple(range(STEP))
+
+    @property
+    def natural(self) -> bool:
+        """Whether codes lie in the order of k."""
+        return self.order == tuple(range(STEP))
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Where each k of a step lies."""
+        return tuple(self.order.index(k) for k in range(STEP))
+
+    @property
+    def tag(self) -> str:
+        """For names of kernels."""
+        return f"{8 * self.bytes}bit" + ("" if self.natural else "_" + "".join(map(str, self.order)))
+
+
 class Place(NamedTuple):
     """Where some bits of one row of a packed tile are: bits ``shift .. shift + width`` of the vector at `offset`."""
 
@@ -81,15 +106,15 @@ class Place(NamedTuple):
 @cache
 def places(bits: int, row: int) -> tuple[Place, ...]:
     """The planes' places of one row of a packed tile, widest plane first."""
-    found, start, target = [], 0, 0
+    planes, start, target = [], 0, 0
     for width in (8, 4, 2, 1):
         if bits & width:
             per_vector = 8 // width
             offset = start + ROW_BYTES * (row // per_vector)
-            found.append(Place(offset, (row % per_vector) * width, width, target))
+            planes.append(Place(offset, (row % per_vector) * width, width, target))
             start += 2 * width * ROW_BYTES
             target += width
-    return tuple(found)
+    return tuple(planes)
 
 
 class Segments(NamedTuple):
@@ -127,37 +152,37 @@ def segments(k: int, size: int | None = None) -> Segments:
     return Segments(k, size, count, step_size, last_k, steps, ceil_div(steps, STEPS))
 
 
-def right_bytes(cuts: Segments, n: int, bits: int) -> int:
+def right_bytes(k_segments: Segments, n: int, bits: int) -> int:
     """Bytes of a packed right operand with n columns."""
-    return ceil_div(n, BLOCK) * cuts.tiles * tile_bytes(bits)
+    return ceil_div(n, BLOCK) * k_segments.tiles * tile_bytes(bits)
 
 
-def unpack_codes(tiles: npt.NDArray[np.uint8], cuts: Segments, n: int, bits: int) -> npt.NDArray[np.uint8]:
+def unpack_codes(tiles: npt.NDArray[np.uint8], k_segments: Segments, n: int, bits: int) -> npt.NDArray[np.uint8]:
     """The codes (K x N, relative to the lowest code) in packed right tiles."""
     blocks = ceil_div(n, BLOCK)
-    planes = tiles[: right_bytes(cuts, n, bits)].reshape(blocks, cuts.tiles, tile_bytes(bits))
-    rows = np.zeros((STEPS, blocks, cuts.tiles, ROW_BYTES), np.uint8)
+    planes = tiles[: right_bytes(k_segments, n, bits)].reshape(blocks, k_segments.tiles, tile_bytes(bits))
+    rows = np.zeros((STEPS, blocks, k_segments.tiles, ROW_BYTES), np.uint8)
     for row in range(STEPS):
         for place in places(bits, row):
             piece = planes[..., place.offset : place.offset + ROW_BYTES] >> np.uint8(place.shift)
             rows[row] |= (piece & np.uint8(2**place.width - 1)) << np.uint8(place.target)
     # [step][block][tile][column][k] -> [tile][step][k][block][column]
-    codes = rows.reshape(STEPS, blocks, cuts.tiles, BLOCK, STEP).transpose(2, 0, 4, 1, 3)
-    codes = codes.reshape(cuts.tiles * DEPTH, blocks * BLOCK)
-    if cuts.gapless:
-        return np.ascontiguousarray(codes[: cuts.k, :n])
-    return codes[cuts.positions(), :n]
+    codes = rows.reshape(STEPS, blocks, k_segments.tiles, BLOCK, STEP).transpose(2, 0, 4, 1, 3)
+    codes = codes.reshape(k_segments.tiles * DEPTH, blocks * BLOCK)
+    if k_segments.gapless:
+        return np.ascontiguousarray(codes[: k_segments.k, :n])
+    return codes[k_segments.positions(), :n]
 
 
-def pack_codes(codes: npt.NDArray[np.uint8], cuts: Segments, bits: int) -> npt.NDArray[np.uint8]:
+def pack_codes(codes: npt.NDArray[np.uint8], k_segments: Segments, bits: int) -> npt.NDArray[np.uint8]:
     """Pack codes (K x N, relative to the lowest code) in NumPy: slow, and the definition of the layout."""
     n = codes.shape[1]
     blocks = ceil_div(n, BLOCK)
-    padded = np.zeros((cuts.tiles * DEPTH, blocks * BLOCK), np.uint8)
-    padded[cuts.positions(), :n] = codes
-    rows = padded.reshape(cuts.tiles, STEPS, STEP, blocks, BLOCK).transpose(1, 3, 0, 4, 2)
-    rows = rows.reshape(STEPS, blocks, cuts.tiles, ROW_BYTES)
-    planes = np.zeros((blocks, cuts.tiles, tile_bytes(bits)), np.uint8)
+    padded = np.zeros((k_segments.tiles * DEPTH, blocks * BLOCK), np.uint8)
+    padded[k_segments.positions(), :n] = codes
+    rows = padded.reshape(k_segments.tiles, STEPS, STEP, blocks, BLOCK).transpose(1, 3, 0, 4, 2)
+    rows = rows.reshape(STEPS, blocks, k_segments.tiles, ROW_BYTES)
+    planes = np.zeros((blocks, k_segments.tiles, tile_bytes(bits)), np.uint8)
     for row in range(STEPS):
         for place in places(bits, row):
             piece = (rows[row] >> np.uint8(place.target)) & np.uint8(2**place.width - 1)

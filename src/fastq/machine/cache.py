@@ -1,9 +1,16 @@
 """The kernel cache: object code on disk, one file per kernel.
 
-Files live in a folder whose name is a hash of everything that the code depends on: fastq's own sources, the versions
-of Numba and llvmlite, the CPU with its features, and Numba's settings. A file is written under another name and then
-renamed, and carries a checksum, of its name as well, so that processes may share the folder, and a file that is torn or
-another kernel's is noticed. Whatever goes wrong here costs a compilation, never a result.
+The files lie in a folder that is named by a **stamp**: a hash of everything that the code depends on. That is the
+sources of fastq which make kernels, its version, the versions of Numba and llvmlite, the CPU with its features, and
+Numba's settings. A file is written under a temporary name and then renamed, so several processes may share the folder.
+It holds a checksum of its name and content: a damaged file, or one under a wrong name, is not loaded. Whatever goes
+wrong here costs a compilation, never a result.
+
+Another version of fastq or Numba has another stamp, and so a folder beside this one. Environments with different
+versions are normal, so a folder is removed only when no process has used it for :data:`UNUSED`. The time of last use is
+the modification time of the folder: a process that opens a folder renews it (once a day at most), and so does a new
+file. A process removes unused folders after it has stored its first kernel, when it has spent a second on compiling
+anyway; a process that compiles nothing looks at no other folder.
 """
 
 from __future__ import annotations
@@ -11,13 +18,21 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import re
 import sys
+import time
 
 MAGIC = b"fastq kernel 2\n"
+STAMP_LENGTH = 24
+DAY = 24 * 60 * 60  # seconds
+UNUSED = 35 * DAY  # what runs once a month keeps its kernels
+
+_STAMP = f"[0-9a-f]{{{STAMP_LENGTH}}}"
+_FILE = r".*\.kernel|\.[a-z0-9_]{8}"  # a kernel, or a temporary file of a process that was killed
 
 
 def root() -> pathlib.Path | None:
-    """The cache folder of this user: ``FASTQ_CACHE_DIR``, or the platform's place; None where it is off or nowhere."""
+    """The cache folder of this user: ``FASTQ_CACHE_DIR``, or the platform's place. None: there is no cache."""
     chosen = os.environ.get("FASTQ_CACHE_DIR")
     if chosen is not None:
         return None if chosen in ("", "off") else pathlib.Path(chosen)
@@ -39,8 +54,8 @@ PACKAGE = pathlib.Path(__file__).resolve().parent.parent
 
 
 def sources() -> list[pathlib.Path]:
-    """The files that kernels depend on: what lays out a job or emits code, and the one with fastq's version."""
-    patterns = "__init__.py", "scheme.py", "machine/*.py", "layout/*.py", "kernels/**/*.py"
+    """The files that kernels depend on: those that lay out a job or emit code, and the one with fastq's version."""
+    patterns = "version.py", "scheme.py", "machine/*.py", "layout/*.py", "kernels/**/*.py"
     return [source for pattern in patterns for source in sorted(PACKAGE.glob(pattern))]
 
 
@@ -54,11 +69,11 @@ def stamp(*facts: str) -> str:
     settings = sorted(f"{k}={v}" for k, v in os.environ.items() if k.startswith("NUMBA_"))
     for fact in (*settings, *facts):
         digest.update(b"\0" + fact.encode())
-    return digest.hexdigest()[:24]
+    return digest.hexdigest()[:STAMP_LENGTH]
 
 
 class Cache:
-    """Object code by kernel name, below one folder; without a usable folder it is always empty."""
+    """Object code by kernel name, in one folder; without a usable folder the cache is always empty."""
 
     def __init__(self, folder: pathlib.Path | None) -> None:
         self.folder = folder if folder is not None and _usable(folder) else None
@@ -77,7 +92,7 @@ class Cache:
         return symbols.decode(), code
 
     def store(self, name: str, symbols: str, code: bytes) -> None:
-        """Keep a kernel; a folder that cannot be written is left alone."""
+        """Keep a kernel; does nothing where the folder cannot be written."""
         if self.folder is None:
             return
         import tempfile
@@ -97,19 +112,58 @@ class Cache:
                 with contextlib.suppress(OSError):
                     os.unlink(temporary)
 
+    def remove_unused(self) -> None:
+        """Remove the folders beside this one that no process has used for :data:`UNUSED`.
+
+        A folder is removed only if its name is a stamp, it is private, no link, and holds nothing but kernels.
+        """
+        if self.folder is None:
+            return
+        around = self.folder.parent
+        with contextlib.suppress(OSError):
+            # A kernel has just been stored in this folder, so its time is that of the disk. The clock of this machine
+            # may differ from that of a network drive.
+            oldest = self.folder.stat().st_mtime - UNUSED
+            for folder in [path for path in around.iterdir() if re.fullmatch(_STAMP, path.name)]:
+                with contextlib.suppress(OSError):
+                    if folder.resolve() == around.resolve() / folder.name:
+                        _remove_older(folder, oldest)
+
+
+def _remove_older(folder: pathlib.Path, oldest: float) -> None:
+    """Remove a folder that was last used before the time `oldest`, unless there is anything but kernels in it."""
+    info = folder.stat()
+    if info.st_mtime >= oldest or not _is_private(info):
+        return
+    files = list(folder.iterdir())
+    if all(re.fullmatch(_FILE, file.name) and file.is_file() and not file.is_symlink() for file in files):
+        for file in files:
+            file.unlink()
+        folder.rmdir()
+
 
 def _checksum(name: str, symbols: bytes, code: bytes) -> bytes:
-    """Of the name too: a kernel that is told another one's job reads and writes wherever that points."""
+    """A hash of the name too: a kernel that is given the job of another kernel reads and writes at random places."""
     import hashlib
 
     return hashlib.sha256(b"\0".join((name.encode(), symbols, code))).hexdigest().encode()
 
 
 def _usable(folder: pathlib.Path) -> bool:
-    """Make the folder; code is loaded only from a place that belongs to this user and nobody else may write to."""
+    """Make the folder, and note that it is used. Code is loaded only from a folder that is private."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         info = folder.stat()
     except OSError:
         return False
+    if not _is_private(info):
+        return False
+    if time.time() - info.st_mtime > DAY:
+        with contextlib.suppress(OSError):  # a read-only disk
+            os.utime(folder)
+    return True
+
+
+def _is_private(info: os.stat_result) -> bool:
+    """Whether a file or folder belongs to this user, and nobody else may write to it."""
     return not hasattr(os, "getuid") or (info.st_uid == os.getuid() and not info.st_mode & 0o022)

@@ -1,4 +1,4 @@
-"""How many cores this process may use: its affinity, and the quota of its control groups."""
+"""How many cores this process may use, by its affinity and by the quota of its control groups."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 
 def available_cpus() -> int:
-    """Cores that the calling thread may use: its affinity, or a control group's quota where that is less.
+    """Cores that the calling thread may use: those of its affinity, or fewer by the quota of a control group.
 
-    The affinity is asked for at every call (0.2 µs), since it may change at any time; the quota, which takes a walk
-    through files, once.
+    The affinity may change at any time, so each call reads it (0.2 µs). The quota takes a walk through files, and is
+    read once.
     """
     try:
         count = len(os.sched_getaffinity(0))
@@ -28,16 +28,17 @@ def _quota() -> float | None:
 
 
 def quota(membership: Path, mount: Path) -> float | None:
-    """Cores' worth of time that control groups leave a process; None for no limit.
+    """How many cores' worth of time control groups allow a process; None: no limit.
 
     Parameters
     ----------
     membership : Path
-        The process's groups, a line ``number:controllers:path`` for each hierarchy; version 2 names no controllers.
+        The file with the groups of the process: a line ``number:controllers:path`` for each hierarchy. Version 2 names
+        no controllers.
     mount : Path
-        Where the hierarchies are mounted: version 2 as it is, the CPU controller of version 1 under its name. A
-        container may see its own group there under the path it has on the host, or as the root, so the whole way up
-        counts, and groups that do not exist limit nothing.
+        Where the hierarchies are mounted: version 2 here, the CPU controller of version 1 in the folder ``cpu``. A
+        container may see its group under the path that the host uses, or as the root. So all folders on the way up
+        are read; one that does not exist sets no limit.
     """
     try:
         lines = membership.read_text().splitlines()

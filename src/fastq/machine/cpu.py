@@ -14,21 +14,21 @@ from fastq.errors import IsaError
 def features() -> frozenset[str]:
     """Names of the instruction set extensions that CPU and operating system support.
 
-    On x86 they are what CPUID and XGETBV say, read through LLVM; for AMX the kernel's permission is asked as well.
+    On x86, LLVM reads them from CPUID and XGETBV. AMX also needs the permission of the operating system.
     """
     import llvmlite.binding as llvm
 
-    found = {name for name, there in llvm.get_host_cpu_features().items() if there}
-    if "amx-tile" in found and not _tiles_permitted():
-        found -= {name for name in found if name.startswith("amx")}
-    return frozenset(found)
+    names = {name for name, there in llvm.get_host_cpu_features().items() if there}
+    if "amx-tile" in names and not _tiles_permitted():
+        names -= {name for name in names if name.startswith("amx")}
+    return frozenset(names)
 
 
 def _tiles_permitted() -> bool:
-    """Ask Linux for the tile registers' state, which a process gets only on request (ARCH_REQ_XCOMP_PERM).
+    """Ask Linux to let this process use the tile registers (ARCH_REQ_XCOMP_PERM).
 
-    It is granted once for all threads and forked children. Where it is not (an old kernel, a sandbox, a signal stack
-    that is too small), the first AMX instruction would end the process.
+    The permission holds for all threads and forked children. Without it (an old kernel, a sandbox, a signal stack that
+    is too small), the first AMX instruction would end the process.
     """
     import ctypes
     import sys
@@ -41,7 +41,7 @@ def _tiles_permitted() -> bool:
 
 
 def cpu_name() -> str:
-    """The CPU's name as a person would know it."""
+    """The name of the CPU, as its maker sells it."""
     try:
         with open("/proc/cpuinfo") as file:
             for line in file:
@@ -53,15 +53,15 @@ def cpu_name() -> str:
 
 
 def available(needs: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """Those instruction sets of a table ``{name: features needed}`` that this CPU has, in the table's order."""
-    return tuple(isa for isa, wanted in needs.items() if features().issuperset(wanted))
+    """The instruction sets of a table ``{name: features needed}`` that this CPU has, in the order of the table."""
+    return tuple(isa for isa, needed in needs.items() if features().issuperset(needed))
 
 
 _forced: str | None = None
 
 
 def force(isa: str | None) -> None:
-    """Use this instruction set from now on; None goes back to ``FASTQ_ISA`` or the best."""
+    """Use this instruction set from now on; None: the one in ``FASTQ_ISA``, or else the best."""
     global _forced
     _forced = isa
     chosen.cache_clear()

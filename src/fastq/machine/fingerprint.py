@@ -1,9 +1,10 @@
-"""What a user's function is, in a few letters: the same in every process, and others for every other function.
+"""Fingerprints of users' functions: hashes that are equal in every process, and differ between functions.
 
-A kernel that holds a user's function can be kept on disk only if its name tells all that was compiled: the function's
-code, its constants, what its closure and the globals that it names hold, and the same of the functions that it calls.
-Where something of that cannot be told for certain (an array, an object, a function of another library, whose address
-would be in the machine code), there is no fingerprint.
+A kernel with a user's function in it is kept on disk under a name that holds the fingerprint of the function. So the
+fingerprint must cover everything that is compiled: the code of the function, its constants, the values of its closure
+and of the globals that it names, and all of this for the functions that it calls. A function has no fingerprint if one
+of these values may differ in another process: an array, an object, or a function of another library, whose address
+would be in the machine code.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from typing import Any
 
 import numpy as np
 
-# Functions of these are known to Numba by name.
+# Modules whose functions Numba knows by name.
 MODULES = ("builtins", "math", "cmath", "operator", "numpy")
 
 
 class _UnknownError(Exception):
-    """Something whose value in another process cannot be told."""
+    """A value that may differ in another process."""
 
 
 def fingerprint(function: Any) -> str | None:
-    """A hash of a function compiled by ``numba.njit``; None if there is something in it that cannot be told."""
+    """The fingerprint of a function compiled by ``numba.njit``, or None if it has none."""
     import hashlib
 
     try:
@@ -36,7 +37,7 @@ def fingerprint(function: Any) -> str | None:
 
 
 def _facts(value: Any, seen: list[Any]) -> Any:
-    """A value as nested tuples of text and numbers; `seen` are the functions around it."""
+    """A value as nested tuples of text and numbers; `seen` holds the functions that enclose it."""
     if value is None or isinstance(value, bool | int | str | bytes):
         return value
     if isinstance(value, float):
@@ -61,7 +62,7 @@ def _facts(value: Any, seen: list[Any]) -> Any:
 
 
 def _named(value: Any) -> Any:
-    """What Numba knows by its name."""
+    """A module, type, builtin or ufunc that Numba knows by its name."""
     if isinstance(value, ModuleType):
         if value.__name__ in MODULES:
             return "module", value.__name__
@@ -73,7 +74,7 @@ def _named(value: Any) -> Any:
 
 
 def _function(function: Any, seen: list[Any]) -> Any:
-    """A compiled function and all that it refers to."""
+    """A compiled function and everything that it refers to."""
     if function in seen:  # it calls itself
         return "outer", seen.index(function)
     seen = [*seen, function]

@@ -1,13 +1,13 @@
 """Compiling kernels, once, and keeping their machine code.
 
-A kernel is an ``@njit`` function of one job pointer (see :mod:`fastq.machine.job`). Numba compiles it; what is kept, in
-memory and on disk, is the object code. Loading object code takes llvmlite alone, a few milliseconds and no Numba, so
-that a new process with a warm cache starts fast (0.1 s instead of the 0.6 s of Numba's own cache, most of which is
-Numba's import). It also makes a kernel call cheap: a ctypes call with one pointer, which gives up the GIL.
+A kernel is an ``@njit`` function of one job pointer (see :mod:`fastq.machine.job`). Numba compiles it, and fastq keeps
+its object code in memory and on disk. Loading object code takes a few milliseconds and needs llvmlite only, so a new
+process with a warm cache starts fast: 0.1 s, where Numba's cache takes 0.6 s, most of it for importing Numba. A call of
+a kernel is cheap, too: a ctypes call with one pointer, which releases the GIL.
 
-Object code that refers to a symbol which the process lacks would end the process when it is linked. So a kernel may
-call nothing but what :data:`ALLOWED_CALLS` names, and that is checked before the code is kept. What a user's function
-calls besides is kept with the code, and looked for before it is linked.
+When object code is linked and refers to a function that the process lacks, the process ends. So a kernel may call only
+the functions in :data:`ALLOWED_CALLS`; that is checked before the code is kept. If a user's epilogue calls further
+functions, their names are kept with the code, and looked up before it is linked.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ALLOWED_CALLS = frozenset({"memcpy", "memset", "memmove"})
 _PROTOTYPE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 
 
-# Where kernels put the None that they return, and an exception that they never raise; all threads may write there.
+# Kernels write the None that they return to this memory. They raise no exception. All threads may share it.
 _unread = (ctypes.c_void_p * 2)()
 _UNREAD = ctypes.addressof(_unread)
 
@@ -50,7 +50,7 @@ class Kernel:
 
 
 class _Compiler:
-    """What belongs to one process: the LLVM engines that hold the code, the cache, the kernels by name."""
+    """The state of one process: the LLVM engines that hold the code, the cache, the kernels by name."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -58,6 +58,7 @@ class _Compiler:
         self.compiled: list[str] = []  # names of kernels that were not in the cache
         self.engines: list[Any] = []
         self.cache: Cache | None = None
+        self.cleaned = False  # whether unused folders of the cache have been removed
 
     def start(self) -> Cache:
         from importlib.metadata import version  # 20 ms, which import fastq need not pay
@@ -76,8 +77,8 @@ class _Compiler:
     def load(self, name: str, symbols: str, code: bytes) -> Kernel:
         import llvmlite.binding as llvm
 
-        # An engine for each: Numba numbers functions per process, so in kernels that two processes compiled two helper
-        # functions may go by one name, and a common engine would link the first to both.
+        # Each kernel has an engine. Numba numbers functions per process, so helper functions in kernels of two
+        # processes may have one name; a common engine would link both kernels to the first helper.
         machine = llvm.Target.from_default_triple().create_target_machine(opt=3, jit=True, codemodel="jitdefault")
         engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
         engine.add_object_file(llvm.ObjectFileRef.from_data(code))
@@ -89,44 +90,47 @@ class _Compiler:
 _compiler = _Compiler()
 
 
-def kernel(name: str, make: Callable[[], tuple[Any, type[Job]]], keep: bool = True, own: bool = True) -> Kernel:
+def kernel(name: str, make: Callable[[], tuple[Any, type[Job]]], keep: bool = True, builtin: bool = True) -> Kernel:
     """The kernel of this name: from memory, from the cache, or compiled now.
 
     Parameters
     ----------
     name : str
-        Unique name, a valid file name; it tells all parameters that `make` is closed over.
+        Unique name, and a valid file name. All parameters that `make` is closed over must show in it.
     make : callable
         Gives the ``@kernel_function`` and the job class that it takes. Called only when the kernel must be compiled.
     keep : bool
-        Whether it belongs into the cache.
-    own : bool
-        False where it holds a user's function, which may call what a kernel of ours may not, if the process has it.
+        Whether to store it in the cache.
+    builtin : bool
+        False for a kernel with a user's function in it, which may call every function that the process has.
     """
-    found = _compiler.kernels.get(name)
-    if found is not None:
-        return found
+    known = _compiler.kernels.get(name)
+    if known is not None:
+        return known
     with _compiler.lock:
-        found = _compiler.kernels.get(name)
-        if found is None:
+        known = _compiler.kernels.get(name)
+        if known is None:
             cache = _open_cache()
             entry = cache.load(name) if keep else None
             if entry is None or not all(map(_is_there, _calls(entry[0]))):
-                entry = _compile(name, *make(), own)
+                entry = _compile(name, *make(), builtin)
                 _compiler.compiled.append(name)
                 if keep:
                     cache.store(name, *entry)
-            found = _compiler.kernels[name] = _compiler.load(name, *entry)
-    return found
+                    if not _compiler.cleaned:
+                        _compiler.cleaned = True
+                        cache.remove_unused()
+            known = _compiler.kernels[name] = _compiler.load(name, *entry)
+    return known
 
 
 def _calls(symbols: str) -> list[str]:
-    """What a kernel calls beyond :data:`ALLOWED_CALLS`, from its symbols."""
+    """The functions that a kernel calls beyond :data:`ALLOWED_CALLS`, from its symbols."""
     return symbols.split(" ")[1:]
 
 
 def _is_there(symbol: str) -> bool:
-    """Whether this process has a function of that name; to link what it lacks would end it."""
+    """Whether this process has a function of that name; linking code that calls a missing one would end it."""
     import llvmlite.binding as llvm
 
     return llvm.address_of_symbol(symbol) is not None
@@ -140,7 +144,7 @@ def _open_cache() -> Cache:
 
 
 def compiled_names() -> tuple[str, ...]:
-    """The kernels that this process had to compile, in order; the others came out of the cache."""
+    """The kernels that this process has compiled, in order; it loaded the others from the cache."""
     return tuple(_compiler.compiled)
 
 
@@ -156,17 +160,17 @@ def cache_folder() -> str:
 
 
 def kept(name: str) -> bool:
-    """Whether a kernel is in the cache, whole, for other processes to load."""
+    """Whether other processes can load this kernel from the cache."""
     return _open_cache().load(name) is not None
 
 
-def _compile(name: str, function: Any, job: type[Job], own: bool) -> tuple[str, bytes]:
-    """The symbols of a kernel, its own and those that it calls, apart by blanks, and its object code."""
+def _compile(name: str, function: Any, job: type[Job], builtin: bool) -> tuple[str, bytes]:
+    """The symbols of a kernel (its name, then the functions that it calls, separated by blanks) and its object code."""
     import numba
 
-    from fastq.machine.dialect import JobType
+    from fastq.machine.ir import JobType
 
-    # Numba makes wrappers for Python and C by default; they refer to Python's API and to Numba's runtime.
+    # By default Numba adds wrappers for Python and C, which call Python's API and Numba's runtime.
     options = {**function.targetoptions, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
     options.pop("nopython")  # njit says so itself
     dispatcher = numba.njit(**options)(function.py_func)
@@ -177,15 +181,15 @@ def _compile(name: str, function: Any, job: type[Job], own: bool) -> tuple[str, 
         f.name for f in result.library._final_module.functions if f.is_declaration and not f.name.startswith("llvm.")
     }
     foreign -= ALLOWED_CALLS
-    refused = foreign if own else {symbol for symbol in foreign if not _is_there(symbol)}
+    refused = foreign if builtin else {symbol for symbol in foreign if not _is_there(symbol)}
     if refused:
-        raise RuntimeError(f"kernel {name} calls {sorted(refused)}, which is not {'allowed' if own else 'there'}")
+        raise RuntimeError(f"kernel {name} calls {sorted(refused)}, which is not {'allowed' if builtin else 'there'}")
     return " ".join((result.fndesc.llvm_func_name, *sorted(foreign))), result.library._get_compiled_object()
 
 
 def _before_fork() -> None:
-    # A thread that compiles holds locks of Numba's, LLVM's and of imports, which its absence would leave locked in the
-    # child for good: let it end. It takes a second at most, and only while kernels are compiled.
+    # A thread that compiles holds locks of Numba, LLVM and the import system. The child does not have that thread, so
+    # these locks would stay locked for good: wait for the compilation, which takes a second at most.
     _compiler.lock.acquire()
 
 

@@ -4,7 +4,7 @@ A kernel takes the address of a C struct, its *job*. Python fills the struct (``
 (``job.m``). All threads that work on one call share one job and draw block numbers from its ticket.
 
 This module knows nothing of Numba, so that a program whose kernels come out of the cache never imports it; the view
-from inside a kernel is in :mod:`fastq.machine.dialect`.
+from inside a kernel is in :mod:`fastq.machine.ir`.
 """
 
 from __future__ import annotations

@@ -9,17 +9,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastq.engine import run
-from fastq.engine.prepack import Balance, Columns, Lines, Right, column_parameters
-from fastq.engine.ready import Ready
+from fastq.engine.backend import pack_right
+from fastq.engine.operands import BatchIndex, ChannelTransform, ColumnParams, LineParams, Right, column_parameters
+from fastq.engine.prepared import NativeProduct, left_kind
 from fastq.layout.tiles import Segments, segments
+from fastq.promotion import EIGHT_BIT
 from fastq.quant.affine import Quantized, check_finite
 from fastq.quant.affine import quantize as quantize_array
-from fastq.rules import EIGHT_BIT
 from fastq.scheme import CodeRange, code_range
 
 Array = npt.NDArray[Any]
-Index = tuple[int, ...]
 
 
 class Operand:
@@ -27,119 +26,121 @@ class Operand:
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    ready: dict[Any, Ready] | None = None  # products with this operand on the right that can be repeated
+    ready: dict[Any, NativeProduct] | None = None  # products with this operand on the right that can be repeated
 
     def promoted(self, side: str) -> Operand:
         """The operand with two dimensions or more: a vector becomes a row on the left, a column on the right."""
         raise NotImplementedError
 
-    def lines(self, index: Index, side: str) -> Lines:
+    def lines(self, index: BatchIndex, side: str) -> LineParams:
         """Parameters of one matrix along the rows (side "left") or columns ("right") of a product."""
         raise NotImplementedError
 
-    def matrix(self, index: Index) -> Array:
+    def matrix(self, index: BatchIndex) -> Array:
         """Codes of one matrix."""
         raise NotImplementedError
 
-    def rows_of(self, index: Index, rows: slice) -> Array:
+    def rows_of(self, index: BatchIndex, rows: slice) -> Array:
         """Some rows of one matrix, in a form that kernels can read."""
         return self.matrix(index)[rows]
 
-    def codes_of(self, index: Index, side: str) -> Codes:
+    def codes_of(self, index: BatchIndex, side: str) -> CodeOperand:
         """One matrix of integers as plain codes with zero points."""
         raise NotImplementedError
 
-    def balance_along(self, side: str) -> Balance | None:
-        """What the other operand is to be put through along the summed axis, if it is balanced there."""
+    def balance_along(self, side: str) -> ChannelTransform | None:
+        """The transform that the other operand needs along the summed axis, if this one is balanced there."""
         return None
 
     def rows(self) -> tuple[Array, Array] | None:
         """Codes and scales, if it is a matrix of int8 with one scale per row, no zero points, and not packed."""
         return None
 
-    def right(self, index: Index, cuts: Segments) -> Right:
+    def right(self, index: BatchIndex, k_segments: Segments) -> Right:
         """One matrix, packed."""
         raise NotImplementedError
 
-    def columns(self, index: Index, packed: Right, cuts: Segments, dtype: np.dtype[Any], affine: bool) -> Columns:
+    def columns(
+        self, index: BatchIndex, packed: Right, k_segments: Segments, dtype: np.dtype[Any], affine: bool
+    ) -> ColumnParams:
         """Column parameters of one packed matrix."""
-        return column_parameters(self.lines(index, "right"), packed, cuts, dtype, affine)
+        return column_parameters(self.lines(index, "right"), packed, k_segments, dtype, affine)
 
 
-class PlainArray(Operand):
+class ArrayOperand(Operand):
     """A plain array as an operand."""
 
     def __init__(self, array: Array) -> None:
         self.array, self.shape, self.dtype = array, array.shape, array.dtype
 
-    def on(self, array: Array) -> PlainArray:
+    def on(self, array: Array) -> ArrayOperand:
         """The same operand over another array."""
         return type(self)(array)
 
-    def promoted(self, side: str) -> PlainArray:
+    def promoted(self, side: str) -> ArrayOperand:
         """See :class:`Operand`."""
         if self.array.ndim != 1:
             return self
         return self.on(self.array[None, :] if side == "left" else self.array[:, None])
 
-    def matrix(self, index: Index) -> Array:
+    def matrix(self, index: BatchIndex) -> Array:
         """See :class:`Operand`."""
         matrix: Array = self.array[index]
         return matrix
 
 
-class Codes(PlainArray):
+class CodeOperand(ArrayOperand):
     """An array of int8 or uint8: codes of scale 1. A matrix may have zero points by line, as a column or a row."""
 
     def __init__(self, array: Array, zero: Array | None = None) -> None:
         super().__init__(array)
         self.zero = zero
 
-    def lines(self, index: Index, side: str) -> Lines:
+    def lines(self, index: BatchIndex, side: str) -> LineParams:
         """See :class:`Operand`."""
-        return Lines(EIGHT_BIT[self.dtype], 8, zero=self.zero)
+        return LineParams(EIGHT_BIT[self.dtype], 8, zero=self.zero)
 
-    def codes_of(self, index: Index, side: str) -> Codes:
+    def codes_of(self, index: BatchIndex, side: str) -> CodeOperand:
         """See :class:`Operand`."""
-        return Codes(self.array[index], self.zero)
+        return CodeOperand(self.array[index], self.zero)
 
-    def right(self, index: Index, cuts: Segments) -> Right:
+    def right(self, index: BatchIndex, k_segments: Segments) -> Right:
         """See :class:`Operand`."""
-        return run.pack_right(self.array[index], EIGHT_BIT[self.dtype].low, 8, cuts)
+        return pack_right(self.array[index], EIGHT_BIT[self.dtype].low, 8, k_segments)
 
 
-class Floats(PlainArray):
+class FloatOperand(ArrayOperand):
     """An array of floats, quantized on the fly: symmetric, by row on the left and by column on the right.
 
     On the left, floats go into tiles as they are quantized, so :meth:`matrix` gives them rather than codes; that is
     where they are balanced. Arrays of another type become `dtype` where they are needed, a few rows at a time.
     """
 
-    def __init__(self, array: Array, bits: int, dtype: np.dtype[Any], balance: Balance | None = None) -> None:
+    def __init__(self, array: Array, bits: int, dtype: np.dtype[Any], balance: ChannelTransform | None = None) -> None:
         super().__init__(array)
         self.bits, self.dtype, self.balance = bits, dtype, balance
-        self._quantized: tuple[Index, Quantized] | None = None
+        self._quantized: tuple[BatchIndex, Quantized] | None = None
 
-    def on(self, array: Array) -> Floats:
+    def on(self, array: Array) -> FloatOperand:
         """The same operand over another array."""
-        return Floats(array, self.bits, self.dtype, self.balance)
+        return FloatOperand(array, self.bits, self.dtype, self.balance)
 
-    def lines(self, index: Index, side: str) -> Lines:
+    def lines(self, index: BatchIndex, side: str) -> LineParams:
         """See :class:`Operand`."""
         if side == "left":
             return _left_lines(self.bits)
-        return Lines(code_range(self.bits, "symmetric"), self.bits, self._quantize(index).scale)
+        return LineParams(code_range(self.bits, "symmetric"), self.bits, self._quantize(index).scale)
 
-    def rows_of(self, index: Index, rows: slice) -> Array:
+    def rows_of(self, index: BatchIndex, rows: slice) -> Array:
         """See :class:`Operand`."""
         return _readable(self.array[index][rows], self.dtype)
 
-    def right(self, index: Index, cuts: Segments) -> Right:
+    def right(self, index: BatchIndex, k_segments: Segments) -> Right:
         """See :class:`Operand`."""
         low = code_range(self.bits, "symmetric").low
-        return run.pack_right(self._quantize(index).codes, low, self.bits, cuts)
+        return pack_right(self._quantize(index).codes, low, self.bits, k_segments)
 
-    def _quantize(self, index: Index) -> Quantized:
+    def _quantize(self, index: BatchIndex) -> Quantized:
         if self._quantized is None or self._quantized[0] != index:
             values = self.array[index].astype(self.dtype, copy=False)
             self._quantized = index, quantize_array(values, self.bits, 0, None, "symmetric", name="b")
@@ -147,16 +148,16 @@ class Floats(PlainArray):
 
 
 @lru_cache
-def _left_lines(bits: int) -> Lines:
+def _left_lines(bits: int) -> LineParams:
     """Of floats on the left: the scale is max|x| / high, so the lowest code is not used."""
     high = code_range(bits, "symmetric").high
-    return Lines(CodeRange(-high, high), bits)
+    return LineParams(CodeRange(-high, high), bits)
 
 
-class Reduced(Operand):
-    """Codes minus their zero points, times integer scales of groups: another operand less its float scale.
+class IntegerView(Operand):
+    """An operand without its float scale: codes minus zero points, times the integer scales of groups.
 
-    What the array is balanced by is left out likewise.
+    The balance of the array is left out as well.
     """
 
     def __init__(self, of: Any, name: str) -> None:
@@ -166,20 +167,20 @@ class Reduced(Operand):
     def reach(self) -> int:
         """The largest magnitude that arrays of this form can hold."""
         of = self.of
-        if isinstance(of, Codes):
+        if isinstance(of, CodeOperand):
             limits = EIGHT_BIT[of.dtype]
         else:
             grouped = of.axis_scale is not None  # by integers, with which codes fit int8
             limits = code_range(8, "symmetric") if grouped else code_range(of.bits, of.scheme)
-        return max(-limits.low, limits.high)
+        return limits.reach
 
-    def promoted(self, side: str) -> Reduced:
+    def promoted(self, side: str) -> IntegerView:
         """See :class:`Operand`."""
-        return Reduced(self.of.promoted(side), self.name)
+        return IntegerView(self.of.promoted(side), self.name)
 
-    def lines(self, index: Index, side: str) -> Lines:
+    def lines(self, index: BatchIndex, side: str) -> LineParams:
         """See :class:`Operand`."""
-        lines: Lines = self.of.lines(index, side)
+        lines: LineParams = self.of.lines(index, side)
         if lines.offset is not None or (lines.scale is not None and lines.scale.shape[side == "left"] > 1):
             what = "an offset" if lines.offset is not None else "float scales that differ from group to group"
             raise ValueError(
@@ -188,29 +189,29 @@ class Reduced(Operand):
             )
         return replace(lines, scale=None, group=None)
 
-    def matrix(self, index: Index) -> Array:
+    def matrix(self, index: BatchIndex) -> Array:
         """See :class:`Operand`."""
         matrix: Array = self.of.matrix(index)
         return matrix
 
-    def rows_of(self, index: Index, rows: slice) -> Array:
+    def rows_of(self, index: BatchIndex, rows: slice) -> Array:
         """See :class:`Operand`."""
         matrix: Array = self.of.rows_of(index, rows)
         return matrix
 
-    def right(self, index: Index, cuts: Segments) -> Right:
+    def right(self, index: BatchIndex, k_segments: Segments) -> Right:
         """See :class:`Operand`."""
-        right: Right = self.of.right(index, cuts)
+        right: Right = self.of.right(index, k_segments)
         return right
 
-    def codes_of(self, index: Index, side: str) -> Codes:
+    def codes_of(self, index: BatchIndex, side: str) -> CodeOperand:
         """See :class:`Operand`."""
         lines = self.lines(index, side)
         if side == "left":
-            return Codes(self.matrix(index), lines.zero)
+            return CodeOperand(self.matrix(index), lines.zero)
         codes = self.right(index, segments(self.shape[-2])).codes()  # relative to the lowest
         zero = np.zeros((1, 1), np.int32) if lines.zero is None else lines.zero
-        return Codes(codes, zero - lines.limits.low)
+        return CodeOperand(codes, zero - lines.limits.low)
 
 
 def operand(x: Any, bits: int, dtype: np.dtype[Any], side: str) -> Operand:
@@ -218,9 +219,9 @@ def operand(x: Any, bits: int, dtype: np.dtype[Any], side: str) -> Operand:
     if isinstance(x, Operand):
         return x
     if x.dtype in EIGHT_BIT:
-        return Codes(x)
-    narrow = side == "left" and x.dtype.itemsize == 2 and dtype == np.float32 and run.left_kind(x.dtype) is not None
-    return Floats(x, bits, x.dtype.newbyteorder("=") if narrow else dtype)
+        return CodeOperand(x)
+    narrow = side == "left" and x.dtype.itemsize == 2 and dtype == np.float32 and left_kind(x.dtype) is not None
+    return FloatOperand(x, bits, x.dtype.newbyteorder("=") if narrow else dtype)
 
 
 def balanced(left: Operand, right: Operand, bits: int, dtype: np.dtype[Any]) -> tuple[Operand, Operand]:
@@ -230,19 +231,19 @@ def balanced(left: Operand, right: Operand, bits: int, dtype: np.dtype[Any]) -> 
     """
     ours, theirs = left.balance_along("left"), right.balance_along("right")
     if theirs is not None:
-        array, kind = _array_of(left, "left", "right"), left.dtype if isinstance(left, Floats) else dtype
-        # Of an array that was cut or turned around, the factors are a view, in any order.
-        left = Floats(array, bits, kind, theirs._replace(factors=np.ascontiguousarray(theirs.factors, dtype)))
+        array, kind = _array_of(left, "left", "right"), left.dtype if isinstance(left, FloatOperand) else dtype
+        # Of an array that was cut or transposed, the factors are a view, in any order.
+        left = FloatOperand(array, bits, kind, theirs._replace(factors=np.ascontiguousarray(theirs.factors, dtype)))
     if ours is not None:
         values = np.swapaxes(_array_of(right, "right", "left").astype(dtype, copy=False), -1, -2)
-        values = np.swapaxes(ours.on(values), -1, -2)
+        values = np.swapaxes(ours.apply(values), -1, -2)
         check_finite(values, "b, balanced as a is,")
-        right = Floats(values, bits, dtype)
+        right = FloatOperand(values, bits, dtype)
     return left, right
 
 
 def _array_of(x: Operand, side: str, other: str) -> Array:
-    if isinstance(x, PlainArray):
+    if isinstance(x, ArrayOperand):
         return x.array
     raise ValueError(
         f"the {side} operand must be an array that is not quantized yet, because the {other} one is balanced along the "

@@ -1,7 +1,7 @@
 """The arguments that ``np.matmul`` has as a ufunc: where the axes are, where the result goes, what type it comes in.
 
-What NumPy would refuse is refused by NumPy itself, in its own words: it is called with operands of the same shapes and
-types that take no memory, and raises before it computes anything (:func:`_numpys_error`).
+Errors are NumPy's. When a check fails here, ``np.matmul`` is called with the same arguments, but with operands that
+take no memory; it raises before it computes anything, and its error is passed on (:func:`_numpys_error`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
 from fastq import numpys
-from fastq.messages import shown
-from fastq.rules import axes_of, result_shape
+from fastq.errors import shown
+from fastq.promotion import result_shape
+from fastq.validation import axes_of
 
 Array = npt.NDArray[Any]
 
@@ -35,12 +36,12 @@ class Call(NamedTuple):
     b: Any
     shape: tuple[int, ...]  # of the product, likewise
     target: Array | None  # where it goes, likewise; the product broadcasts to its shape
-    turned: tuple[int, ...] | None  # the order of the result's axes in which they are so; None: as they come
+    permutation: tuple[int, ...] | None  # the order of the result's axes in which they are so; None: as they come
     casting: Any
 
-    def turned_back(self, product: Array) -> Array:
+    def restored(self, product: Array) -> Array:
         """The product with its axes where the caller wants them."""
-        return product if self.turned is None else product.transpose(np.argsort(self.turned))
+        return product if self.permutation is None else product.transpose(np.argsort(self.permutation))
 
 
 def call(a: Any, b: Any, out: Any, natural: np.dtype[Any], wanted: np.dtype[Any], options: UfuncOptions) -> Call:
@@ -71,18 +72,18 @@ def _checked(a: Any, b: Any, out: Any, natural: np.dtype[Any], wanted: np.dtype[
         a, b = (x.transpose(*_core_last(len(x.shape), min(2, len(x.shape)), at)) for x, at in zip((a, b), axes))
     shape = result_shape(a.shape, b.shape)[-1]
     core = (len(a.shape) > 1) + (len(b.shape) > 1)
-    turned = None if axes is None else _core_last(len(shape) if out is None else out.ndim, core, axes[2])
+    permutation = None if axes is None else _core_last(len(shape) if out is None else out.ndim, core, axes[2])
     target = None if out is None else np.asarray(out)
     if target is None and by_columns and shape:
-        back = range(len(shape)) if turned is None else np.argsort(turned)
+        back = range(len(shape)) if permutation is None else np.argsort(permutation)
         target = np.empty([shape[i] for i in back], wanted, order="F")
     if target is not None:
-        target = target if turned is None else target.transpose(turned)
+        target = target if permutation is None else target.transpose(permutation)
         missing = len(shape) - target.ndim
         if missing > 0 and target.ndim >= core - (len(a.shape) > 1) and set(shape[:missing]) == {1}:
             target = target[(None,) * missing]  # NumPy lets axes of length 1 be left out, down to that of one row
         _check_target(target, shape, core, wanted, casting)
-    return Call(a, b, shape, target, turned, casting)
+    return Call(a, b, shape, target, permutation, casting)
 
 
 def _lies_by_columns(x: Any) -> bool:
@@ -109,8 +110,10 @@ def _core_last(ndim: int, core: int, entry: Any) -> tuple[int, ...]:
 
 def _check_target(target: Array, shape: tuple[int, ...], core: int, wanted: np.dtype[Any], casting: Any) -> None:
     """Whether a product of this shape, whose last `core` axes are its own, can be written there."""
-    own, whole = len(shape) - core, target.ndim - core
-    fits = target.shape[whole:] == shape[own:] and target.shape[:whole] == _broadcast(target.shape[:whole], shape[:own])
+    batch, whole = len(shape) - core, target.ndim - core
+    fits = target.shape[whole:] == shape[batch:] and target.shape[:whole] == _broadcast(
+        target.shape[:whole], shape[:batch]
+    )
     if not fits:
         raise ValueError(f"out must have the shape of the product, {shape}, or further axes before; got {target.shape}")
     if not target.flags.writeable:
@@ -169,13 +172,13 @@ def wrapped(result: Array, inputs: tuple[Any, Any], out: Any, subok: bool) -> An
 
 
 def _highest_wrap(inputs: tuple[Any, Any]) -> Any:
-    found, highest = None, -np.inf
+    method, highest = None, -np.inf
     for x in inputs:
-        plain = type(x) is np.ndarray
-        wrap = None if plain else getattr(x, "__array_wrap__", None)
-        if not plain and wrap is None:
+        is_base = type(x) is np.ndarray
+        wrap = None if is_base else getattr(x, "__array_wrap__", None)
+        if not is_base and wrap is None:
             continue
-        priority = 0.0 if plain else getattr(x, "__array_priority__", 0.0)
-        if priority > highest or (priority == 0 and highest == 0 and found is None):
-            found, highest = wrap, priority
-    return found
+        priority = 0.0 if is_base else getattr(x, "__array_priority__", 0.0)
+        if priority > highest or (priority == 0 and highest == 0 and method is None):
+            method, highest = wrap, priority
+    return method

@@ -12,17 +12,22 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from fastq import numpys
 from fastq.layout.tiles import segments
-from fastq.products import product
+from fastq.products import dispatch
+from fastq.products.operands import Operand
+from fastq.promotion import is_float
 from fastq.qarray import functions
+from fastq.qarray.apart import take_apart
 from fastq.qarray.coded import Scheme
 from fastq.qarray.ndarray import ArrayMethods
 from fastq.quant import affine
-from fastq.rules import data_type, is_float
 from fastq.scheme import code_range
-from fastq.storage import folder
-from fastq.storage.outline import Outline
+from fastq.storage.folder import write
+from fastq.storage.metadata import Metadata
+from fastq.validation import data_type
 
 Array = npt.NDArray[Any]
+# Members that the engine calls, and no user: they are those of Operand.
+_OF_PRODUCTS = {name for name in (*vars(Operand), "ready") if not name.startswith("_")}
 
 __all__ = ["QArray", "Scheme"]
 
@@ -88,6 +93,10 @@ class QArray(ArrayMethods, NDArrayOperatorsMixin):
     __array_priority__ = 10.0  # libraries that go by it take a quantized array for more than an ndarray
     __hash__ = None  # type: ignore[assignment]  # as an ndarray's
 
+    def __dir__(self) -> list[str]:
+        """Public attributes and methods; what only products call is left out."""
+        return [n for n in super().__dir__() if n not in _OF_PRODUCTS and (n[0] != "_" or n.startswith("__"))]
+
     def __repr__(self) -> str:
         if self.axis is None:
             sharing = "one scale"
@@ -98,7 +107,7 @@ class QArray(ArrayMethods, NDArrayOperatorsMixin):
         form = f"{self.bits} bits, {self.scheme}, {sharing}" + (", balanced" if self.balance is not None else "")
         form += f", rotated by {self.rotation}" if self.rotation > 1 else ""
         size = _readable_size(self.nbytes)
-        if self.bits < 8 and not self._store.packed and (packed := Outline.of(self).packed()).cuts is not None:
+        if self.bits < 8 and not self._store.packed and (packed := Metadata.of(self).packed()).k_segments is not None:
             size += f", {_readable_size(self.nbytes - self._store.nbytes + packed.stored())} once packed"
         return f"QArray(shape={self.shape}, {form}, dtype={self.dtype}, {size})"
 
@@ -137,20 +146,20 @@ class QArray(ArrayMethods, NDArrayOperatorsMixin):
         """
         if out is not None and not isinstance(out, np.ndarray):
             raise TypeError(f"out must be an array, got {type(out).__name__}")
-        wanted = data_type(dtype) if dtype is not None else self.dtype if out is None else out.dtype
-        if not is_float(wanted):
-            raise TypeError(f"dtype must be a float type that NumPy computes in, got {wanted}; codes are in q.codes")
+        logical = data_type(dtype) if dtype is not None else self.dtype if out is None else out.dtype
+        if not is_float(logical):
+            raise TypeError(f"dtype must be a float type that NumPy computes in, got {logical}; codes are in q.codes")
         if out is not None:
-            if out.dtype != wanted:
-                raise TypeError(f"out must be an array of {wanted}, got {out.dtype}")
+            if out.dtype != logical:
+                raise TypeError(f"out must be an array of {logical}, got {out.dtype}")
             if out.shape != self.shape or not out.flags.writeable:
                 state = "" if out.flags.writeable else " (read-only)"
                 raise ValueError(f"out must be writeable and of shape {self.shape}, got shape {out.shape}{state}")
-        target = out if out is not None else np.empty(self.shape, wanted)
+        target = out if out is not None else np.empty(self.shape, logical)
         values = self.scale, self.zero_point, self.offset
         whole = [None if p is None else affine.expand(p, self.shape, self.axis, self.group_size) for p in values]
-        turned = affine.Turned(self.axis, self.balance, self.rotation)
-        affine.restore(self.codes, whole, code_range(self.bits, self.scheme), turned, target)
+        transform = affine.Turned(self.axis, self.balance, self.rotation)
+        affine.restore(self.codes, whole, code_range(self.bits, self.scheme), transform, target)
         return target
 
     def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
@@ -162,14 +171,14 @@ class QArray(ArrayMethods, NDArrayOperatorsMixin):
     # Multiplying
 
     def __matmul__(self, other: Any) -> Any:
-        return numpys.matmul(self, other) if functions.foreign((other,)) else product.matmul(self, other)
+        return numpys.matmul(self, other) if functions.foreign((other,)) else dispatch.matmul(self, other)
 
     def __rmatmul__(self, other: Any) -> Any:
-        return numpys.matmul(other, self) if functions.foreign((other,)) else product.matmul(other, self)
+        return numpys.matmul(other, self) if functions.foreign((other,)) else dispatch.matmul(other, self)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
         if ufunc is numpys.matmul and method == "__call__" and not functions.foreign(inputs):
-            return product.matmul(inputs[0], inputs[1], None if out is None else out[0], **kwargs)
+            return dispatch.matmul(inputs[0], inputs[1], None if out is None else out[0], **kwargs)
         return functions.ufunc(ufunc, method, inputs, out, kwargs)
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
@@ -199,7 +208,7 @@ class QArray(ArrayMethods, NDArrayOperatorsMixin):
         """Write the array to a folder, packed, for :func:`fastq.load`.
 
         A matrix that is not packed yet is packed for ``x @ q``, or for ``x @ q.T`` if the last axis shares a scale.
-        Arrays are written as .npy files (:mod:`fastq.storage.parts`), into a folder that gets its name when all is
+        Arrays are written as .npy files (:mod:`fastq.qarray.parts`), into a folder that gets its name when all is
         there.
 
         Parameters
@@ -225,7 +234,7 @@ class QArray(ArrayMethods, NDArrayOperatorsMixin):
         ...     fq.load(f"{folder}/q").equals(q)
         True
         """
-        folder.save(self, path, overwrite)
+        write(path, *take_apart(self), overwrite)
 
     def __copy__(self) -> QArray:
         return self

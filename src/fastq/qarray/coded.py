@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from fastq.engine.prepack import Balance, Columns, Lines, Right
-from fastq.engine.store import Scales, Store
+from fastq.engine.groups import GroupScales
+from fastq.engine.operands import AxisIndex, ChannelTransform, ColumnParams, LineParams, Right
+from fastq.engine.store import Store
 from fastq.layout.tiles import Segments
 from fastq.products.operands import Operand
 from fastq.qarray import structure
-from fastq.qarray.structure import Pieces
+from fastq.qarray.structure import ArrayParts
 from fastq.scheme import code_range
 
 if TYPE_CHECKING:
@@ -24,10 +25,10 @@ Array = npt.NDArray[Any]
 Scheme = Literal["symmetric", "asymmetric", "affine"]
 
 
-class Coded(Operand):
+class QArrayBase(Operand):
     """Everything that :class:`fastq.QArray` holds, and how it takes part in products; immutable."""
 
-    __slots__ = ("_balance", "_cache", "_flipped", "_offset", "_scale", "_store", "_zero", "axis", "bits", "dtype",
+    __slots__ = ("_balance", "_cache", "_offset", "_scale", "_store", "_transposed", "_zero", "axis", "bits", "dtype",
                  "group_size", "ready", "rotation", "scheme", "shape")  # fmt: skip
 
     axis: int | None
@@ -36,7 +37,7 @@ class Coded(Operand):
     rotation: int
     scheme: Scheme
     _store: Store
-    _flipped: bool
+    _transposed: bool
     _cache: dict[Any, Any]
     _scale: Array
     _zero: Array | None
@@ -50,7 +51,7 @@ class Coded(Operand):
     def _make(
         cls,
         store: Store,
-        flipped: bool,
+        transposed: bool,
         scheme: str,
         axis: int | None,
         group_size: int | None,
@@ -60,10 +61,10 @@ class Coded(Operand):
         rotation: int = 1,
     ) -> Self:
         self = object.__new__(cls)
-        shape = _swapped_shape(store.shape) if flipped else store.shape
+        shape = _swapped_shape(store.shape) if transposed else store.shape
         frozen = [None if p is None else _frozen(np.asarray(p)) for p in (*parameters, balance)]
         values = {
-            "_store": store, "_flipped": flipped, "_cache": {}, "_scale": frozen[0], "_zero": frozen[1],
+            "_store": store, "_transposed": transposed, "_cache": {}, "_scale": frozen[0], "_zero": frozen[1],
             "_offset": frozen[2], "_balance": frozen[3], "shape": shape, "dtype": np.dtype(dtype), "bits": store.bits,
             "scheme": scheme, "axis": axis, "group_size": group_size, "ready": {}, "rotation": rotation,
         }  # fmt: skip
@@ -92,7 +93,7 @@ class Coded(Operand):
     @property
     def scale(self) -> Array:
         """The scale, read-only; with integer group scales, their products with :attr:`axis_scale`, which are exact."""
-        return self._scale if (factors := self.group_scale) is None else _frozen(self._scale * factors)
+        return self._scale if (integers := self.group_scale) is None else _frozen(self._scale * integers)
 
     @property
     def axis_scale(self) -> Array | None:
@@ -102,18 +103,18 @@ class Coded(Operand):
     @property
     def group_scale(self) -> Array | None:
         """Integer scales of groups (int8), read-only; None where groups have float scales, or there are none."""
-        return None if (scales := self._scales()) is None else _frozen(scales.factors)
+        return None if (scales := self._scales()) is None else _frozen(scales.scale)
 
     @property
     def zero_point(self) -> Array | None:
         """The zero point of an asymmetric array, read-only."""
-        if (scales := self._scales()) is None or scales.zeros is None:
+        if (scales := self._scales()) is None or scales.zero is None:
             return self._zero
-        return _frozen(scales.zeros.astype(np.int32))
+        return _frozen(scales.zero.astype(np.int32))
 
-    def _scales(self) -> Scales | None:
+    def _scales(self) -> GroupScales | None:
         scales = self._store.scales()
-        return scales.arranged(_swapped) if self._flipped and scales is not None else scales
+        return scales.arranged(lambda values: values.mT) if self._transposed and scales is not None else scales
 
     @property
     def offset(self) -> Array | None:
@@ -136,7 +137,7 @@ class Coded(Operand):
         array([ 0, 10, 15], dtype=uint8)
         """
         codes = self._store.codes()
-        return _frozen(_swapped(codes) if self._flipped else codes)
+        return _frozen(codes.mT if self._transposed else codes)
 
     @property
     def nbytes(self) -> int:
@@ -149,7 +150,7 @@ class Coded(Operand):
         >>> q.nbytes  # a byte each until they are packed, and one scale
         65540
         """
-        cached = sum(c.nbytes for c in self._cache.values() if isinstance(c, Columns))
+        cached = sum(c.nbytes for c in self._cache.values() if isinstance(c, ColumnParams))
         return int(self._store.nbytes + cached + sum(p.nbytes for p in self._parameters if p is not None))
 
     @property
@@ -158,52 +159,54 @@ class Coded(Operand):
 
     # Parts, and the array in other forms
 
-    def _pieces(self, codes: Array | None = None) -> Pieces:
+    def _pieces(self, codes: Array | None = None) -> ArrayParts:
         """What the array is made of; in place of its codes, others of its shape may be given."""
         scales = self._scales()
-        factors, zeros = (None, None) if scales is None else scales[1:]
-        arrays = (self._scale, self._zero, self._offset, factors, zeros, self._balance)
-        return Pieces(self.codes if codes is None else codes, *arrays, self.axis, self.group_size, self.rotation)
+        group_scale, group_zero = (None, None) if scales is None else scales[1:]
+        arrays = (self._scale, self._zero, self._offset, group_scale, group_zero, self._balance)
+        return ArrayParts(self.codes if codes is None else codes, *arrays, self.axis, self.group_size, self.rotation)
 
-    def _form_only(self) -> Pieces:
+    def _form_only(self) -> ArrayParts:
         """The same with codes that take no memory, for what is done to parameters alone."""
         return self._pieces(np.broadcast_to(np.int8(0), self.shape))
 
-    def _of(self, p: Pieces, dtype: npt.DTypeLike | None = None) -> Self:
+    def _of(self, p: ArrayParts, dtype: npt.DTypeLike | None = None) -> Self:
         """An array of this width and scheme, of other pieces."""
         return self._placed(p, Store(p.codes, self._store.limits, self.bits, _scales_of(p)), False, dtype)
 
-    def _placed(self, p: Pieces, store: Store, flipped: bool, dtype: npt.DTypeLike | None = None) -> Self:
+    def _placed(self, p: ArrayParts, store: Store, transposed: bool, dtype: npt.DTypeLike | None = None) -> Self:
         """Likewise, but with codes and integer scales as a store has them."""
         parameters = (p.scale, p.zero, p.offset)
-        wanted = self.dtype if dtype is None else dtype
-        return type(self)._make(store, flipped, self.scheme, p.axis, p.group, parameters, wanted, p.balance, p.rotation)
+        dtype = self.dtype if dtype is None else dtype
+        return type(self)._make(
+            store, transposed, self.scheme, p.axis, p.group, parameters, dtype, p.balance, p.rotation
+        )
 
     def _swapped_matrices(self) -> Self:
         """Each matrix transposed; codes are shared. It is kept, with what products come to know of it."""
-        found: Self | None = self._cache.get("swapped")
-        if found is None:
+        transposed: Self | None = self._cache.get("swapped")
+        if transposed is None:
             order = (*range(self.ndim - 2), self.ndim - 1, self.ndim - 2)
-            found = self._placed(structure.permuted(self._form_only(), order), self._store, not self._flipped)
-            self._cache["swapped"] = found
-        return found
+            transposed = self._placed(structure.permuted(self._form_only(), order), self._store, not self._transposed)
+            self._cache["swapped"] = transposed
+        return transposed
 
-    def _part(self, key: tuple[structure.Index, ...]) -> Self:
+    def _part(self, key: tuple[AxisIndex, ...]) -> Self:
         """Some of the elements along each axis; codes are shared where they can be."""
         p = self._form_only()
         for axis, index in enumerate(key):
             if not (isinstance(index, slice) and index == slice(None)):
                 p = structure.cut(p, axis, index)
-        if self._flipped:
+        if self._transposed:
             key = (*key[:-2], key[-1], key[-2])
         scales = _scales_of(p)
-        if self._flipped and scales is not None:
-            scales = scales.arranged(_swapped)
-        return self._placed(p, self._store.part(key, scales), self._flipped)
+        if self._transposed and scales is not None:
+            scales = scales.arranged(lambda values: values.mT)
+        return self._placed(p, self._store.part(key, scales), self._transposed)
 
     def _packed_way(self) -> bool | None:
         """Whether the codes are packed as those of the transposed matrices; None where they are not packed."""
-        return self._store.turned != self._flipped if self._store.packed else None
+        return self._store.transposed != self._transposed if self._store.packed else None
 
     def _unpacked(self) -> Self:
         """The array with codes as an array, so that they are not unpacked at each access."""
@@ -211,27 +214,27 @@ class Coded(Operand):
 
     def _without_batch_axis(self, axis: int) -> Self:
         """Without a leading axis of length 1; codes are shared."""
-        return self._placed(structure.dropped(self._form_only(), axis), self._store.dropped(axis), self._flipped)
+        return self._placed(structure.dropped(self._form_only(), axis), self._store.dropped(axis), self._transposed)
 
     def promoted(self, side: str) -> Self:
         """A vector as a row (side "left") or a column ("right")."""
         return self if self.ndim != 1 else self._of(structure.expanded(self._pieces(), 0 if side == "left" else 1))
 
-    def balance_along(self, side: str) -> Balance | None:
+    def balance_along(self, side: str) -> ChannelTransform | None:
         """See :class:`fastq.products.operands.Operand`."""
         summed = self.ndim - 1 if side == "left" else self.ndim - 2
         here = self.balance is not None and self.axis == summed
-        return Balance(self.balance.reshape(-1), self.rotation) if here else None  # type: ignore[union-attr]
+        return ChannelTransform(self.balance.reshape(-1), self.rotation) if here else None  # type: ignore[union-attr]
 
-    def lines(self, index: tuple[int, ...], side: str) -> Lines:
+    def lines(self, index: tuple[int, ...], side: str) -> LineParams:
         """Parameters of one matrix along the rows (side "left") or columns ("right") of a product."""
         key = (index, side)
-        found = self._cache.get(key)
-        if found is None:
-            found = self._cache[key] = self._lines(index, side)
-        return found
+        lines: LineParams | None = self._cache.get(key)
+        if lines is None:
+            lines = self._cache[key] = self._lines(index, side)
+        return lines
 
-    def _lines(self, index: tuple[int, ...], side: str) -> Lines:
+    def _lines(self, index: tuple[int, ...], side: str) -> LineParams:
         contracted, kept = (self.ndim - 1, self.ndim - 2) if side == "left" else (self.ndim - 2, self.ndim - 1)
         grouped = self.group_size if self.axis == contracted and self.group_size is not None else None
         check_summed(self, (contracted,), side)
@@ -248,7 +251,7 @@ class Coded(Operand):
         if self.axis is not None and self.axis < contracted and self.axis < kept and self.group_size is not None:
             at = (*index[: self.axis], index[self.axis] // self.group_size, *index[self.axis + 1 :])
         if self._scaled_along(contracted):
-            return Lines(code_range(8, "symmetric"), self.bits, of_matrix(self._scale))
+            return LineParams(code_range(8, "symmetric"), self.bits, of_matrix(self._scale))
         scale, zero, offset = of_matrix(self.scale), of_matrix(self.zero_point), of_matrix(self.offset)
         if self.balance is not None and self.axis != contracted:  # it is the scale's then, by line or by matrix
             if self.rotation > 1:
@@ -259,14 +262,14 @@ class Coded(Operand):
             # In float64, where products of two float32 are exact: a product in float64 must not see them rounded.
             factor = self.balance[tuple(0 if n == 1 else i for n, i in zip(self.balance.shape, index))].astype(float)
             scale, offset = (None if p is None else p * factor for p in (scale, offset))
-        return Lines(code_range(self.bits, self.scheme), self.bits, scale, zero, offset, grouped)
+        return LineParams(code_range(self.bits, self.scheme), self.bits, scale, zero, offset, grouped)
 
     def matrix(self, index: tuple[int, ...]) -> Array:
         """Codes of one matrix as a left operand: times the integer scales of groups along its rows."""
         matrix: Array = self.codes[index]
         if self._scaled_along(self.ndim - 1) and (scales := self._scales()) is not None:
-            turned = scales.arranged(_swapped)
-            matrix = turned.of_matrix(index).multiplied(matrix.T).T
+            transposed = scales.arranged(lambda values: values.mT)
+            matrix = transposed.of_matrix(index).multiplied(matrix.T).T
         return matrix
 
     def rows_of(self, index: tuple[int, ...], rows: slice) -> Array:
@@ -283,27 +286,26 @@ class Coded(Operand):
     def rows(self) -> tuple[Array, Array] | None:
         """Codes and scales, if it is a matrix of int8 with one scale per row, no zero points, and not packed."""
         usual = self.scheme == "symmetric" and self.bits == 8 and self.axis == 1 and self.group_size is None
-        if not usual or self._flipped or len(self.shape) != 2 or self._store.packed or self.balance is not None:
+        if not usual or self._transposed or len(self.shape) != 2 or self._store.packed or self.balance is not None:
             return None
         return self._store.codes(), self._scale
 
-    def right(self, index: tuple[int, ...], cuts: Segments) -> Right:
+    def right(self, index: tuple[int, ...], k_segments: Segments) -> Right:
         """One matrix, packed."""
-        return self._store.right(index, self._flipped, cuts, self._scaled_along(self.ndim - 2))
+        return self._store.right(index, self._transposed, k_segments, self._scaled_along(self.ndim - 2))
 
     def columns(
-        self, index: tuple[int, ...], packed: Right, cuts: Segments, dtype: np.dtype[Any], affine: bool
-    ) -> Columns:
+        self, index: tuple[int, ...], packed: Right, k_segments: Segments, dtype: np.dtype[Any], affine: bool
+    ) -> ColumnParams:
         """Column parameters of one packed matrix, kept for the next product."""
-        key = (index, cuts, dtype, affine)
-        found = self._cache.get(key)
-        if found is None:
-            found = super().columns(index, packed, cuts, dtype, affine)
-            self._cache[key] = found
-        return found
+        key = (index, k_segments, dtype, affine)
+        kept: ColumnParams | None = self._cache.get(key)
+        if kept is None:
+            kept = self._cache[key] = super().columns(index, packed, k_segments, dtype, affine)
+        return kept
 
 
-def check_summed(q: Coded, axes: Sequence[int], side: str, shape: tuple[int, ...] | None = None) -> None:
+def check_summed(q: QArrayBase, axes: Sequence[int], side: str, shape: tuple[int, ...] | None = None) -> None:
     """Raise ValueError if scales vary along axes that a product sums over, other than in groups.
 
     `side` is that of the operand; `shape` is that of all of it, if this is a part.
@@ -315,7 +317,7 @@ def check_summed(q: Coded, axes: Sequence[int], side: str, shape: tuple[int, ...
     sharing = f"axis={q.axis}" + (f" and group_size={q.group_size}" if q.group_size is not None else "")
     raise ValueError(
         f"the scale of the {side} operand must be constant along the axis that is summed over, or in groups along "
-        f"it; got shape {shape} with {sharing}, whose scale varies there: {_hint(long, len(shape), q._flipped)}, or "
+        f"it; got shape {shape} with {sharing}, whose scale varies there: {_hint(long, len(shape), q._transposed)}, or "
         "multiply q.dequantize()"
     )
 
@@ -331,17 +333,13 @@ def _hint(summed: list[int], ndim: int, transpose: bool) -> str:
     return f"it is a transpose; quantize the original with axis={original}, one scale per {one_per}, or axis=None"
 
 
-def _swapped(matrices: Array) -> Array:
-    return matrices.swapaxes(-1, -2)
-
-
 def _swapped_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (*shape[:-2], shape[-1], shape[-2])
 
 
-def _scales_of(p: Pieces) -> Scales | None:
+def _scales_of(p: ArrayParts) -> GroupScales | None:
     """Integer scales of groups as a store holds them."""
-    return None if p.factors is None or p.group is None else Scales(p.group, p.factors, p.zeros)
+    return None if p.group_scale is None or p.group is None else GroupScales(p.group, p.group_scale, p.group_zero)
 
 
 def _frozen(array: Array) -> Array:

@@ -2,7 +2,7 @@
 
 Each names the axes of its operands by letters, as einsum does. Axes in both operands and in the result are batch axes,
 those in both alone are summed; the operands are brought into the form of a matrix product, batch axes first, and what
-comes out is brought into the order wanted.
+comes out is brought into the order of the result.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from fastq.errors import NotFiniteError
-from fastq.messages import shown, with_type
-from fastq.products import product
+from fastq.errors import NotFiniteError, shown, with_type
+from fastq.products import dispatch
 from fastq.products.operands import Operand
-from fastq.qarray.coded import Coded, check_summed
+from fastq.qarray.coded import QArrayBase, check_summed
 
 
 def _array(x: Any) -> Any:
@@ -32,25 +31,25 @@ def contract(a: Any, b: Any, names: tuple[str, str, str], out: Any = None, dtype
     left, right, result = names
     batch = [i for i in result if i in left and i in right]
     summed = [i for i in left if i in right and i not in result]
-    own = [[i for i in mine if i not in other] for mine, other in ((left, right), (right, left))]
-    if len(set(left)) < len(left) or len(set(right)) < len(right) or any(i not in result for i in own[0] + own[1]):
+    kept = [[i for i in names if i not in other] for names, other in ((left, right), (right, left))]
+    if len(set(left)) < len(left) or len(set(right)) < len(right) or any(i not in result for i in kept[0] + kept[1]):
         raise TypeError(
             "a product with a quantized array sums over axes that both operands have, each once; got "
             f"{left},{right}->{result}: sum or take diagonals of the other operand first, or use q.dequantize()"
         )
     sizes = {**dict(zip(right, b.shape)), **dict(zip(left, a.shape))}
     try:
-        matrices = _matrices(a, left, batch, own[0], summed), _matrices(b, right, batch, summed, own[1])
-        y = product.matmul(*matrices, dtype=dtype)
+        matrices = _matrices(a, left, batch, kept[0], summed), _matrices(b, right, batch, summed, kept[1])
+        y = dispatch.matmul(*matrices, dtype=dtype)
     except NotFiniteError:
         raise
     except ValueError:  # of scales, most likely: told in terms of the axes as they came in
         _check_summed(a, [left.index(i) for i in summed], "left")
         _check_summed(b, [right.index(i) for i in summed], "right")
         raise
-    found = [*batch, *own[0], *own[1]]
-    y = np.reshape(y, (*y.shape[: len(batch)], *(sizes[i] for i in own[0] + own[1])))
-    y = np.transpose(y, [found.index(i) for i in result])
+    order = [*batch, *kept[0], *kept[1]]
+    y = np.reshape(y, (*y.shape[: len(batch)], *(sizes[i] for i in kept[0] + kept[1])))
+    y = np.transpose(y, [order.index(i) for i in result])
     if out is None:
         return y if y.shape else y[()]
     np.copyto(out, y, casting="same_kind")
@@ -59,7 +58,7 @@ def contract(a: Any, b: Any, names: tuple[str, str, str], out: Any = None, dtype
 
 def _check_summed(x: Any, axes: Sequence[int], side: str) -> None:
     """What a product would refuse, in terms of the axes as they came in."""
-    if isinstance(x, Coded):
+    if isinstance(x, QArrayBase):
         check_summed(x, axes, side)
 
 
@@ -76,7 +75,7 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
     a, b = _array(a), _array(b)
     pairs = _pairs(axes, min(a.ndim, b.ndim))
     if len(pairs[0]) != len(pairs[1]) or any(
-        not -x.ndim <= i < x.ndim for x, mine in zip((a, b), pairs) for i in mine
+        not -x.ndim <= i < x.ndim for x, axes in zip((a, b), pairs) for i in axes
     ):  # fmt: skip
         raise ValueError("shape-mismatch for sum")
     left, right = string.ascii_letters[: a.ndim], list(string.ascii_letters[a.ndim : a.ndim + b.ndim])
@@ -114,7 +113,7 @@ def dot(a: Any, b: Any, out: Any = None) -> Any:
     if a.ndim == 0 or b.ndim == 0:
         return np.multiply(a, b) if out is None else np.multiply(a, b, out=out)
     if a.ndim <= 2 and b.ndim <= 2:
-        return product.matmul(a, b, out)
+        return dispatch.matmul(a, b, out)
     y = tensordot(a, b, axes=(a.ndim - 1, max(b.ndim - 2, 0)))
     return _into(out, y)
 
@@ -127,7 +126,7 @@ def inner(a: Any, b: Any) -> Any:
 
 def vdot(a: Any, b: Any) -> Any:
     """See :func:`numpy.vdot`."""
-    return product.matmul(np.reshape(_array(a), (-1,)), np.reshape(_array(b), (-1,)))
+    return dispatch.matmul(np.reshape(_array(a), (-1,)), np.reshape(_array(b), (-1,)))
 
 
 def einsum(*operands: Any, out: Any = None, dtype: Any = None, optimize: Any = False) -> Any:
@@ -176,14 +175,14 @@ def _subscripts(operands: Sequence[Any]) -> tuple[list[str], list[Any]]:
         raise ValueError(f"{fewer} operands provided to einstein sum function than specified in the subscripts string")
     free = [c for c in string.ascii_letters if c not in text]
     widest = 0
-    for i, (mine, array) in enumerate(zip(names, arrays)):
-        count = array.ndim - len(mine.replace("...", ""))
-        if count < 0 or (count and "..." not in mine):
+    for i, (subscripts, array) in enumerate(zip(names, arrays)):
+        count = array.ndim - len(subscripts.replace("...", ""))
+        if count < 0 or (count and "..." not in subscripts):
             raise ValueError(
-                f"einstein sum subscripts string {mine!r} does not fit operand {i} with shape {array.shape}"
+                f"einstein sum subscripts string {subscripts!r} does not fit operand {i} with shape {array.shape}"
             )
-        if "..." in mine:
-            names[i] = mine.replace("...", "".join(free[:count][::-1]))
+        if "..." in subscripts:
+            names[i] = subscripts.replace("...", "".join(free[:count][::-1]))
             widest = max(widest, count)
     dots = "".join(free[:widest][::-1])
     if not arrow:
@@ -222,34 +221,34 @@ def vecdot(a: Any, b: Any) -> Any:
     """See :data:`numpy.vecdot`."""
     a, b = _with_axes("vecdot", (a, 1), (b, 1))
     if len(b.shape) == 1:
-        return product.matmul(a, b)
+        return dispatch.matmul(a, b)
     if len(a.shape) == 1:
-        return product.matmul(b, a)
+        return dispatch.matmul(b, a)
     _check_summed(a, (-1,), "left")
     _check_summed(b, (-1,), "right")
-    return product.matmul(np.expand_dims(a, -2), np.expand_dims(b, -1))[..., 0, 0]
+    return dispatch.matmul(np.expand_dims(a, -2), np.expand_dims(b, -1))[..., 0, 0]
 
 
 def matvec(a: Any, v: Any) -> Any:
     """See :data:`numpy.matvec`."""
     a, v = _with_axes("matvec", (a, 2), (v, 1))
     if len(v.shape) == 1:
-        return product.matmul(a, v)
+        return dispatch.matmul(a, v)
     _check_summed(a, (-1,), "left")
     _check_summed(v, (-1,), "right")
     if len(a.shape) == 2:
-        return product.matmul(v, np.matrix_transpose(a))
-    return product.matmul(a, np.expand_dims(v, -1))[..., 0]
+        return dispatch.matmul(v, np.matrix_transpose(a))
+    return dispatch.matmul(a, np.expand_dims(v, -1))[..., 0]
 
 
 def vecmat(v: Any, a: Any) -> Any:
     """See :data:`numpy.vecmat`."""
     v, a = _with_axes("vecmat", (v, 1), (a, 2))
     if len(v.shape) == 1 or len(a.shape) == 2:
-        return product.matmul(v, a)
+        return dispatch.matmul(v, a)
     _check_summed(v, (-1,), "left")
     _check_summed(a, (-2,), "right")
-    return product.matmul(np.expand_dims(v, -2), a)[..., 0, :]
+    return dispatch.matmul(np.expand_dims(v, -2), a)[..., 0, :]
 
 
 def _into(out: Any, y: Any) -> Any:

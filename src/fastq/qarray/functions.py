@@ -15,13 +15,13 @@ from typing import Any, NoReturn
 import numpy as np
 
 from fastq import numpys
-from fastq.messages import shown
-from fastq.products import product
+from fastq.errors import shown
+from fastq.products import dispatch
 from fastq.qarray import contraction, structure
-from fastq.qarray.coded import Coded
+from fastq.qarray.coded import QArrayBase
 from fastq.qarray.contraction import dot
 from fastq.qarray.rearrange import expanded, reshaped, times, transposed, with_dtype, without
-from fastq.rules import axes_of, axis_of, data_type, integer
+from fastq.validation import axes_of, axis_of, data_type, integer
 
 HINTS = {
     **dict.fromkeys(("save", "savez", "savez_compressed"), "q.save(path) keeps a quantized array"),
@@ -29,7 +29,7 @@ HINTS = {
 }
 
 
-_OURS = (Coded, np.ndarray, np.generic)
+_OURS = (QArrayBase, np.ndarray, np.generic)
 
 
 def refuse(name: str) -> NoReturn:
@@ -63,12 +63,12 @@ def ufunc(function: Any, method: str, inputs: Sequence[Any], out: Any, kwargs: d
         )
     target: Any = None if out is None else out[0]
     result: Any = None
-    if not isinstance(target, Coded):  # else there may be none among the inputs
-        arrays = [x if isinstance(x, Coded | int | float) else np.asarray(x) for x in inputs]
+    if not isinstance(target, QArrayBase):  # else there may be none among the inputs
+        arrays = [x if isinstance(x, QArrayBase | int | float) else np.asarray(x) for x in inputs]
         result = handler(*arrays)
     if out is None:
         return result
-    if isinstance(result, Coded) or isinstance(target, Coded):
+    if isinstance(result, QArrayBase) or isinstance(target, QArrayBase):
         raise TypeError(
             f"out of numpy.{function.__name__} must be left out, because a quantized array is immutable; got out"
         )
@@ -77,13 +77,13 @@ def ufunc(function: Any, method: str, inputs: Sequence[Any], out: Any, kwargs: d
 
 
 def _multiply(a: Any, b: Any) -> Any:
-    if isinstance(a, Coded) and isinstance(b, Coded):
+    if isinstance(a, QArrayBase) and isinstance(b, QArrayBase):
         refuse("multiply of two quantized arrays")
-    return times(a, b, False) if isinstance(a, Coded) else times(b, a, False)
+    return times(a, b, False) if isinstance(a, QArrayBase) else times(b, a, False)
 
 
 def _divide(a: Any, b: Any) -> Any:
-    if isinstance(b, Coded):
+    if isinstance(b, QArrayBase):
         refuse("divide by a quantized array")
     return times(a, b, True)
 
@@ -108,7 +108,7 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {}
 
 def function(func: Any, types: Any, args: Any, kwargs: Any) -> Any:
     """What ``__array_function__`` answers."""
-    if not all(issubclass(t, Coded | np.ndarray) for t in types):
+    if not all(issubclass(t, QArrayBase | np.ndarray) for t in types):
         return NotImplemented
     handler = FUNCTIONS.get(func)
     if handler is None:
@@ -131,7 +131,7 @@ def _handles(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., An
 
 
 def _quantized(q: Any, name: str) -> Any:
-    if not isinstance(q, Coded):
+    if not isinstance(q, QArrayBase):
         raise TypeError(
             f"numpy.{name} takes quantized arrays together with quantized arrays only; got {type(q).__name__}"
         )
@@ -142,7 +142,7 @@ FUNCTIONS.update({
     numpys.dot: dot, numpys.inner: contraction.inner, numpys.vdot: contraction.vdot,
     numpys.tensordot: contraction.tensordot, numpys.linalg_tensordot: contraction.tensordot,
     numpys.einsum: contraction.einsum,
-    numpys.linalg_matmul: lambda x1, x2, /: product.matmul(x1, x2),
+    numpys.linalg_matmul: lambda x1, x2, /: dispatch.matmul(x1, x2),
     numpys.multi_dot: lambda arrays, out=None: dot(reduce(dot, arrays[:-1]), arrays[-1], out),
     np.shape: lambda a: a.shape, np.ndim: lambda a: a.ndim,
     np.iscomplexobj: lambda x: False, np.isrealobj: lambda x: True, np.real: lambda val: val,
@@ -173,7 +173,7 @@ def _splitting(implementation: Any) -> Any:
     """What NumPy does with an array, of a list too: the sections alone may be quantized."""
 
     def split(ary: Any, indices_or_sections: Any, **options: Any) -> Any:
-        return implementation(ary if isinstance(ary, Coded) else np.asarray(ary), indices_or_sections, **options)
+        return implementation(ary if isinstance(ary, QArrayBase) else np.asarray(ary), indices_or_sections, **options)
 
     return split
 
@@ -183,7 +183,7 @@ for _name in ("hsplit", "vsplit", "dsplit"):
 
 
 def _type_of(value: Any) -> Any:
-    return value.dtype if isinstance(value, Coded) else value
+    return value.dtype if isinstance(value, QArrayBase) else value
 
 
 @_handles(np.size)
@@ -229,13 +229,13 @@ def _squeeze(a: Any, axis: Any = None) -> Any:
 
 def _at_least(ndim: int) -> Callable[..., Any]:
     def widened(*arrays: Any) -> Any:
-        found = []
+        results = []
         for a in arrays:
             a = _quantized(a, f"atleast_{ndim}d")
             while a.ndim < ndim:
                 a = expanded(a, 2 if a.ndim == 2 else 0)  # a third axis comes last, others first
-            found.append(a)
-        return found[0] if len(found) == 1 else tuple(found)
+            results.append(a)
+        return results[0] if len(results) == 1 else tuple(results)
 
     return widened
 
@@ -337,7 +337,7 @@ def _column_stack(tup: Any) -> Any:
 
 
 def _numbers(x: Any) -> Any:
-    return x.dequantize() if isinstance(x, Coded) else x  # type: ignore[attr-defined]
+    return x.dequantize() if isinstance(x, QArrayBase) else x  # type: ignore[attr-defined]
 
 
 def _compared(func: Any) -> Callable[..., Any]:

@@ -6,24 +6,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastq.messages import shown
-from fastq.qarray.structure import Index
+from fastq.engine.operands import AxisIndex
+from fastq.errors import shown
 
 FULL = slice(None)
 
 
-class Wanted(NamedTuple):
+class ParsedIndex(NamedTuple):
     """An index, taken apart: what is chosen along each axis, and what becomes of the axes."""
 
     shape: tuple[int, ...]  # of the result
-    key: tuple[Index, ...]  # by axis; an integer is a slice of one element
+    key: tuple[AxisIndex, ...]  # by axis; an integer is a slice of one element
     dropped: tuple[int, ...]  # axes that an integer takes away
     added: tuple[int, ...]  # places of new axes in the result
     spread: tuple[int, tuple[int, ...]] | None  # an axis that an index array chose from, and the array's shape
     leading: bool  # whether that axis comes first in the result
 
 
-def wanted(key: Any, shape: tuple[int, ...]) -> Wanted:
+def parse(key: Any, shape: tuple[int, ...]) -> ParsedIndex:
     """Take an index apart.
 
     Raises
@@ -55,7 +55,7 @@ def wanted(key: Any, shape: tuple[int, ...]) -> Wanted:
     given = sum(part is not None and part is not Ellipsis for part in parts)
     at = next((i for i, part in enumerate(parts) if part is Ellipsis), len(parts))
     parts[at : at + 1] = [FULL] * (len(shape) - given)
-    chosen: list[Index] = []
+    chosen: list[AxisIndex] = []
     dropped: list[int] = []
     added: list[int] = []
     spread, at, place = None, 0, 0
@@ -77,7 +77,7 @@ def wanted(key: Any, shape: tuple[int, ...]) -> Wanted:
             spread = at, (part.shape if part.dtype != bool else flat.shape)
             place += len(spread[1])
         at += 1
-    return Wanted(result, tuple(chosen), tuple(dropped), tuple(added), spread, leading)
+    return ParsedIndex(result, tuple(chosen), tuple(dropped), tuple(added), spread, leading)
 
 
 def _part(part: Any) -> Any:

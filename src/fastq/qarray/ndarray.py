@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from fastq import numpys
 from fastq.qarray import rearrange
-from fastq.qarray.coded import Coded
-from fastq.rules import axis_of
+from fastq.qarray.coded import QArrayBase
+from fastq.validation import axis_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _NUMPY_KNOWS_NO_READ_ONLY = np.lib.NumpyVersion(np.__version__) < "2.1.0"
 
 
-class ArrayMethods(Coded):
+class ArrayMethods(QArrayBase):
     """Methods of an ndarray that change no value, on quantized arrays."""
 
     __slots__ = ()

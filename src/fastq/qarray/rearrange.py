@@ -8,12 +8,13 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from fastq.messages import with_type
+from fastq.errors import with_type
+from fastq.promotion import is_float
 from fastq.qarray import indexing, structure
-from fastq.qarray.coded import Coded
-from fastq.rules import axes_of, data_type, is_float, real
+from fastq.qarray.coded import QArrayBase
+from fastq.validation import axes_of, data_type, real
 
-Q = TypeVar("Q", bound=Coded)
+Q = TypeVar("Q", bound=QArrayBase)
 
 
 def transposed(q: Q, axes: Sequence[Any]) -> Q:
@@ -35,8 +36,8 @@ def reshaped(q: Q, shape: Sequence[Any]) -> Q:
     """In another shape; as ``ndarray.reshape`` takes it."""
     if len(shape) == 1 and not isinstance(shape[0], int | np.integer):
         shape = _several(shape[0], "shape")
-    wanted = np.broadcast_to(np.int8(0), q.shape).reshape(shape).shape
-    return q if wanted == q.shape else q._of(structure.reshaped(q._pieces(), wanted))
+    new_shape = np.broadcast_to(np.int8(0), q.shape).reshape(shape).shape
+    return q if new_shape == q.shape else q._of(structure.reshaped(q._pieces(), new_shape))
 
 
 def _several(values: Any, name: str) -> tuple[Any, ...]:
@@ -48,10 +49,10 @@ def _several(values: Any, name: str) -> tuple[Any, ...]:
 
 def with_dtype(q: Q, dtype: npt.DTypeLike) -> Q:
     """The same array, of another logical type."""
-    wanted = data_type(dtype)
-    if not is_float(wanted):
-        raise TypeError(f"dtype must be a float type that NumPy computes in, got {wanted}; codes are in q.codes")
-    return q if wanted == q.dtype else q._placed(q._form_only(), q._store, q._flipped, wanted)
+    logical = data_type(dtype)
+    if not is_float(logical):
+        raise TypeError(f"dtype must be a float type that NumPy computes in, got {logical}; codes are in q.codes")
+    return q if logical == q.dtype else q._placed(q._form_only(), q._store, q._transposed, logical)
 
 
 def without(q: Q, axis: int) -> Q:
@@ -71,22 +72,22 @@ def indexed(q: Q, key: Any) -> Any:
     if isinstance(key, bool | np.bool_) or (isinstance(key, np.ndarray) and key.shape == () and key.dtype == bool):
         whole = expanded(q, 0)  # as in NumPy: a new axis, of no element where it is False
         return whole if key else indexed(whole, slice(0))
-    wanted = indexing.wanted(key, q.shape)
-    part = q if all(isinstance(k, slice) and k == indexing.FULL for k in wanted.key) else q._part(wanted.key)
-    if wanted.shape == () and key is not Ellipsis:
+    parsed = indexing.parse(key, q.shape)
+    part = q if all(isinstance(k, slice) and k == indexing.FULL for k in parsed.key) else q._part(parsed.key)
+    if parsed.shape == () and key is not Ellipsis:
         return part.dequantize().reshape(())[()]  # type: ignore[attr-defined]
-    for axis in reversed(wanted.dropped):
+    for axis in reversed(parsed.dropped):
         part = without(part, axis)
-    if wanted.spread is not None:
-        axis, shape = wanted.spread
-        axis -= sum(d < axis for d in wanted.dropped)
+    if parsed.spread is not None:
+        axis, shape = parsed.spread
+        axis -= sum(d < axis for d in parsed.dropped)
         part = reshaped(part, (*part.shape[:axis], *shape, *part.shape[axis + 1 :]))
-        if wanted.leading:
+        if parsed.leading:
             moved = range(axis, axis + len(shape))
             part = transposed(part, (*moved, *(d for d in range(part.ndim) if d not in moved)))
-    for axis in wanted.added:
+    for axis in parsed.added:
         part = expanded(part, axis)
-    assert part.shape == wanted.shape
+    assert part.shape == parsed.shape
     return part
 
 
@@ -113,4 +114,4 @@ def times(q: Q, factor: Any, divide: bool) -> Q:
             "a quantized array must not be divided by 0, because its scale would be infinite; got 0"
         )
     values = values.reshape((1,) * (q.ndim - values.ndim) + values.shape)
-    return q._placed(structure.scaled(p, values, divide), q._store, q._flipped, dtype)
+    return q._placed(structure.scaled(p, values, divide), q._store, q._transposed, dtype)

@@ -14,49 +14,49 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from fastq.engine.operands import AxisIndex
 from fastq.layout.tiles import QUARTER
 from fastq.quant.affine import parameter_shape
 
 Array = npt.NDArray[Any]
-Index = slice | npt.NDArray[np.intp]
 
 
-class Pieces(NamedTuple):
+class ArrayParts(NamedTuple):
     """What a quantized array is made of; parameters have the shape of :func:`fastq.quant.affine.parameter_shape`.
 
-    With integer group scales (`factors`), `scale` has length 1 along the axis and `zero` is None; their zero points
-    are in `zeros`.
+    With integer group scales (`group_scale`), `scale` has length 1 along the axis and `zero` is None; their zero points
+    are in `group_zero`.
     """
 
     codes: Array
     scale: Array
     zero: Array | None
     offset: Array | None
-    factors: Array | None
-    zeros: Array | None
+    group_scale: Array | None
+    group_zero: Array | None
     balance: Array | None
     axis: int | None
     group: int | None
     rotation: int
 
-    def mapped(self, arrange: Callable[[Array], Array], *names: str) -> Pieces:
+    def mapped(self, arrange: Callable[[Array], Array], *names: str) -> ArrayParts:
         """The same with these arrays, where there are some, put through a function."""
-        found = {name: getattr(self, name) for name in names}
-        return self._with({name: arrange(p) for name, p in found.items() if p is not None})
+        arrays = {name: getattr(self, name) for name in names}
+        return self._with({name: arrange(p) for name, p in arrays.items() if p is not None})
 
-    def _with(self, arrays: dict[str, Any]) -> Pieces:
+    def _with(self, arrays: dict[str, Any]) -> ArrayParts:
         return self._replace(**arrays)
 
     @property
-    def plain(self) -> Pieces:
+    def with_float_scales(self) -> ArrayParts:
         """The same with float scales in place of integer ones, which are exact products."""
-        if self.factors is None:
+        if self.group_scale is None:
             return self
-        zero = None if self.zeros is None else self.zeros.astype(np.int32)
-        return self._replace(scale=self.scale * self.factors, zero=zero, factors=None, zeros=None)
+        zero = None if self.group_zero is None else self.group_zero.astype(np.int32)
+        return self._replace(scale=self.scale * self.group_scale, zero=zero, group_scale=None, group_zero=None)
 
 
-BY_GROUP = ("scale", "zero", "offset", "factors", "zeros")
+BY_GROUP = ("scale", "zero", "offset", "group_scale", "group_zero")
 ARRAYS = ("codes", *BY_GROUP, "balance")
 
 
@@ -72,7 +72,7 @@ def runs(ids: npt.NDArray[np.intp]) -> tuple[int, npt.NDArray[np.intp]] | None:
     return (size, picks) if np.array_equal(np.repeat(picks, size)[: ids.size], ids) else None
 
 
-def cut(p: Pieces, axis: int, index: Index) -> Pieces:
+def cut(p: ArrayParts, axis: int, index: AxisIndex) -> ArrayParts:
     """Some of the elements along an axis, which stays."""
     at = _at(axis, index)
     if axis != p.axis:
@@ -86,23 +86,23 @@ def cut(p: Pieces, axis: int, index: Index) -> Pieces:
     return p._replace(codes=p.codes[at])
 
 
-def _cut_groups(p: Pieces, axis: int, index: Index, length: int) -> Pieces:
+def _cut_groups(p: ArrayParts, axis: int, index: AxisIndex, length: int) -> ArrayParts:
     """Parameters of some elements along the axis that groups cut."""
     assert p.group is not None
     ids = np.arange(length)[index] // p.group
     if not ids.size:
         return p.mapped(lambda values: values[_at(axis, slice(0, 1))], *BY_GROUP)
-    found = runs(ids)
-    if found is None:
+    groups = runs(ids)
+    if groups is None:
         raise ValueError(
             f"a cut along axis {axis} must leave groups of one size, because each has its own scale; groups of "
             f"{p.group} would be cut unevenly: cut at multiples of {p.group}, or cut q.dequantize()"
         )
-    size, picks = found
+    size, picks = groups
     if len(picks) == 1 and ids.size <= p.group:
         size = p.group
     if size % QUARTER:
-        p = p.plain
+        p = p.with_float_scales
 
     def of_groups(values: Array) -> Array:
         return np.take(values, picks, axis=axis) if values.shape[axis] > 1 else values
@@ -110,7 +110,7 @@ def _cut_groups(p: Pieces, axis: int, index: Index, length: int) -> Pieces:
     return p.mapped(of_groups, *BY_GROUP)._replace(group=size)
 
 
-def _check_rotation(index: Index, length: int, block: int) -> None:
+def _check_rotation(index: AxisIndex, length: int, block: int) -> None:
     whole = isinstance(index, slice)
     if isinstance(index, slice):
         start, stop, step = index.indices(length)
@@ -122,7 +122,7 @@ def _check_rotation(index: Index, length: int, block: int) -> None:
         )
 
 
-def dropped(p: Pieces, axis: int) -> Pieces:
+def dropped(p: ArrayParts, axis: int) -> ArrayParts:
     """Without an axis of length 1."""
     ndim = p.codes.ndim
     if p.axis is None:
@@ -134,7 +134,7 @@ def dropped(p: Pieces, axis: int) -> Pieces:
     if p.rotation > 1 or (p.balance is not None and ndim == 1):
         raise ValueError("the axis along which an array is balanced or rotated must stay; use q.dequantize()")
     # Each element that is left has a scale of its own: groups of one.
-    p = p.plain.mapped(lambda values: np.squeeze(values, axis), *ARRAYS)
+    p = p.with_float_scales.mapped(lambda values: np.squeeze(values, axis), *ARRAYS)
     if ndim == 1:
         return p._replace(axis=None, group=None)
     last, length = ndim - 2, p.codes.shape[-1]
@@ -146,19 +146,19 @@ def dropped(p: Pieces, axis: int) -> Pieces:
     )
 
 
-def expanded(p: Pieces, axis: int) -> Pieces:
+def expanded(p: ArrayParts, axis: int) -> ArrayParts:
     """With a new axis of length 1."""
     p = p.mapped(lambda values: np.expand_dims(values, axis), *ARRAYS)
     return p if p.axis is None else p._replace(axis=p.axis + (axis <= p.axis))
 
 
-def permuted(p: Pieces, order: Sequence[int]) -> Pieces:
+def permuted(p: ArrayParts, order: Sequence[int]) -> ArrayParts:
     """With its axes in another order."""
     p = p.mapped(lambda values: np.transpose(values, order), *ARRAYS)
     return p if p.axis is None else p._replace(axis=list(order).index(p.axis))
 
 
-def reshaped(p: Pieces, shape: tuple[int, ...]) -> Pieces:
+def reshaped(p: ArrayParts, shape: tuple[int, ...]) -> ArrayParts:
     """In another shape of the same size, elements in C order.
 
     In that order parameters repeat in runs along the axis: ``[outer * axis][inner]``. They can follow where one of the
@@ -179,14 +179,14 @@ def reshaped(p: Pieces, shape: tuple[int, ...]) -> Pieces:
             lambda values: values.reshape([length if i == new else 1 for i in range(len(shape))]), "balance"
         )
     if not codes.size and p.balance is None:
-        empty = p.plain.mapped(lambda values: np.ones_like(values, shape=(1,) * len(shape)), *BY_GROUP)
+        empty = p.with_float_scales.mapped(lambda values: np.ones_like(values, shape=(1,) * len(shape)), *BY_GROUP)
         return empty._replace(codes=codes, axis=None, group=None)
     run = length if p.group is None else min(p.group, length)
     whole = length % run == 0
     for new in ends:
         size = shape[new]
         if whole and p.balance is None and (run % size == 0 or size % run == 0):
-            return _in_runs(p.plain, codes, new, run, inner)
+            return _in_runs(p.with_float_scales, codes, new, run, inner)
     runs_of = f"runs of {run}" if whole else f"groups of {run}, the last one shorter,"
     what = "is balanced along" if p.balance is not None else f"has scales for {runs_of} along"
     raise ValueError(
@@ -195,7 +195,7 @@ def reshaped(p: Pieces, shape: tuple[int, ...]) -> Pieces:
     )
 
 
-def _in_runs(p: Pieces, codes: Array, axis: int, run: int, inner: int) -> Pieces:
+def _in_runs(p: ArrayParts, codes: Array, axis: int, run: int, inner: int) -> ArrayParts:
     """Reshaped so that `axis` holds whole runs, or parts of one."""
     shape, size = codes.shape, codes.shape[axis]
     outer = prod(shape[:axis])
@@ -209,7 +209,7 @@ def _in_runs(p: Pieces, codes: Array, axis: int, run: int, inner: int) -> Pieces
     return p.mapped(of_runs, *BY_GROUP)._replace(codes=codes, axis=axis, group=group)
 
 
-def joined(parts: Sequence[Pieces], axis: int) -> Pieces:
+def joined(parts: Sequence[ArrayParts], axis: int) -> ArrayParts:
     """Several arrays of one width and scheme, one after the other along an axis."""
     shared = _common(parts, axis)
     codes = np.concatenate([p.codes for p in parts], axis=axis)
@@ -225,13 +225,13 @@ def joined(parts: Sequence[Pieces], axis: int) -> Pieces:
         )
     if not all(_equal(p.balance, first.balance) for p in parts):
         raise ValueError("arrays that are joined beside their balance must have the same one; got different ones")
-    if len({p.factors is None for p in parts}) > 1:
-        parts = [p.plain for p in parts]
+    if len({p.group_scale is None for p in parts}) > 1:
+        parts = [p.with_float_scales for p in parts]
     joined = {n: _concatenated([getattr(p, n) for p in parts], axis) for n in BY_GROUP}
     return parts[0]._with({**joined, "codes": codes})
 
 
-def _common(parts: Sequence[Pieces], axis: int) -> int | None:
+def _common(parts: Sequence[ArrayParts], axis: int) -> int | None:
     """The axis along which what is joined shares scales; None: all have the same one scale."""
     axes = {p.axis for p in parts}
     if len({p.rotation for p in parts}) > 1:
@@ -242,13 +242,13 @@ def _common(parts: Sequence[Pieces], axis: int) -> int | None:
         if all(_equal(getattr(p, n), getattr(parts[0], n)) for p in parts for n in names):
             return None
         return axis
-    own = axes - {None}
-    if len(own) > 1:
-        raise ValueError(f"arrays that are joined must share scales along one axis; got axes {_listed([*own])}")
-    return own.pop()
+    axes -= {None}
+    if len(axes) > 1:
+        raise ValueError(f"arrays that are joined must share scales along one axis; got axes {_listed([*axes])}")
+    return axes.pop()
 
 
-def _spread(p: Pieces, axis: int) -> Pieces:
+def _spread(p: ArrayParts, axis: int) -> ArrayParts:
     """One scale, written out along an axis."""
     if p.axis is not None:
         return p
@@ -256,7 +256,7 @@ def _spread(p: Pieces, axis: int) -> Pieces:
     return p.mapped(lambda values: np.broadcast_to(values, shape), *BY_GROUP)._replace(axis=axis)
 
 
-def _joined_along(parts: Sequence[Pieces], axis: int) -> Pieces:
+def _joined_along(parts: Sequence[ArrayParts], axis: int) -> ArrayParts:
     """Parameters of arrays joined along the axis that shares them."""
     first = parts[0]
     if len({p.balance is None for p in parts}) > 1:
@@ -266,30 +266,30 @@ def _joined_along(parts: Sequence[Pieces], axis: int) -> Pieces:
         return first._replace(balance=balance)
     lengths = [p.codes.shape[axis] for p in parts]
     integer = all(
-        p.factors is not None and p.group == first.group and np.array_equal(p.scale, first.scale) for p in parts
+        p.group_scale is not None and p.group == first.group and np.array_equal(p.scale, first.scale) for p in parts
     )
     if not integer:
-        parts = [p.plain for p in parts]
+        parts = [p.with_float_scales for p in parts]
     ids, before = [], 0
     for p, length in zip(parts, lengths):
         ids.append(before + np.arange(length) // (p.group or max(1, length)))
-        before += (p.factors if p.factors is not None else p.scale).shape[axis]
-    found = runs(np.concatenate(ids))
-    if found is None:
+        before += (p.group_scale if p.group_scale is not None else p.scale).shape[axis]
+    groups = runs(np.concatenate(ids))
+    if groups is None:
         raise ValueError(
             "arrays that are joined along the axis that shares scales must add up to groups of one size, but for the "
             f"last; got lengths {_listed(lengths)} with groups of {_listed([p.group for p in parts])}: quantize them "
             "as one, or join what q.dequantize() gives"
         )
-    size, picks = found
-    names = ("factors", "zeros") if integer else BY_GROUP
+    size, picks = groups
+    names = ("group_scale", "group_zero") if integer else BY_GROUP
     whole = {n: _concatenated([getattr(p, n) for p in parts], axis) for n in names}
     result = parts[0]._with({**whole, "balance": balance, "group": size})
     result = result.mapped(lambda values: np.take(values, picks, axis=axis), *names)
-    return result.plain if size % QUARTER else result
+    return result.with_float_scales if size % QUARTER else result
 
 
-def scaled(p: Pieces, by: Array, divide: bool = False) -> Pieces:
+def scaled(p: ArrayParts, by: Array, divide: bool = False) -> ArrayParts:
     """Values times (or divided by) numbers that do not vary along the axis.
 
     `by` has the array's dimensions, and scale's type.
@@ -317,8 +317,8 @@ def scaled(p: Pieces, by: Array, divide: bool = False) -> Pieces:
 
 
 def _concatenated(arrays: Sequence[Array | None], axis: int) -> Array | None:
-    found = [a for a in arrays if a is not None]
-    return np.concatenate(found, axis=axis) if found else None
+    present = [a for a in arrays if a is not None]
+    return np.concatenate(present, axis=axis) if present else None
 
 
 def _equal(a: Array | None, b: Array | None) -> bool:

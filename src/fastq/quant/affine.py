@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastq.engine import run
-from fastq.engine.plan import this_machine
+from fastq.engine.backend import backend
+from fastq.engine.views import FlatParams, GroupedView
 from fastq.errors import NotFiniteError
 from fastq.kernels import jobs, reference
 from fastq.layout.tiles import ceil_div
-from fastq.scheme import SCHEMES, CodeRange, code_range, span_scale, symmetric_scale
+from fastq.scheme import SCHEMES, CodeRange, code_range
 
 Array = npt.NDArray[Any]
 CHECKED = 1 << 24  # elements that are looked at together for what is not finite, since they may lie in a large file
@@ -47,7 +47,7 @@ def expand(values: npt.NDArray[Any], shape: tuple[int, ...], axis: int | None, g
 
 
 class Turned(NamedTuple):
-    """What channels along an axis have been through: factors, and a rotation in blocks (1: none)."""
+    """The balance factors of the channels along an axis, and the block size of their rotation (1: none)."""
 
     axis: int | None
     factors: Array | None
@@ -104,24 +104,24 @@ def not_finite(what: str, count: int, size: int, first: tuple[int, ...], value: 
     )
 
 
-def _runs(shape: tuple[int, ...], axis: int | None, group: int | None) -> tuple[list[run.Runs], int]:
+def _runs(shape: tuple[int, ...], axis: int | None, group: int | None) -> tuple[list[GroupedView], int]:
     """The calls that cover a C-contiguous array, whole groups before the ragged last one, and how many extremes."""
     if axis is None:
         size = prod(shape)
         rows, rest = divmod(size, LONG_RUN)
-        calls = [run.Runs(rows, 1, LONG_RUN, 1, LONG_RUN, 0, 1, 0)] if rows else []
-        if rest:
-            calls.append(run.Runs(1, 1, rest, 1, 0, 0, 1, 0, rows * LONG_RUN, rows))
-        return calls, rows + (rest > 0)
+        calls = [GroupedView(rows, 1, LONG_RUN, 1, LONG_RUN, 0, 1, 0)] if rows else []
+        if rest or size == 0:
+            calls.append(GroupedView(1, 1, rest, 1, 0, 0, 1, 0, rows * LONG_RUN, rows))
+        return calls, len(calls) and rows + (rest > 0 or size == 0)
     outer, n, inner = prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])
-    size = n if group is None else group
+    size = max(1, n) if group is None else group
     groups, whole = max(1, ceil_div(n, size)), n // size
     pitch, sets = n * inner, groups * inner
     calls = []
     if whole:
-        calls.append(run.Runs(outer, whole, size, inner, pitch, size * inner, sets, inner))
-    if n % size:
-        calls.append(run.Runs(outer, 1, n % size, inner, pitch, 0, sets, inner, whole * size * inner, whole * inner))
+        calls.append(GroupedView(outer, whole, size, inner, pitch, size * inner, sets, inner))
+    if n % size or n == 0:
+        calls.append(GroupedView(outer, 1, n % size, inner, pitch, 0, sets, inner, whole * size * inner, whole * inner))
     return calls, outer * sets
 
 
@@ -156,15 +156,12 @@ def quantize(
     x = np.asarray(x, order="C")
     if not x.flags.aligned:
         x = x.copy()
-    if this_machine().isa == "reference" or x.size == 0:
-        check_finite(x, name)
-        return _plain(x, bits, axis, group, scheme, given)
     limits = code_range(bits, scheme)
     codes = np.empty(x.shape, np.int8 if limits.signed else np.uint8)
     calls, spots = _runs(x.shape, axis, group)
     shape = parameter_shape(x.shape, axis, group)
     found = _room(x, shape, given, spots)
-    number = SCHEMES.index(scheme)
+    number, run = SCHEMES.index(scheme), backend(x.size).quantize
     status = 0
     if axis is None and given is None:
         status = _choose_whole(x, calls, found, limits, number)
@@ -172,7 +169,7 @@ def quantize(
         work = jobs.WRITE if given is not None or axis is None else jobs.FIND | jobs.CHOOSE | jobs.WRITE
         for call in calls:
             at = call._replace(param_pitch=0, param_start=0) if axis is None else call
-            status |= run.quantize(x, codes, at, found, limits, number, work)
+            status |= run(x, codes, at, found, limits, number, work)
     if (given is not None and not np.isfinite(x).all()) or status & jobs.NOT_FINITE:
         check_finite(x, name)
     if status & jobs.SPAN_OVERFLOW:
@@ -185,7 +182,7 @@ def quantize(
     )
 
 
-def _room(x: npt.NDArray[Any], shape: tuple[int, ...], given: Given | None, spots: int) -> run.Parameters:
+def _room(x: npt.NDArray[Any], shape: tuple[int, ...], given: Given | None, spots: int) -> FlatParams:
     """Flat arrays for the parameters, holding those that are given."""
     if given is None:
         scale, zero, offset = (np.empty(prod(shape), x.dtype) for _ in range(3))
@@ -193,20 +190,20 @@ def _room(x: npt.NDArray[Any], shape: tuple[int, ...], given: Given | None, spot
         values = (np.asarray(0 if p is None else p, x.dtype) for p in given)
         wanted = (np.require(np.broadcast_to(v, shape), requirements=["C", "A"]) for v in values)
         scale, zero, offset = (v.reshape(-1) for v in wanted)
-    return run.Parameters(scale, zero, offset, np.empty(spots, x.dtype), np.empty(spots, x.dtype))
+    return FlatParams(scale, zero, offset, np.empty(spots, x.dtype), np.empty(spots, x.dtype))
 
 
 def _choose_whole(
-    x: npt.NDArray[Any], calls: list[run.Runs], found: run.Parameters, limits: CodeRange, number: int
+    x: npt.NDArray[Any], calls: list[GroupedView], found: FlatParams, limits: CodeRange, number: int
 ) -> int:
     """Parameters of a whole array, from the extremes of its parts."""
-    status = 0
+    status, run = 0, backend(x.size).quantize
     for call in calls:
-        status |= run.quantize(x, None, call, found, limits, number, jobs.FIND)
+        status |= run(x, None, call, found, limits, number, jobs.FIND)
     if status:
         return status
     extremes = found._replace(minimum=found.minimum.min(keepdims=True), maximum=found.maximum.max(keepdims=True))
-    return run.quantize(x, None, run.Runs(1, 1, 0, 1, 0, 0, 0, 0), extremes, limits, number, jobs.CHOOSE)
+    return run(x, None, GroupedView(1, 1, 0, 1, 0, 0, 0, 0), extremes, limits, number, jobs.CHOOSE)
 
 
 _SPAN = (
@@ -217,15 +214,13 @@ _SPAN = (
 
 def find(x: Array, axis: int | None, group: int | None, scheme: str) -> tuple[Array, Array] | None:
     """Extremes of each run, for :func:`chosen`; None if x is not finite. Those of parts of a run may be merged."""
-    if this_machine().isa == "reference":
-        return extremes(x, axis, group) if np.isfinite(x).all() else None
     x = np.require(x, requirements=["C", "A"])
     calls, spots = _runs(x.shape, axis, group)
     shape = parameter_shape(x.shape, axis, group)
     found = _room(x, shape, None, spots)
     number, status = SCHEMES.index(scheme), 0
     for call in calls:
-        status |= run.quantize(x, None, call, found, code_range(8, scheme), number, jobs.FIND)
+        status |= backend(x.size).quantize(x, None, call, found, code_range(8, scheme), number, jobs.FIND)
     if status & jobs.NOT_FINITE:
         return None
     if axis is None:
@@ -235,14 +230,17 @@ def find(x: Array, axis: int | None, group: int | None, scheme: str) -> tuple[Ar
 
 def chosen(low: Array, high: Array, bits: int, scheme: str) -> Given:
     """Parameters of runs with these extremes, bit for bit those that :func:`quantize` finds."""
-    if this_machine().isa == "reference":
-        return choose(low, high, bits, scheme)
     flat = (np.ascontiguousarray(end).reshape(-1) for end in (low, high))
-    found = run.Parameters(*(np.empty(low.size, low.dtype) for _ in range(3)), *flat)
-    runs = run.Runs(low.size, 1, 0, 1, 0, 0, 1, 0)
-    if run.quantize(low, None, runs, found, code_range(bits, scheme), SCHEMES.index(scheme), jobs.CHOOSE):
+    found = FlatParams(*(np.empty(low.size, low.dtype) for _ in range(3)), *flat)
+    view, number = GroupedView(low.size, 1, 0, 1, 0, 0, 1, 0), SCHEMES.index(scheme)
+    if backend(low.size).quantize(low, None, view, found, code_range(bits, scheme), number, jobs.CHOOSE):
         raise ValueError(_SPAN)
     scale, zero, offset = (p.reshape(low.shape) for p in found[:3])
+    return _given(scale, zero, offset, scheme)
+
+
+def _given(scale: Array, zero: Array, offset: Array, scheme: str) -> Given:
+    """The parameters that a scheme has."""
     return Given(
         scale, zero.astype(np.int32) if scheme == "asymmetric" else None, offset if scheme == "affine" else None
     )
@@ -271,26 +269,6 @@ def _rotate(x: Array, axis: int | None, block: int) -> None:
         lines[...] = reference.rotated(lines, block)
 
 
-def _plain(
-    x: npt.NDArray[Any], bits: int, axis: int | None, group: int | None, scheme: str, given: Given | None
-) -> Quantized:
-    """The same in plain NumPy."""
-    limits = code_range(bits, scheme)
-    scale, zero, offset = choose(*extremes(x, axis, group), bits, scheme) if given is None else given
-    shape = parameter_shape(x.shape, axis, group)
-    scale, zeros, offsets = (
-        np.broadcast_to(np.asarray(0 if p is None else p, x.dtype), shape).copy() for p in (scale, zero, offset)
-    )
-    whole = [expand(p, x.shape, axis, group) for p in (scale, zeros, offsets)]
-    codes = reference.codes(x, whole[0], whole[1], whole[2] if scheme == "affine" else None, limits)
-    return Quantized(
-        codes,
-        scale,
-        zeros.astype(np.int32) if scheme == "asymmetric" else None,
-        offsets if scheme == "affine" else None,
-    )
-
-
 def extremes(x: npt.NDArray[Any], axis: int | None, group: int | None) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Minimum and maximum of each run that shares a scale; 0 and 0 where a run is empty."""
     if axis is None:
@@ -306,22 +284,9 @@ def extremes(x: npt.NDArray[Any], axis: int | None, group: int | None) -> tuple[
 
 def choose(low: npt.NDArray[Any], high: npt.NDArray[Any], bits: int, scheme: str) -> Given:
     """Scale, zero point and offset from extremes, by the scalar functions that the kernels compile."""
-    limits = code_range(bits, scheme)
-    kind = low.dtype.type
-    tiny = np.finfo(low.dtype).smallest_subnormal
-    if scheme == "symmetric":
-        tops = np.maximum(-low, high)
-        with np.errstate(over="ignore", under="ignore"):
-            scale = [symmetric_scale(top, kind(limits.high), tiny) for top in tops.flat]
-        return Given(np.array(scale, low.dtype).reshape(low.shape))
-    if scheme == "asymmetric":
-        low, high = np.minimum(low, 0), np.maximum(high, 0)
-    steps = kind(limits.high)
-    with np.errstate(over="ignore", under="ignore"):
-        if scheme == "affine" and not np.isfinite(high - low).all():
-            raise ValueError(_SPAN)
-        scale = [span_scale(a, b, steps, tiny) for a, b in zip(low.flat, high.flat)]
-    scales = np.array(scale, low.dtype).reshape(low.shape)
     if scheme == "affine":
-        return Given(scales, None, low + kind(0))  # never -0.0, as kernels have it
-    return Given(scales, np.clip(np.rint(-low / scales), 0, limits.high).astype(np.int32))
+        with np.errstate(over="ignore"):
+            if not np.isfinite(high - low).all():
+                raise ValueError(_SPAN)
+    parameters = reference.parameters(low, high, code_range(bits, scheme), SCHEMES.index(scheme))
+    return _given(*parameters, scheme)

@@ -17,7 +17,7 @@ Array = npt.NDArray[Any]
 Tell = Callable[[int, int], Any] | None
 
 
-class Wanted(NamedTuple):
+class QuantSpec(NamedTuple):
     """The form that an array is quantized to."""
 
     bits: int
@@ -28,7 +28,12 @@ class Wanted(NamedTuple):
 
 
 def by_method(
-    x: Array, form: Wanted, method: Method, moment: SecondMoment | None = None, name: str = "x", progress: Tell = None
+    x: Array,
+    form: QuantSpec,
+    method: Method,
+    moment: SecondMoment | None = None,
+    name: str = "x",
+    progress: Tell = None,
 ) -> Quantized:
     """Codes and parameters; `moment` is that of what the axis will be multiplied by.
 
@@ -65,7 +70,7 @@ def by_method(
     return result._replace(scale=shared.scale, factors=shared.factors)
 
 
-def _compensated(x: Array, form: Wanted, method: Gptq, moment: SecondMoment, progress: Tell) -> Quantized:
+def _compensated(x: Array, form: QuantSpec, method: Gptq, moment: SecondMoment, progress: Tell) -> Quantized:
     """Error-compensating rounding along either axis of a matrix."""
     columns = x if form.axis == 0 else x.T
     found = quantize_columns(columns, form.bits, form.group, form.scheme, moment, method, form.integer, progress)

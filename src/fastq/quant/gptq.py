@@ -41,12 +41,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fastq import numpys
-from fastq.engine import run
-from fastq.engine.plan import this_machine
-from fastq.kernels import reference
+from fastq.engine.backend import backend
+from fastq.errors import shown, with_type
 from fastq.kernels.jobs import COMPENSATED_COLUMNS, COMPENSATED_ROWS
 from fastq.layout.tiles import ceil_div
-from fastq.messages import shown, with_type
 from fastq.quant.affine import Quantized, check_finite
 from fastq.quant.groups import chosen, largest
 from fastq.quant.moment import Damped, SecondMoment
@@ -373,9 +371,8 @@ class _Work:
         """The loss of each candidate, and the codes of the last: :class:`fastq.kernels.jobs.CompensateJob`."""
         loss = np.empty((len(parameters[0]), target.shape[1]), target.dtype)
         codes = np.empty(target.shape, self.codes.dtype)
-        step = reference.compensate if this_machine().isa == "reference" else run.compensate
         target, carry, weight, scale, zero, offset = map(np.ascontiguousarray, (target, carry, weight, *parameters))
-        step(target, carry, weight, scale, zero, offset, self.limits, loss, codes)
+        backend().compensate(target, carry, weight, scale, zero, offset, self.limits, loss, codes)
         return loss, codes
 
 

@@ -12,10 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastq.engine import run
-from fastq.engine.plan import this_machine
-from fastq.kernels import reference
-from fastq.kernels.descent import LARGEST
+from fastq.engine.backend import backend
+from fastq.kernels.quantize.descent import LARGEST
 from fastq.layout.tiles import GROUPED, QUARTER
 from fastq.quant.affine import Given
 from fastq.quant.search import near_one
@@ -83,7 +81,8 @@ def chosen(x: Array, own: Given, bits: int, axis: int, group: int, scheme: str, 
     """Integer scales and their shared scale, chosen together so that the (weighted) squared error is smallest.
 
     `own` are parameters of the groups by themselves (:func:`fastq.quant.search.search`). The method is described in
-    :mod:`fastq.kernels.descent`; on Gaussian data it ends within 0.02 dB of float scales at 3 bits and groups of 64.
+    :mod:`fastq.kernels.quantize.descent`; on Gaussian data it ends within 0.02 dB of float scales at 3 bits and groups
+    of 64.
     """
     lines = np.moveaxis(x, axis, -1)
     scale = np.moveaxis(own.scale, axis, -1)
@@ -98,10 +97,7 @@ def chosen(x: Array, own: Given, bits: int, axis: int, group: int, scheme: str, 
     )
     whole = np.ones(k, x.dtype) if weights is None else np.ascontiguousarray(weights, x.dtype)
     args = (rows, whole, group, factor, (shared, *by_group), code_range(bits, scheme), largest_factor(bits))
-    if this_machine().isa == "reference":
-        reference.search_shared(*args, SCHEMES.index(scheme))
-    else:
-        run.search_shared(*args, SCHEMES.index(scheme))
+    backend().search_shared(*args, SCHEMES.index(scheme))
     factors, zeros = by_group[2].reshape(shape).astype(np.int8), by_group[3].reshape(shape).astype(np.int32)
     shared = rounded_up(shared.reshape(*shape[:-1], 1))
     return _back(shared, factors, None if own.zero is None else zeros, axis)

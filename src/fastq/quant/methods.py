@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from fastq.messages import shown
+from fastq.errors import shown
 from fastq.quant.gptq import Gptq
-from fastq.rules import plain, real
+from fastq.validation import as_str, real
 
 SCALES = ("minmax", "mse", "percentile")
 
@@ -60,7 +60,7 @@ def method_of(method: Any) -> Method:
     """``"minmax"``, ``"mse"``, or a method with its settings, from what a user may write."""
     if isinstance(method, Gptq):
         return method
-    method = plain(method)
+    method = as_str(method)
     if isinstance(method, str) and method == "gptq":
         return Gptq()
     return scale_method(method, ", 'gptq'", " or fastq.Gptq")
@@ -70,7 +70,7 @@ def scale_method(method: Any, other: str = "", others: str = "") -> str | Percen
     """The same for methods that choose a scale and leave codes to rounding; `other` ones belong to the message."""
     if isinstance(method, Percentile):
         return method
-    method = plain(method)
+    method = as_str(method)
     if not isinstance(method, str) or method not in SCALES:
         known = ", ".join(map(repr, SCALES)) + other
         raise ValueError(f"method must be one of {known}, or a fastq.Percentile{others}; got {shown(method)}")

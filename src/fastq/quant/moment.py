@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fastq import numpys
+from fastq.errors import shown, with_type
 from fastq.kernels import reference
-from fastq.messages import shown, with_type
+from fastq.promotion import check_real
 from fastq.quant.affine import check_finite
-from fastq.quant.shrinkage import Held, intensity
-from fastq.rules import integer, is_float
+from fastq.quant.shrinkage import KeptRows, intensity
+from fastq.validation import integer
 
 Array = npt.NDArray[Any]
 SMALLEST_PIVOT = 1e-9  # of R_ii**2, H's mean diagonal being 1: what is smaller is rounding error
@@ -77,7 +78,7 @@ class SecondMoment:
     def __init__(self, k: int | None = None) -> None:
         self.rows = 0
         self._mean = None if k is None else _zeros(k)
-        self._held = Held()
+        self._held = KeptRows()
         self._shrinkage: float | None = None
         self._told = False
 
@@ -136,8 +137,7 @@ class SecondMoment:
         (3, [11.667, 1.333])
         """
         array = np.asarray(x)
-        if not (is_float(array.dtype) or array.dtype.kind in "iu"):
-            raise TypeError(f"calibration must be of real numbers, got dtype {array.dtype}; convert it first")
+        check_real(array, "calibration", advice="; convert it first")
         if array.ndim == 0:
             raise ValueError(f"calibration must be rows of input, of shape (..., K); got the number {array}")
         k = array.shape[-1]
@@ -226,7 +226,7 @@ class SecondMoment:
 
     @property
     def weights(self) -> npt.NDArray[np.float64]:
-        """What an error counts in each channel: its diagonal, in units of the mean one, and not quite 0."""
+        """The weight of each channel's error: the diagonal, divided by its mean, and never quite 0."""
         diagonal = self.diagonal
         weights: npt.NDArray[np.float64] = np.maximum(diagonal / (float(diagonal.mean()) or 1.0), LEAST_WEIGHT)
         return weights

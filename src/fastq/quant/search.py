@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastq.engine import run
-from fastq.engine.plan import this_machine
-from fastq.kernels import reference
+from fastq.engine.backend import backend
 from fastq.quant.affine import Given, choose, extremes, parameter_shape
 from fastq.scheme import SCHEMES, CodeRange, code_range
 
@@ -23,9 +21,9 @@ def search(
 
     `weights` are one per index along the axis, positive; None: all the same.
 
-    The error is a wavy function of the scale with many local minima. The search (``fastq.kernels.descent``) tries a
-    geometric grid, a finer one around its best, and refines by least squares; it is never worse than the extremes.
-    On Gaussian data it ends within 0.1 dB of the best scale there is.
+    The error is a wavy function of the scale with many local minima. The search (``fastq.kernels.quantize.descent``)
+    tries a geometric grid, a finer one around its best, and refines by least squares; it is never worse than the
+    extremes. On Gaussian data it ends within 0.1 dB of the best scale there is.
 
     A symmetric scale may come out negative: codes reach from -2**(b-1) to 2**(b-1) - 1, one step further down than up,
     so a run whose largest values are positive is served better upside down.
@@ -90,8 +88,4 @@ def _improve_runs(x: Array, scheme: str, limits: CodeRange, values: list[Array],
         weights = np.ones((1, x.shape[1]), x.dtype)
     if scheme == "asymmetric":
         low, high = np.minimum(low, 0), np.maximum(high, 0)
-    args = (x, weights, factor, low, high, values, limits, SCHEMES.index(scheme))
-    if this_machine().isa == "reference":
-        reference.search_runs(*args)
-    else:
-        run.search(*args)
+    backend().search(x, weights, factor, low, high, values, limits, SCHEMES.index(scheme))

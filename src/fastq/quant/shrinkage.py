@@ -45,7 +45,7 @@ RIDGE = 1e-3  # of the diagonal: the sums below are float32
 BLOCK = 128
 
 
-class Held:
+class KeptRows:
     """Rows spread evenly over all that came, whatever the parts in which they came."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Quantized arrays in files: folders of .npy files, which are multiplied as they lie there."""
+"""Reading a folder of .npy files, mapped into memory or copied."""
 
 from __future__ import annotations
 
@@ -10,64 +10,22 @@ import numpy as np
 import numpy.typing as npt
 
 from fastq.engine.memory import aligned
-from fastq.qarray.array import QArray
-from fastq.rules import truth
-from fastq.storage.folder import DOCUMENT, check_path, save
-from fastq.storage.outline import NAMES
-from fastq.storage.parts import put_together
-
-__all__ = ["load", "save"]
+from fastq.storage.folder import DOCUMENT, check_path
+from fastq.storage.metadata import NAMES
+from fastq.validation import truth
 
 Array = npt.NDArray[Any]
 
 
-def load(path: str | os.PathLike[str], mmap: bool = True) -> QArray:
-    """Open a quantized array that :meth:`fastq.QArray.save`, or ``fastq.quantize(..., out=path)``, has written.
-
-    Parameters
-    ----------
-    path : path
-        The folder.
-    mmap : bool
-        Map the files into memory: codes are then read as products need them, the system keeps them as long as there is
-        room, and all processes that use them share that memory. The files must stay as they are in the meantime:
-        cutting one short ends the process. False: read everything now.
-
-    Returns
-    -------
-    QArray
-        It is packed for ``x @ q``, or for ``x @ q.T`` where that was the use it was saved for.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such folder, or a file is missing in it.
-    NotADirectoryError
-        If it is a file, such as ``np.save`` writes.
-    ValueError
-        If a file is cut short or not of this form, or the files do not belong together.
-
-    Examples
-    --------
-    >>> import numpy as np, fastq as fq, tempfile
-    >>> documents = np.random.default_rng(0).standard_normal((1000, 64), np.float32)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     fq.quantize(documents, bits=3, axis=-1, out=f"{folder}/documents")
-    ...     q = fq.load(f"{folder}/documents")
-    ...     (documents[:2] @ q.T).argmax(axis=1)
-    QArray(shape=(1000, 64), 3 bits, symmetric, axis=1, dtype=float32, 31.5 KiB)
-    array([0, 1])
-    """
+def read(path: str | os.PathLike[str], mmap: bool = True) -> tuple[dict[str, Array], dict[str, Any]]:
+    """The arrays and the attributes that :func:`fastq.storage.folder.write` has written; see :func:`fastq.load`."""
     folder, mapped = check_path(path), truth(mmap, "mmap")
     attributes = _document(folder / DOCUMENT)
     names = attributes.pop("arrays", None)
     if not isinstance(names, list) or not all(isinstance(name, str) and name in NAMES for name in names):
         raise ValueError(f"{folder / DOCUMENT} must list its arrays, of {', '.join(NAMES)}; got {names}")
     arrays = {name: _array(folder / f"{name}.npy") for name in names}
-    try:
-        return put_together(arrays if mapped else {n: _copy(a) for n, a in arrays.items()}, attributes)
-    except ValueError as error:
-        raise ValueError(f"{folder} holds no quantized array that is whole: {error}") from error
+    return arrays if mapped else {n: _copy(a) for n, a in arrays.items()}, attributes
 
 
 def _document(file: Path) -> dict[str, Any]:

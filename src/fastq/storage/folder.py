@@ -1,6 +1,6 @@
 """Writing a quantized array to a folder that is there when it is complete, and not before.
 
-A folder holds one .npy file per array of :mod:`fastq.storage.parts`, and :data:`DOCUMENT`: the attributes as JSON, and
+A folder holds one .npy file per array of :mod:`fastq.qarray.parts`, and :data:`DOCUMENT`: the attributes as JSON, and
 which arrays there are. All of it is written under another name next to the one that is asked for, the document last,
 and renamed at the end; on an error it is deleted. Files are written rather than mapped into memory: a full disk is then
 an OSError, not a signal that ends the process, and what is written takes no memory.
@@ -9,6 +9,7 @@ an OSError, not a signal that ends the process, and what is written takes no mem
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from math import prod
 from pathlib import Path
@@ -18,10 +19,8 @@ from typing import IO, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fastq.messages import shown, with_type
-from fastq.qarray.coded import Coded
-from fastq.rules import truth
-from fastq.storage.outline import take_apart
+from fastq.errors import shown, with_type
+from fastq.validation import truth
 
 Array = npt.NDArray[Any]
 Box = tuple[slice, ...]  # with a start and a stop for each axis
@@ -29,7 +28,7 @@ Box = tuple[slice, ...]  # with a start and a stop for each axis
 DOCUMENT = "qarray.json"
 
 
-class Target(Protocol):
+class ArrayWriter(Protocol):
     """An array that is written piece by piece; it starts as zeros."""
 
     def put(self, box: Box, values: Array) -> None:
@@ -40,7 +39,7 @@ class Target(Protocol):
 
 
 class NpyFile:
-    """A .npy file as a :class:`Target`."""
+    """A .npy file as a :class:`ArrayWriter`."""
 
     def __init__(self, file: IO[bytes], shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
         self.file, self.shape, self.dtype = file, shape, np.dtype(dtype)
@@ -61,7 +60,7 @@ class NpyFile:
         return [(first + sum(i * p for i, p in zip(at, pitches)), at) for at in np.ndindex(*counts)]
 
     def put(self, box: Box, values: Array) -> None:
-        """See :class:`Target`."""
+        """See :class:`ArrayWriter`."""
         values = np.ascontiguousarray(values, self.dtype)
         if not values.size:
             return
@@ -70,7 +69,7 @@ class NpyFile:
             self.file.write(values[at].reshape(-1).view(np.uint8).data)
 
     def add(self, box: Box, values: Array) -> None:
-        """See :class:`Target`."""
+        """See :class:`ArrayWriter`."""
         found = np.empty(values.shape, self.dtype)
         for place, at in self._runs(box):
             self.file.seek(place)
@@ -164,9 +163,10 @@ class Folder:
         _remove(self.place, ignore_errors=True)
 
 
-def save(q: Coded, path: str | os.PathLike[str], overwrite: bool = False) -> None:
-    """Write a quantized array to a folder; see :meth:`fastq.QArray.save`."""
-    arrays, attributes = take_apart(q)
+def write(
+    path: str | os.PathLike[str], arrays: Mapping[str, Array], attributes: dict[str, Any], overwrite: bool = False
+) -> None:
+    """Write arrays and attributes to a folder; see :meth:`fastq.QArray.save`."""
     with Folder(path, overwrite) as folder:
         for name, array in arrays.items():
             folder.create(name, array.shape, array.dtype).put(tuple(slice(0, n) for n in array.shape), array)

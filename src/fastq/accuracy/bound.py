@@ -1,0 +1,227 @@
+"""How far a product can be from that of the numbers: what the scales promise, and what the roundings add."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fastq import numpys
+from fastq.engine.operands import ChannelTransform, longest_segment
+from fastq.products import dispatch
+from fastq.products.operands import CodeOperand, FloatOperand, Operand
+from fastq.products.task import Task, segment_k
+from fastq.promotion import result_shape
+from fastq.qarray.coded import QArrayBase
+from fastq.quant.affine import check_finite, expand
+
+Array = npt.NDArray[Any]
+
+
+def matmul_error_bound(a: Any, b: Any, *, bits: int = 8) -> Any:
+    """How far ``fq.matmul(a, b, bits=bits)`` may be from the exact product, element by element.
+
+    The exact product is that of the real numbers that the operands hold; a :class:`fastq.QArray` holds what its codes
+    and parameters say, so it has no error of its own here (:func:`fastq.error` tells how far it is from its origin). ::
+
+        |fq.matmul(a, b) - a @ b|  <=  ea_i * sum_k |b_kj|  +  eb_j * sum_k |a_ik|
+                                       +  K * ea_i * eb_j  +  rounding_ij
+
+    where ea_i is half a step of row i, ``max_k |a_ik| / (2**(bits-1) - 1) / 2``, if `a` is quantized on the fly, and
+    eb_j half a step of column j if `b` is; otherwise 0. The rounding is that of the epilogue, about 1e-6 of the product
+    of the lengths of row and column in float32.
+
+    Parameters
+    ----------
+    a, b : array_like or QArray
+        Operands of a product, as for :func:`fastq.matmul`.
+    bits : int
+        Bits for operands that are quantized on the fly.
+
+    Returns
+    -------
+    numpy.ndarray or scalar
+        float64, of the shape of the product. 0 for two arrays of 8-bit integers, which are exact. Infinity where the
+        product may overflow its float type on the way. For what NumPy multiplies: 0 for integers and bool, whose
+        product it defines (modulo 2**bits, or logically), and the bound of a sum of K rounded products for longdouble
+        and complex numbers.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For operands that cannot be multiplied, and arrays of objects, which may hold anything.
+
+    Notes
+    -----
+    The bound is one of the worst case: it grows with K, where the error grows with its square root. It takes memory for
+    each operand in float64.
+
+    Examples
+    --------
+    >>> import numpy as np, fastq as fq
+    >>> a, b = np.array([[1.0, 0.5]]), np.array([[0.25], [1.0]])
+    >>> bound = fq.matmul_error_bound(a, b)
+    >>> abs(fq.matmul(a, b) - 0.75) <= bound
+    array([[ True]])
+    >>> print(bound.round(4))
+    [[0.0109]]
+    """
+    a, b = dispatch.arrays(a, b)
+    natural = dispatch.natural_type(a, b)
+    if natural is None:
+        return _of_numpy(a, b)
+    task = Task.of(a, b, bits, None, None, natural)
+    if natural.kind == "i" or 0 in task.shape:
+        bound = np.zeros(task.shape)
+    else:
+        with np.errstate(all="ignore"):
+            bound = _bound(task, natural).reshape(task.shape)
+    return bound if task.shape else bound[()]
+
+
+class Side(NamedTuple):
+    """What is known of the lines of an operand, rows on the left and columns on the right: one value for each."""
+
+    step: Array  # how far an element may be from what is multiplied in its place
+    sum: Array  # of magnitudes along K
+    length: Array  # Euclidean
+    top: Array  # the largest number: an element, a scale, an offset
+
+
+# The epilogue rounds the terms of a segment, each time by a factor of 1 + u at most:
+#
+#     float(v) * sa * sb                      3 roundings
+#     (sa * float(r)) * ob                    3
+#     oa * (sb * float(c) + float(k) * ob)    4
+#     their sum                               2, 2 and 1
+#     the sum of segments                     segments - 1
+#
+# and parameters are rounded themselves, if they come in a wider type or a balance is multiplied into them. So no term
+# meets more than segments + 6 of them. The terms are at most the products of |s * c| + |o| of both sides, whose sum
+# along K is at most that of the lengths of row and column.
+ROUNDINGS = 6
+# Whatever underflows in a product, a transform or an epilogue is off by so many of the smallest numbers per k at most,
+# times what is multiplied with it later.
+UNDERFLOWS = 4096
+
+
+def _bound(task: Task, computed: np.dtype[Any]) -> Array:
+    info = np.finfo(computed)
+    unit, k = float(info.eps) / 2, task.k
+    left, right = _side(task, "left", computed), _side(task, "right", computed)
+    quantized = left.step * right.sum + left.sum * right.step + k * left.step * right.step
+    # What is multiplied in place of an element is larger than it by a step at most.
+    sums = left.sum + k * left.step, right.sum + k * right.step
+    lengths = (left.length + left.step * np.sqrt(k)) * (right.length + right.step * np.sqrt(k))
+    rounded = _gamma(_segments(task) + ROUNDINGS, unit) * lengths
+    underflow = float(info.smallest_subnormal) * UNDERFLOWS * k * (1 + left.top) * (1 + right.top)
+    # All this is computed in float64, in sums of K.
+    bound: Array = (quantized + rounded + underflow) * (1 + (k + 64) * 2.0**-52)
+    largest = np.maximum(np.maximum(256 * sums[0], sums[1]), lengths)  # of what the epilogue comes upon
+    return np.where(largest < float(info.max) / 4, bound, np.inf)
+
+
+def _gamma(count: int, unit: float) -> float:
+    """How far so many roundings may lead, relatively."""
+    return count * unit / (1 - count * unit) if count * unit < 1 else np.inf
+
+
+def _segments(task: Task) -> int:
+    """How many parts of K are added up as floats, at most."""
+
+    def lines(operand: Operand, index: tuple[int, ...], side: str) -> Any:
+        # Floats need not be quantized for what is asked here.
+        return operand.lines(index, "left" if isinstance(operand, FloatOperand) else side)
+
+    pairs = ((lines(task.left, i, "left"), lines(task.right, j, "right")) for _, i, j in task.each())
+    return max((segment_k(task.k, a, b, longest_segment(a.reach, b.reach)).segments for a, b in pairs), default=1)
+
+
+def _side(task: Task, side: str, computed: np.dtype[Any]) -> Side:
+    """The lines of an operand, with one in place of K."""
+    along = -1 if side == "left" else -2
+    operand, other = (task.left, task.right) if side == "left" else (task.right, task.left)
+    if isinstance(operand, FloatOperand):
+        balance = other.balance_along("right" if side == "left" else "left")
+        return _of_floats(task.inputs[side == "right"], operand, "ab"[side == "right"], along, balance, computed)
+    if isinstance(operand, CodeOperand):
+        magnitudes, largest = np.abs(operand.array.astype(np.float64)), 1.0
+    else:
+        assert isinstance(operand, QArrayBase)
+        magnitudes, largest = _of_codes(operand, operand.ndim + along)
+    total, length, top = _along(magnitudes, along)
+    return Side(np.zeros_like(top), total, length, np.maximum(top, largest))
+
+
+def _along(magnitudes: Array, axis: int) -> tuple[Array, Array, Array]:
+    """Sum, length and largest of magnitudes along an axis."""
+    top = magnitudes.max(axis=axis, keepdims=True, initial=0)
+    shares = magnitudes / np.where(top == 0, 1, top)  # whose squares do not overflow
+    length = top * np.sqrt((shares * shares).sum(axis=axis, keepdims=True))
+    return magnitudes.sum(axis=axis, keepdims=True), length, top
+
+
+def _of_floats(
+    given: Array,
+    operand: FloatOperand,
+    name: str,
+    along: int,
+    balance: ChannelTransform | None,
+    computed: np.dtype[Any],
+) -> Side:
+    """Floats, by the other operand's balance if there is one, and the scales that they will have."""
+    check_finite(given, name)
+    values = operand.array.astype(computed, copy=False)
+    if operand.balance is not None:
+        values = operand.balance.apply(values)
+        check_finite(values, "a, balanced as b is,")
+    total, length, top = _along(np.abs(values.astype(np.float64)), along)
+    info = np.finfo(computed)
+    unit, high = float(info.eps) / 2, 2 ** (operand.bits - 1) - 1
+    # The scale is rounded, and where it is subnormal made larger by up to two of the smallest numbers; the quotient,
+    # which is rounded before it is rounded to an integer, is `high` at most.
+    step = (top / high * (1 + 4 * unit) + 2 * float(info.smallest_subnormal)) / 2 * (1 + 2 * (high + 2) * unit)
+    if given.dtype.kind in "iu" and given.dtype.itemsize == 8:
+        step += unit * top  # such integers are rounded to float64
+    if balance is not None and balance.block == 1:
+        step += 2 * unit * top
+    elif balance is not None:
+        # A sum of a block's elements x that are rounded when they are multiplied, and log2(block) times as they are
+        # added; the sum of |x| is at most the length of what comes out.
+        step += _gamma(balance.block.bit_length() + 4, unit) * length
+    return Side(step, total, length, top + step)
+
+
+def _of_codes(q: QArrayBase, summed: int) -> tuple[Array, float]:
+    """Magnitudes |scale * (code - zero)| + |offset|, and the largest scale or offset.
+
+    A balance along the summed axis is the other operand's.
+    """
+    parts = [None if p is None else p.astype(np.float64) for p in (q.scale, q.zero_point, q.offset)]
+    scale, zero, offset = (None if p is None else expand(p, q.shape, q.axis, q.group_size) for p in parts)
+    assert scale is not None
+    if q.balance is not None and q.axis != summed:
+        scale, offset = scale * q.balance, None if offset is None else offset * q.balance
+    magnitudes = np.abs(scale * (q.codes - (0.0 if zero is None else zero)))
+    if offset is not None:
+        magnitudes += np.abs(offset)
+    return magnitudes, max(float(np.abs(p).max(initial=0)) for p in (scale, offset) if p is not None)
+
+
+def _of_numpy(a: Any, b: Any) -> Any:
+    """The bound of what NumPy multiplies."""
+    k, shape = result_shape(a.shape, b.shape)[2:5:2]
+    kind = np.result_type(a.dtype, b.dtype)
+    if kind.kind not in "biufc":
+        raise TypeError(f"a and b must be of numbers, so that their product has a bound; got {a.dtype} and {b.dtype}")
+    if kind.kind in "biu":
+        return np.zeros(shape) if shape else np.float64(0)
+    info = np.finfo(kind)
+    # Operands are converted, and the sums of K products, or in complex numbers of 2 K, are rounded in any order.
+    count, factor = (2 * k + 6, 2) if kind.kind == "c" else (k + 3, 1)
+    with np.errstate(all="ignore"):
+        magnitudes = numpys.matmul(*(np.abs(x.astype(kind)) for x in (a, b)))
+        bound = factor * _gamma(count, float(info.eps)) * magnitudes + 8 * k * info.smallest_subnormal
+        wide = np.asarray(bound).astype(np.float64) * (1 + 2.0**-50)
+    return np.where(np.isnan(wide), np.inf, wide)[()]

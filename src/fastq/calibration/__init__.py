@@ -1,0 +1,1 @@
+"""What is learned from data before weights are quantized: scales, balance, widths."""

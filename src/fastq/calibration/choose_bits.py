@@ -1,0 +1,377 @@
+"""How many bits, in groups of what size: for a wanted quality, or under a budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import Any, Literal, TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from fastq import numpys
+from fastq.accuracy.error import one_sided
+from fastq.api import quantize
+from fastq.calibration.allocation import Candidate, Trial, allocate, bits_per_weight
+from fastq.errors import shown
+from fastq.promotion import as_floats
+from fastq.qarray.array import QArray, Scheme
+from fastq.quant.affine import check_finite
+from fastq.quant.arguments import check_axis
+from fastq.quant.methods import Percentile, scale_method
+from fastq.scheme import SCHEMES
+from fastq.validation import check_bits, check_group, real, word
+
+Array = npt.NDArray[Any]
+Name = TypeVar("Name")
+ScaleMethod = Literal["minmax", "mse", "percentile"] | Percentile
+SAMPLE = 1 << 20  # elements of a matrix that are tried, as whole columns (or rows)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A form for a matrix of weights, and what it costs and gives; :func:`fastq.choose_bits` makes them.
+
+    Attributes
+    ----------
+    bits : int
+    group_size : int or None
+    bits_per_weight : float
+        With scales and zero points, as :func:`fastq.choose_bits` counts them.
+    sqnr_db : float
+        Of the weights, or of the output where a calibration was given.
+    scheme, method : str
+        As they were given.
+    axis : int
+        The axis along which elements share a scale, 0 or 1.
+    report : str
+        What was decided and why; printing a choice shows it.
+
+    Examples
+    --------
+    >>> import numpy as np, fastq as fq
+    >>> w = np.random.default_rng(0).standard_normal((256, 64))
+    >>> choice = fq.choose_bits(w, budget=3.5)
+    >>> choice  # doctest: +NORMALIZE_WHITESPACE
+    Choice(bits=3, group_size=64, axis=0, bits_per_weight=3.375, sqnr_db=15.07,
+           scheme='symmetric', method='mse')
+    >>> print(choice)
+    choose_bits: the least sum of relative noise within 3.5 bits per weight
+      w (256 x 64): 3 bits, groups of 64, 3.375 bits per weight, SQNR 15.1 dB
+      3.375 bits per weight on average, relative noise 0.0312 in total
+    >>> choice.quantize(w).group_size
+    64
+    """
+
+    bits: int
+    group_size: int | None
+    bits_per_weight: float
+    sqnr_db: float
+    scheme: Scheme = "symmetric"
+    method: Any = "mse"
+    axis: int = 0
+    report: str = field(default="", compare=False)
+
+    def __repr__(self) -> str:
+        return (
+            f"Choice(bits={self.bits}, group_size={self.group_size}, axis={self.axis}, "
+            f"bits_per_weight={self.bits_per_weight:.4g}, sqnr_db={self.sqnr_db:.4g}, scheme={self.scheme!r}, "
+            f"method={self.method!r})"
+        )
+
+    def __str__(self) -> str:
+        return self.report or repr(self)
+
+    def quantize(self, w: npt.ArrayLike) -> QArray:
+        """``fq.quantize(w)`` in this form."""
+        form: dict[str, Any] = {"group_size": self.group_size, "scheme": self.scheme, "method": self.method}
+        return quantize(w, self.bits, axis=self.axis, **form)
+
+
+@overload
+def choose_bits(
+    w: Mapping[Name, npt.ArrayLike], *, sqnr: float | None = ..., budget: float | None = ..., calibration: Any = ...,
+    axis: int = ..., group_sizes: Iterable[int | None] = ..., bits: Iterable[int] = ..., method: ScaleMethod = ...,
+    scheme: Scheme = ..., report: bool | Callable[[str], Any] = ...,
+) -> dict[Name, Choice]: ...  # fmt: skip
+@overload
+def choose_bits(
+    w: npt.ArrayLike, *, sqnr: float | None = ..., budget: float | None = ..., calibration: Any = ...,
+    axis: int = ..., group_sizes: Iterable[int | None] = ..., bits: Iterable[int] = ..., method: ScaleMethod = ...,
+    scheme: Scheme = ..., report: bool | Callable[[str], Any] = ...,
+) -> Choice: ...  # fmt: skip
+def choose_bits(
+    w: npt.ArrayLike | Mapping[Any, npt.ArrayLike],
+    *,
+    sqnr: float | None = None,
+    budget: float | None = None,
+    calibration: Any = None,
+    axis: int = 0,
+    group_sizes: Iterable[int | None] = (None, 128, 64, 32),
+    bits: Iterable[int] = range(2, 9),
+    method: ScaleMethod = "mse",
+    scheme: Scheme = "symmetric",
+    report: bool | Callable[[str], Any] = False,
+) -> Any:
+    """Choose the width and the size of groups for weights: the smallest that are good enough, or the best that fit.
+
+    The relative noise of a form is ::
+
+        r = |D|^2 / |W|^2                    D = W_hat - W, without a calibration
+        r = tr(D^T H D) / tr(W^T H W)        with one, H = X^T X of its rows X
+
+    the latter being that of the output ``x @ w``. With `sqnr`, each matrix gets the form of the fewest bits per weight
+    that has ``-10 log10(r) >= sqnr``. With `budget`, the sum of r over all matrices is made small while the bits per
+    weight, averaged over all elements, stay within the budget: from the smallest form of each, steps along the lower
+    convex hulls of (bits, noise) are taken in the order of what they gain per bit, as a Lagrange multiplier would,
+    then the bits left over are spent where they gain most.
+
+    Parameters
+    ----------
+    w : array_like or mapping of them
+        Weights (K, N) for ``x @ q``, which will have one scale per column, or several such under their names; with
+        ``axis=1`` weights (N, K) for ``x @ q.T``, which will have one per row.
+    sqnr : float, optional
+        The wanted signal to quantization noise ratio in dB. Either this or `budget`.
+    budget : float, optional
+        Bits per weight, with scales, on average over the elements of all weights.
+    calibration : array_like, mapping, or object with `matrix`, optional
+        Rows (n, K) of what the weights will be multiplied with, or an object whose `matrix` is their second moment
+        (K, K), in any unit. For several weights a mapping with the same names.
+    axis : int
+        The axis of all weights along which elements share a scale, as :func:`fastq.quantize` takes it. It is the one
+        that products sum over, so calibration rows have as many elements.
+    group_sizes : iterable of int or None
+        Sizes of groups to choose from; None is one scale per column.
+    bits : iterable of int
+        Widths to choose from.
+    method, scheme : str
+        As :func:`fastq.quantize` takes them, but for ``"gptq"``: choose with ``"mse"``, and what gptq makes of the form
+        is better still.
+    report : bool or callable
+        True: print what was decided and why, which printing a choice shows, too. Or call this with each line of it.
+
+    Returns
+    -------
+    Choice, or dict of them
+        One for each matrix; printing it tells why.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of a wrong type.
+    ValueError
+        If not exactly one of `sqnr` and `budget` is given, if it cannot be met, or shapes do not fit. As
+        :class:`fastq.NotFiniteError` if w or the calibration holds NaN or infinity.
+
+    Notes
+    -----
+    Bits per weight are those of the codes and of what comes with them: a float32 scale for each column (row), or for
+    each of its groups, with a zero point of 8 bits if asymmetric or a float32 offset if affine. Groups that have
+    integer scales (2 to 6 bits, sizes that are multiples of 16, symmetric or asymmetric) take a byte of scale and one
+    of zero point each, under a float32 scale of the column.
+
+    Of a matrix with more than 2**20 elements some columns (rows) are tried, spread evenly; the report says how many. An
+    SQNR may then differ a little from that of the whole.
+
+    References
+    ----------
+    Y. Shoham and A. Gersho, "Efficient bit allocation for an arbitrary set of quantizers", IEEE Transactions on
+    Acoustics, Speech, and Signal Processing 36 (9), 1988.
+
+    Examples
+    --------
+    >>> import numpy as np, fastq as fq
+    >>> w = np.random.default_rng(0).standard_normal((256, 64))
+    >>> choice = fq.choose_bits(w, sqnr=18)
+    >>> choice.bits, choice.group_size
+    (4, None)
+    >>> print(choice)  # doctest: +ELLIPSIS
+    choose_bits: the fewest bits per weight with an SQNR of 18 dB or more, ...
+      w (256 x 64): 4 bits, no groups, 4.125 bits per weight, SQNR 19.9 dB; ...
+    """
+    if (sqnr is None) == (budget is None):
+        given = "neither" if sqnr is None else "both"
+        raise ValueError(f"choose_bits takes either sqnr (a quality in dB) or budget (bits per weight); got {given}")
+    name, goal = ("sqnr", sqnr) if budget is None else ("budget", budget)
+    goal = _finite(goal, name)
+    widths = [check_bits(b) for b in _several(bits, "bits")]
+    along = check_axis(axis, 2)
+    if along is None:
+        raise ValueError(
+            "axis must be 0 (one scale per column, for x @ q) or 1 (one per row, for x @ q.T) to choose bits; got None"
+        )
+    groups = [None if g is None else check_group(g) for g in _several(group_sizes, "group_sizes")]
+    alone = not isinstance(w, Mapping)
+    weights: Mapping[Any, Any] = {"w": w} if alone else w  # type: ignore[assignment]
+    if not weights:
+        raise ValueError("w must hold one matrix or more, got an empty mapping")
+    examples = {"w": calibration} if alone else _by_name(calibration, weights)
+    say = _Report(print if report is True else report if callable(report) else None)
+    form = {"scheme": word(scheme, "scheme", SCHEMES), "method": scale_method(method)}
+    matrices = {key: _Matrix(value, str(key), along, examples[key], form) for key, value in weights.items()}
+    forms = {key: m.forms(widths, groups) for key, m in matrices.items()}
+    if budget is None:
+        say(f"choose_bits: the fewest bits per weight with an SQNR of {goal:g} dB or more, each by itself")
+        trials = {key: _good_enough(m, forms[key], goal, say) for key, m in matrices.items()}
+    else:
+        trials = _best_mix(matrices, forms, goal, say)
+    found = {
+        key: Choice(t.form.bits, t.form.group, t.form.cost, t.sqnr, **form, axis=along, report=say.about(matrices[key]))
+        for key, t in trials.items()
+    }
+    return found["w"] if alone else found
+
+
+class _Report:
+    """What is decided and why: each line is passed on at once, and kept for the matrix that it is about, or for all."""
+
+    def __init__(self, tell: Callable[[str], Any] | None) -> None:
+        self.tell = tell
+        self.lines: list[tuple[_Matrix | None, str]] = []
+
+    def __call__(self, line: str, matrix: _Matrix | None = None) -> None:
+        self.lines.append((matrix, line))
+        if self.tell is not None:
+            self.tell(line)
+
+    def about(self, matrix: _Matrix) -> str:
+        """The lines for one matrix."""
+        return "\n".join(line for about, line in self.lines if about is None or about is matrix)
+
+
+class _Matrix:
+    """One matrix of weights, or some columns of it, to try forms on; with `along` = 1, its transpose."""
+
+    def __init__(self, w: npt.ArrayLike, name: str, along: int, calibration: Any, form: dict[str, Any]) -> None:
+        given = _matrix(w, name)
+        whole = given.T if along else given
+        self.name, self.shape, self.form = name, given.shape, form
+        self.k, self.lines = whole.shape[0], ("columns", "rows")[along]
+        k, n = whole.shape
+        self.columns = min(n, max(1, SAMPLE // k))
+        self.w = whole[:, np.arange(self.columns) * n // self.columns]
+        self.rows: Array | None = None  # so that the noise is |rows @ D|^2
+        self.moment: Array | None = None  # or tr(D^T moment D)
+        if hasattr(calibration, "matrix"):
+            self.moment = _matrix(calibration.matrix, "calibration").astype(np.float64)
+        elif calibration is not None:
+            self.rows = _matrix(calibration, "calibration").astype(np.float64)
+            if len(self.rows) > k:
+                self.moment = self.rows.T @ self.rows
+        of = self.rows if self.moment is None else self.moment
+        if of is not None and (of.ndim != 2 or of.shape[1] != k or (self.rows is None and len(of) != k)):
+            raise ValueError(
+                f"calibration of {name} must have K = {k} columns, as {name} has {('rows', 'columns')[along]}; "
+                f"got {of.shape}" + f" with axis={along}" * bool(along)
+            )
+        self.signal = self._power(self.w.astype(np.float64))
+
+    def __str__(self) -> str:
+        of, high = f"{self.name} ({self.shape[0]} x {self.shape[1]}", math.prod(self.shape) // self.k
+        return of + (f", {self.columns} {self.lines} tried)" if self.columns < high else ")")
+
+    def tell(self, trial: Trial, why: str, say: _Report) -> None:
+        """What was chosen, and what would be better still."""
+        say(f"  {self}: {trial}" + f"; {why}" * bool(why), self)
+        hint = one_sided(self.w, self.name) if self.form["scheme"] == "symmetric" and trial.noise else ""
+        if hint:
+            say(f"    hint: {hint}", self)
+
+    def forms(self, widths: list[int], groups: list[int | None]) -> list[Candidate]:
+        """All forms to choose from, the cheapest first; a group that holds a whole column is none."""
+        k = self.k
+        pairs = {(b, None if g is None or g >= k else g) for b in widths for g in groups}
+        cost = {(b, g): bits_per_weight(k, b, g, self.form["scheme"]) for b, g in pairs}
+        return sorted((Candidate(cost[b, g], b, g) for b, g in pairs), key=lambda f: f[:2])
+
+    def trial(self, form: Candidate) -> Trial:
+        """Quantize in a form, and measure."""
+        q = quantize(self.w, form.bits, axis=0, group_size=form.group, **self.form)
+        noise = self._power(q.dequantize(np.float64) - self.w)
+        return Trial(form, noise / self.signal if self.signal else 0.0)
+
+    def _power(self, d: Array) -> float:
+        if self.moment is not None:
+            return max(0.0, float(numpys.vdot(d, self.moment @ d)))
+        if self.rows is not None:
+            d = self.rows @ d
+        return float(numpys.vdot(d, d))
+
+
+def _good_enough(matrix: _Matrix, forms: list[Candidate], sqnr: float, say: _Report) -> Trial:
+    """The cheapest form that is good enough."""
+    tried: list[Trial] = []
+    for form in forms:
+        trial = matrix.trial(form)
+        if trial.sqnr >= sqnr:
+            why = f"{tried[-1].form}: {tried[-1].sqnr:.1f} dB" if tried else "nothing is smaller"
+            matrix.tell(trial, why, say)
+            return trial
+        tried.append(trial)
+    best = max(tried, key=lambda t: t.sqnr)
+    raise ValueError(
+        f"sqnr must be within reach of what may be chosen, but for {matrix.name} the best is {best.sqnr:.1f} dB, with "
+        f"{best.form}; got sqnr={sqnr:g}"
+    )
+
+
+def _best_mix(
+    matrices: dict[Any, _Matrix], forms: dict[Any, list[Candidate]], budget: float, say: _Report
+) -> dict[Any, Trial]:
+    """The forms of least noise in total, within a budget."""
+    sizes = {key: math.prod(m.shape) for key, m in matrices.items()}
+    total = sum(sizes.values())
+    least = sum(forms[key][0].cost * size for key, size in sizes.items()) / total
+    if least > budget:
+        raise ValueError(
+            f"budget must allow the smallest forms that may be chosen, which take {least:.3f} bits per weight with "
+            f"their scales; got budget={budget:g}"
+        )
+    trials = {key: [m.trial(form) for form in forms[key]] for key, m in matrices.items()}
+    chosen = allocate(trials, sizes, budget * total)
+    used = sum(t.form.cost * sizes[key] for key, t in chosen.items()) / total
+    noise = sum(t.noise for t in chosen.values())
+    say(f"choose_bits: the least sum of relative noise within {budget:g} bits per weight")
+    for key, trial in chosen.items():
+        share = f"{trial.noise / noise if noise else 0:.0%} of the noise" if len(chosen) > 1 else ""
+        matrices[key].tell(trial, share, say)
+    say(f"  {used:.3f} bits per weight on average, relative noise {noise:.3g} in total")
+    return chosen
+
+
+def _matrix(x: npt.ArrayLike, name: str) -> Array:
+    """A matrix of finite numbers."""
+    array = as_floats(np.asarray(x), name)
+    if array.ndim != 2 or array.size == 0:
+        raise ValueError(f"{name} must be a matrix that is not empty, got shape {array.shape}")
+    check_finite(array, name)
+    return array
+
+
+def _finite(value: Any, name: str) -> float:
+    number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else real(value, name, "a number")
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be a finite number, got {shown(value)}")
+    return number
+
+
+def _several(values: Any, name: str) -> list[Any]:
+    try:
+        several = list(None if isinstance(values, str | bytes) else values)  # type: ignore[arg-type]
+    except TypeError:  # 0-d arrays have an __iter__, too
+        raise TypeError(f"{name} must be several values to choose from, such as [3, 4]; got {shown(values)}") from None
+    if not several:
+        raise ValueError(f"{name} must hold one value or more to choose from, got none")
+    return several
+
+
+def _by_name(calibration: Any, weights: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    if calibration is None:
+        return dict.fromkeys(weights)
+    if not isinstance(calibration, Mapping) or (missing := [key for key in weights if key not in calibration]):
+        got = f"nothing for {shown(missing[0])}" if isinstance(calibration, Mapping) else type(calibration).__name__
+        raise ValueError(f"calibration of several weights must be a mapping with the same names; got {got}")
+    return calibration

@@ -1,0 +1,61 @@
+"""Which of two backends computes: kernels, or the reference in NumPy. They have one interface; it is chosen here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastq.engine import native, reference
+from fastq.engine.groups import GroupScales, by_column
+from fastq.engine.operands import Array, Right
+from fastq.engine.prepared import NativeProduct, PreparedProduct
+from fastq.kernels.table import ISAS
+from fastq.layout.tiles import Segments, TileFormat, segments
+from fastq.machine import cpu
+from fastq.scheme import CodeRange
+
+
+class Backend(NamedTuple):
+    """What computes; arguments are those of the functions in :mod:`fastq.engine.native`."""
+
+    quantize: Callable[..., int]
+    search: Callable[..., None]
+    search_shared: Callable[..., None]
+    compensate: Callable[..., None]
+    pack: Callable[[Array, int, int, Segments], Right]
+    prepare: Callable[..., PreparedProduct]
+
+
+NATIVE, REFERENCE = (
+    Backend(b.quantize, b.search, b.search_shared, b.compensate, b.pack_right, product)
+    for b, product in ((native, NativeProduct), (reference, reference.ReferenceProduct))
+)
+
+
+def backend(size: Any = 1) -> Backend:
+    """The one in use; the reference for what holds nothing, since kernels take no empty arrays."""
+    return REFERENCE if size == 0 or cpu.chosen(ISAS) == "reference" else NATIVE
+
+
+def pack_right(codes: Array, low: int, bits: int, k_segments: Segments, scales: GroupScales | None = None) -> Right:
+    """Pack a matrix of codes (K x N, any strides), relative to the lowest code.
+
+    Under integer group `scales` there must be one segment of K. Sums are then those of the codes as multiplied.
+    """
+    pack = backend().pack
+    if scales is None:
+        return pack(codes, low, bits, k_segments)
+    (k, n), limits = codes.shape, CodeRange(low, low + 2**bits - 1)
+    if (scales.scale < 0).any():
+        codes, low = scales.mirrored(np.subtract(codes, low, dtype=np.int16).astype(np.uint8), limits), 0
+    # Cut by group, the tiles are the same, and the sums are those of the groups.
+    right = pack(codes, low, bits, segments(k, scales.size))
+    packed = scales.packed(limits, k_segments)
+    factor, shift = by_column(packed)[:, : len(scales.scale)]
+    counts = np.full((len(factor), 1), scales.size, np.int32)
+    counts[-1] = k - (len(counts) - 1) * scales.size
+    assert right.col_sum is not None
+    sums = (factor * right.col_sum + shift * counts).sum(axis=0, dtype=np.int32, keepdims=True)
+    return Right(right.tiles, segments(k), n, TileFormat(bits, grouped=True), sums, packed, scales.size)

@@ -1,0 +1,191 @@
+"""The native backend: jobs are filled, and handed with their kernels to the threads.
+
+What comes in here has been checked: shapes and types agree. Addresses come through :mod:`fastq.engine.pointers`, which
+holds each array against its job once more. :mod:`fastq.engine.reference` has the same functions in NumPy;
+:mod:`fastq.engine.backend` chooses. A product is in :mod:`fastq.engine.prepared`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastq.engine.memory import aligned
+from fastq.engine.operands import Array, Right
+from fastq.engine.plan import share, this_machine
+from fastq.engine.pointers import flat, of_bytes, written
+from fastq.engine.views import FlatParams, GroupedView
+from fastq.kernels import table
+from fastq.kernels.jobs import CHOOSE, FIND, WRITE, CompensateJob, QuantizeJob, RightJob, SearchJob, SharedJob
+from fastq.layout.tiles import Segments, TileFormat, ceil_div, right_bytes
+from fastq.machine import pool
+from fastq.machine.jit import kernel
+from fastq.machine.job import Job
+
+KIND = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64"}
+
+
+def start(entry: table.Entry, job: Job, workers: int) -> None:
+    """Run a kernel of the table."""
+    pool.run(kernel(*entry), job, workers)
+
+
+def fill_segments(job: Any, k_segments: Segments) -> None:
+    """Tell a job how K is cut."""
+    job.steps, job.segments = k_segments.steps, k_segments.segments
+    job.segment_steps, job.segment_k = k_segments.step_size, k_segments.size
+
+
+BAND = 64  # rows that a thread takes at a time where parameters go down the columns
+
+
+def quantize(
+    x: Array,
+    codes: Array | None,
+    view: GroupedView,
+    params: FlatParams,
+    limits: tuple[int, int],
+    scheme: int,
+    work: int,
+) -> int:
+    """Find extremes, choose parameters, write codes, as `work` says; returns the kernels' status."""
+    kind, size = KIND[x.dtype], x.itemsize
+    workers = share(view.outer * view.groups * view.n * view.inner * size, this_machine())
+    job = QuantizeJob(low=limits[0], high=limits[1], scheme=scheme, work=work)
+    for name in ("outer", "groups", "n", "inner", "outer_pitch", "group_pitch", "param_pitch", "group_param"):
+        setattr(job, name, getattr(view, name))
+    job.x = flat(x, x.dtype, view.elements) + view.start * size
+    if codes is not None:
+        job.codes = written(codes, np.int8 if limits[0] < 0 else np.uint8, view.elements) + view.start
+    first = view.param_start * size
+    for names, read, write in (("minimum", "maximum"), CHOOSE, FIND), (("scale", "zero", "offset"), WRITE, CHOOSE):
+        place = written if work & write else flat
+        for name in names if work & (read | write) else ():
+            setattr(job, name, place(getattr(params, name), x.dtype, view.sets) + first)
+    if view.inner == 1:
+        job.band = max(1, min(16384 // max(1, view.n), ceil_div(view.outer * view.groups, 4 * workers)))
+        start(table.quantize("rows", kind), job, workers)
+        return int(job.status)
+    return _quantize_columns(job, view, params, kind, workers)
+
+
+def _quantize_columns(job: Any, view: GroupedView, params: FlatParams, kind: str, workers: int) -> int:
+    job.band = BAND
+    entry = table.quantize("columns", kind)
+    work = job.work
+    if work & FIND:
+        bands = ceil_div(view.n, BAND)
+        shape = (2, view.outer, view.groups, bands, view.inner)
+        partial = np.empty(shape, params.scale.dtype)
+        job.work = FIND
+        job.minimum, job.maximum = (flat(part, params.scale.dtype, part.size) for part in partial)
+        start(entry, job, workers)
+        sets = view.groups * view.inner
+        for into, reduce, part in ((params.minimum, np.minimum, partial[0]), (params.maximum, np.maximum, partial[1])):
+            target = into[view.param_start :]
+            for o in range(view.outer):
+                at = o * view.param_pitch
+                target[at : at + sets] = reduce.reduce(part[o], axis=1).reshape(-1)
+        if work & CHOOSE and not job.status:
+            size = params.scale.itemsize
+            choice = QuantizeJob(low=job.low, high=job.high, scheme=job.scheme, outer=sets)
+            for o in range(view.outer):
+                at = (view.param_start + o * view.param_pitch) * size
+                for name in ("scale", "zero", "offset", "minimum", "maximum"):
+                    setattr(choice, name, written(getattr(params, name), params.scale.dtype, view.sets) + at)
+                choice.ticket = 0
+                start(table.quantize("choices", kind), choice, 1)
+            job.status = choice.status
+    if work & WRITE and not job.status:
+        job.work, job.ticket = WRITE, 0
+        start(entry, job, workers)
+    return int(job.status)
+
+
+def search(
+    x: Array,
+    weights: Array,
+    factor: Array,
+    low: Array,
+    high: Array,
+    values: list[Array],
+    limits: tuple[int, int],
+    scheme: int,
+) -> None:
+    """Improve the parameters `values` (scale, zero, offset) of each row of x; all arrays contiguous, of one type.
+
+    Rows of `weights` are taken in turns.
+    """
+    runs, n = x.shape
+    job = SearchJob(runs=runs, n=n, scheme=scheme, low=limits[0], high=limits[1], weight_runs=len(weights))
+    job.x, job.weights = flat(x, x.dtype, runs * n), flat(weights, x.dtype, len(weights) * n)
+    for name, array in (("factor", factor), ("minimum", low), ("maximum", high)):
+        setattr(job, name, flat(array, x.dtype, runs))
+    for name, array in zip(("scale", "zero", "offset"), values):
+        setattr(job, name, written(array, x.dtype, runs))
+    start(table.search(KIND[x.dtype]), job, share(64 * x.nbytes, this_machine()))
+
+
+def search_shared(
+    x: Array,
+    weights: Array,
+    size: int,
+    factor: Array,
+    values: tuple[Array, ...],
+    limits: tuple[int, int],
+    limit: int,
+    scheme: int,
+) -> None:
+    """Choose integer scales for groups of each row of x; `values` as in :class:`fastq.kernels.jobs.SharedJob`."""
+    columns, k = x.shape
+    groups = ceil_div(k, size)
+    job = SharedJob(columns=columns, k=k, size=size, groups=groups, scheme=scheme, limit=limit)
+    job.low, job.high = limits
+    job.x, job.weights = flat(x, x.dtype, columns * k), flat(weights, x.dtype, k)
+    job.factor, job.shared_scale = flat(factor, x.dtype, columns), written(values[0], x.dtype, columns)
+    for name, array in zip(("scale", "zero", "group_scale", "group_zero"), values[1:]):
+        setattr(job, name, written(array, x.dtype, columns * groups))
+    start(table.shared(KIND[x.dtype]), job, share(32 * x.nbytes, this_machine()))
+
+
+def compensate(
+    target: Array,
+    carry: Array,
+    weight: Array,
+    scale: Array,
+    zero: Array,
+    offset: Array,
+    limits: tuple[int, int],
+    loss: Array,
+    codes: Array | None,
+) -> None:
+    """Round rows to codes, each row's error carried on; all arrays contiguous, floats of one type.
+
+    Parameters have shape (candidates, 1 or rows, n); `loss` (candidates, n) and `codes` are written.
+    """
+    (m, n), kind = target.shape, target.dtype
+    candidates, sets = scale.shape[:2]
+    job = CompensateJob(rows=m, n=n, candidates=candidates, low=limits[0], high=limits[1])
+    job.row_pitch, job.candidate_pitch = n if sets > 1 else 0, sets * n
+    job.target, job.carry, job.weight = flat(target, kind, m * n), flat(carry, kind, m * m), flat(weight, kind, m)
+    for name, array in (("scale", scale), ("zero", zero), ("offset", offset)):
+        setattr(job, name, flat(array, kind, candidates * sets * n))
+    job.loss = written(loss, kind, candidates * n)
+    if codes is not None:
+        job.codes = written(codes, np.int8 if limits[0] < 0 else np.uint8, m * n)
+    work = candidates * m * target.nbytes // 4
+    start(table.compensate(KIND[target.dtype]), job, share(work, this_machine()))
+
+
+def pack_right(codes: Array, low: int, bits: int, k_segments: Segments) -> Right:
+    """Pack a matrix of codes (K x N, any strides), relative to the lowest code."""
+    k, n = codes.shape
+    right = Right(aligned(right_bytes(k_segments, n, bits)), k_segments, n, TileFormat(bits), None)
+    right.col_sum = np.empty((k_segments.segments, right.width), np.int32)
+    job = RightJob(k=k, n=n, columns=right.width, shift=-low)
+    job.codes, job.k_pitch, job.n_pitch = of_bytes(codes, (k, n))
+    job.tiles, job.col_sum = right.address, flat(right.col_sum, np.int32, k_segments.segments * right.width)
+    fill_segments(job, k_segments)
+    start(table.right_pack(bits), job, share(4 * k * n, this_machine()))
+    return right

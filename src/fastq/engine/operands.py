@@ -1,0 +1,271 @@
+"""Operands in the form that kernels take, and their parameters as rows and columns of a product."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fastq.engine.groups import GroupScales, by_column, groups_of
+from fastq.engine.memory import aligned_copy
+from fastq.engine.pointers import flat
+from fastq.kernels import reference
+from fastq.layout.tiles import BLOCK, DEPTH, Segments, TileFormat, ceil_div, right_bytes, segments, unpack_codes
+from fastq.scheme import CodeRange
+
+Array = npt.NDArray[Any]
+AxisIndex = slice | npt.NDArray[np.intp]  # what is chosen along one axis
+BatchIndex = tuple[int, ...]  # which matrix of a stack
+INT32_MAX = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class LineParams:
+    """The parameters of a matrix of codes along the lines of a product: rows on the left, columns on the right.
+
+    A value is ``scale * (code - zero)``, or ``scale * code + offset``. Parameters are arrays ``[lines][groups]`` on the
+    left and ``[groups][lines]`` on the right, where either length may be 1; groups cut K into runs of `group`.
+    """
+
+    limits: CodeRange  # what the codes may be; the right side packs them relative to `limits.low`
+    bits: int
+    scale: Array | None = None  # None: 1
+    zero: Array | None = None  # None: 0
+    offset: Array | None = None
+    group: int | None = None  # k per group
+
+    @property
+    def reach(self) -> int:
+        """The largest |code - zero|."""
+        if self.zero is None or self.zero.size == 0:
+            return self.limits.reach
+        return max(self.limits.high - int(self.zero.min()), int(self.zero.max()) - self.limits.low, 1)
+
+    def rows(self, part: slice) -> LineParams:
+        """Those of some rows of a left operand."""
+
+        def of(values: Array | None) -> Array | None:
+            return values if values is None or len(values) == 1 else values[part]
+
+        return replace(self, scale=of(self.scale), zero=of(self.zero), offset=of(self.offset))
+
+    def row_groups(self, k_segments: Segments) -> int:
+        """Sets of parameters per row of a left operand: one per segment of K where some vary by group."""
+        varies = any(p is not None and p.shape[1] > 1 for p in (self.scale, self.zero, self.offset))
+        return k_segments.segments if varies else 1
+
+    def by_segment(self, values: Array | None, k_segments: Segments, axis: int) -> Array | None:
+        """Values by group, along an axis, as values by segment of K."""
+        if values is None or self.group is None or values.shape[axis] in (1, k_segments.segments):
+            return values
+        return np.take(values, np.arange(k_segments.segments) * k_segments.size // self.group, axis=axis)
+
+
+class ChannelTransform(NamedTuple):
+    """What rows go through before they are quantized: a factor per channel, then a rotation of blocks of channels."""
+
+    factors: Array  # [K]
+    block: int  # channels, a power of two; 1: no rotation
+
+    def apply(self, x: Array) -> Array:
+        """The rows (..., K) after it, in their type."""
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            return reference.rotated(x * self.factors.astype(x.dtype, copy=False), self.block)
+
+
+def longest_segment(left_reach: int, right_reach: int) -> int:
+    """The largest K (a multiple of a tile's depth) whose sums fit int32 whatever the codes are."""
+    return INT32_MAX // max(1, left_reach * right_reach) // DEPTH * DEPTH
+
+
+class RowParams(NamedTuple):
+    """Row parameters of left codes, ``[m][groups]``, C-contiguous, in the product's float type."""
+
+    scale: Array
+    zero: npt.NDArray[np.int32] | None
+    offset: Array | None
+
+
+def row_parameters(a: LineParams, m: int, k_segments: Segments, dtype: npt.DTypeLike) -> RowParams:
+    """Row parameters for a product cut into `k_segments`."""
+    shape = m, a.row_groups(k_segments)
+
+    def whole(values: Array | None, kind: npt.DTypeLike) -> Array | None:
+        values = a.by_segment(values, k_segments, 1)
+        return None if values is None else np.ascontiguousarray(np.broadcast_to(values, shape), kind)
+
+    scale = np.ones(shape, dtype) if a.scale is None else whole(a.scale, dtype)
+    assert scale is not None
+    return RowParams(scale, whole(a.zero, np.int32), whole(a.offset, dtype))
+
+
+def _length(index: AxisIndex, count: int, size: int, whole: int) -> int:
+    """Elements in some of the `count` pieces of `size` that an axis of length `whole` is cut into."""
+    chosen = np.arange(count)[index]
+    ragged = chosen.size and chosen[-1] == count - 1
+    return chosen.size * size - (count * size - whole if ragged else 0)
+
+
+@dataclass
+class Right:
+    """A packed right operand. Its codes are relative to the lowest code, so they are unsigned."""
+
+    tiles: npt.NDArray[np.uint8]
+    k_segments: Segments
+    n: int
+    form: TileFormat
+    col_sum: npt.NDArray[np.int32] | None  # [segments][columns], of the codes as multiplied
+    groups: npt.NDArray[np.uint8] | None = None  # factors and shifts, where the form is grouped
+    group_size: int = 0
+
+    @property
+    def width(self) -> int:
+        """Columns, rounded up to whole blocks."""
+        return ceil_div(self.n, BLOCK) * BLOCK
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of codes, group scales and sums."""
+        return sum(a.nbytes for a in (self.tiles, self.groups, self.col_sum) if a is not None)
+
+    def part(self, tiles: AxisIndex, blocks: AxisIndex) -> Right:
+        """Some tiles along K of some blocks of columns; K as a whole, or of a gapless packing.
+
+        All tiles along K of neighbouring blocks share the memory; otherwise tiles are copied, as they are. Groups must
+        begin with the first tile.
+        """
+        k_segments, group, count = self.k_segments, self.group_size, self.width // BLOCK
+        n, k = _length(blocks, count, BLOCK, self.n), _length(tiles, k_segments.tiles, DEPTH, k_segments.k)
+        packed = self.tiles[: right_bytes(k_segments, self.n, self.form.bits)].reshape(count, k_segments.tiles, -1)
+        whole = isinstance(tiles, slice) and (tiles.start, tiles.stop) == (0, k_segments.tiles)
+        chosen = aligned_copy(packed[blocks] if whole else packed[blocks][:, tiles]).reshape(-1)
+        groups = None if self.groups is None else self.groups[blocks]
+        sums = None if self.col_sum is None else self.col_sum.reshape(k_segments.segments, -1, BLOCK)[:, blocks]
+        if not whole:
+            k_segments, sums = segments(k), None
+            if groups is not None:
+                first = tiles.start * DEPTH // group if isinstance(tiles, slice) else 0
+                groups = groups[:, first : first + ceil_div(k_segments.tiles * DEPTH, group)]
+        groups = None if groups is None else np.ascontiguousarray(groups)
+        sums = None if sums is None else np.ascontiguousarray(sums.reshape(k_segments.segments, -1))
+        return Right(chosen, k_segments, n, self.form, sums, groups, group)
+
+    def stored(self) -> npt.NDArray[np.uint8]:
+        """The codes as packed, K x N."""
+        return unpack_codes(self.tiles, self.k_segments, self.n, self.form.bits)
+
+    def group_scales(self, limits: CodeRange) -> GroupScales | None:
+        """Integer scales of the groups, if there are some."""
+        if self.groups is None:
+            return None
+        count = ceil_div(self.k_segments.k, self.group_size)
+        return GroupScales.unpacked(self.groups, self.group_size, count, self.n, limits)
+
+    def codes(self) -> npt.NDArray[np.uint8]:
+        """The codes as multiplied, K x N."""
+        codes = self.stored()
+        if self.groups is None:
+            return codes
+        by_group = by_column(self.groups)[..., : self.n]
+        factor, shift = (np.repeat(part, self.group_size, axis=0)[: self.k_segments.k] for part in by_group)
+        codes *= factor
+        codes += shift
+        return codes
+
+    def sums(self, k_segments: Segments) -> npt.NDArray[np.int32]:
+        """Sums of the codes as multiplied down each segment of K, ``[segments][width]``."""
+        if self.col_sum is not None and self.k_segments == k_segments:
+            return self.col_sum
+        return column_sums(self.codes(), k_segments, self.width)
+
+    def fits(self, k_segments: Segments) -> bool:
+        """Whether the tiles can be read with other segments of the same K: no gaps on either side."""
+        alike = k_segments.size == self.k_segments.size or (k_segments.gapless and self.k_segments.gapless)
+        return alike and k_segments.k == self.k_segments.k
+
+    @cached_property
+    def address(self) -> int:
+        """Where the tiles lie."""
+        return flat(self.tiles, np.uint8, right_bytes(self.k_segments, self.n, self.form.bits))
+
+    @cached_property
+    def groups_address(self) -> int:
+        """Where factors and shifts lie; 0 without."""
+        if self.groups is None:
+            return 0
+        return flat(self.groups, np.uint8, 2 * self.width * groups_of(self.k_segments, self.group_size))
+
+
+@dataclass(frozen=True)
+class ColumnParams:
+    """Column parameters of a right operand in the product's float type, padded to whole blocks, ``[groups][width]``."""
+
+    scale: Array
+    zero: npt.NDArray[np.int32]  # relative to the codes as packed
+    offset: Array | None
+    term: Array | None  # [segments][width]: scale * sum(code - zero) + k * offset
+    uniform: bool  # whether all zero points are the same
+
+    @cached_property
+    def addresses(self) -> tuple[int, int, int, int]:
+        """Where scale, zero, offset and term lie; 0 for what is not there."""
+        (groups, width), dtype = self.scale.shape, self.scale.dtype
+        scale, zero = flat(self.scale, dtype, groups * width), flat(self.zero, np.int32, len(self.zero) * width)
+        if self.offset is None or self.term is None:
+            return scale, zero, 0, 0
+        offset, term = flat(self.offset, dtype, groups * width), flat(self.term, dtype, len(self.term) * width)
+        return scale, zero, offset, term
+
+    def fit(self, right: Right, k_segments: Segments, dtype: npt.DTypeLike) -> bool:
+        """Whether they are those of a packed operand, K being cut into `k_segments`, in a product of this type."""
+        lengths = (len(self.scale), len(self.zero), k_segments.segments if self.term is None else len(self.term))
+        usual = self.scale.shape[1] == right.width and self.scale.dtype == dtype
+        return usual and lengths[2] == k_segments.segments and all(n in (1, k_segments.segments) for n in lengths)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes beyond those that belong to the quantized array itself."""
+        arrays = (self.scale, self.zero, self.offset, self.term)
+        return sum(a.nbytes for a in arrays if a is not None and a.base is None)
+
+
+def padded(values: Array | None, groups: int, n: int, width: int, dtype: Any, fill: Any) -> Array:
+    """``[groups][width]`` from what broadcasts to ``[groups][n]``; None stands for `fill` everywhere."""
+    if values is not None and values.shape == (groups, width) and values.dtype == dtype and values.flags.c_contiguous:
+        return values
+    result = np.full((groups, width), fill, dtype)
+    if values is not None:
+        result[:, :n] = values
+    return result
+
+
+def column_sums(codes: Array, k_segments: Segments, width: int) -> npt.NDArray[np.int32]:
+    """Sums of codes down each segment of K, ``[segments][width]``."""
+    sums = np.zeros((k_segments.segments, width), np.int32)
+    for g in range(k_segments.segments):
+        sums[g, : codes.shape[1]] = codes[g * k_segments.size : (g + 1) * k_segments.size].sum(axis=0, dtype=np.int32)
+    return sums
+
+
+def column_parameters(
+    b: LineParams, right: Right, k_segments: Segments, dtype: npt.DTypeLike, affine: bool
+) -> ColumnParams:
+    """Column parameters for a product cut into `k_segments`; offsets and sums only if something in it is affine."""
+    n, width, dtype = right.n, right.width, np.dtype(dtype)
+    scale_in, zero_in, offset_in = (b.by_segment(p, k_segments, 0) for p in (b.scale, b.zero, b.offset))
+    groups, zero_groups = (1 if p is None else len(p) for p in (scale_in, zero_in))
+    scale = padded(scale_in, groups, n, width, dtype, 1)
+    shifted = None if zero_in is None else zero_in.astype(np.int32) - b.limits.low
+    zero = padded(shifted, zero_groups, n, width, np.dtype(np.int32), -b.limits.low)
+    uniform = zero_in is None
+    if not affine:
+        return ColumnParams(scale, zero, None, None, uniform)
+    offset = padded(offset_in, groups, n, width, dtype, 0)
+    counts = np.full((k_segments.segments, 1), k_segments.size, np.int64)
+    counts[-1] = k_segments.last_k
+    reduced = (right.sums(k_segments) - counts * zero).astype(np.int32).astype(dtype)
+    term = scale * reduced + counts.astype(dtype) * offset
+    return ColumnParams(scale, zero, offset, np.ascontiguousarray(term), uniform)

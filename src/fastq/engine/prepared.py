@@ -1,0 +1,330 @@
+"""A product, prepared: what left operands of one form need for the product with one packed operand.
+
+A prepared product is made once, by the first call; every call runs it. Of the native one, all is known but the
+addresses of a call's arrays: two jobs are kept filled, one that brings the left operand into tiles and one that
+multiplies. A call copies both, adds a handful of addresses, and runs two kernels. (A product of 64 x 64 took 27 us when
+each call filled its jobs anew; the kernels take 5.)
+"""
+
+from __future__ import annotations
+
+import ctypes
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastq.engine import native
+from fastq.engine.groups import quarters
+from fastq.engine.memory import LINE, Workspace, empty, workspace
+from fastq.engine.operands import Array, ChannelTransform, ColumnParams, Right, RowParams
+from fastq.engine.plan import Machine, Plan, left_threads, plan_matmul, this_machine
+from fastq.engine.pointers import address_if, flat, rows
+from fastq.engine.views import FlatParams, GroupedView
+from fastq.errors import NotFiniteError
+from fastq.kernels import table
+from fastq.kernels.epilogue.outputs import Output
+from fastq.kernels.jobs import CHOOSE, FIND, LEFT_ROWS, RAISED, WRITE, LeftJob, MatmulJob
+from fastq.layout.tiles import DEPTH, TILE_ROWS, Segments, ceil_div
+from fastq.machine import pool
+from fastq.machine.jit import kernel
+
+FUNCTION_RAISED = (
+    "the function given as epilogue must not raise an exception, but for some element it did; what the product's "
+    "output holds is undefined"
+)
+STREAMED = 8 << 20  # bytes of output that are not worth a place in the cache
+BAND_BYTES, BAND_ROWS = 4 << 20, 256  # of floats that are requantized while they are in the cache; rows at least
+# Left codes are packed all at once, so that nothing is written before all of them are known to be finite; more than
+# this many bytes are packed and multiplied in bands of rows, for which the workspace between calls is large enough.
+MOST_LEFT, BAND = 256 << 20, 24 << 20
+
+
+_KINDS = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64", np.dtype(np.float16): "f16"}
+
+
+def left_kind(dtype: np.dtype[Any]) -> str | None:
+    """The kind of floats that a left operand can be read from as it is; None: it must be converted."""
+    return _KINDS.get(dtype) or ("bf16" if dtype.name == "bfloat16" else None)  # a name takes 3 us to make
+
+
+class LeftForm(NamedTuple):
+    """What left operands of a product have in common."""
+
+    m: int
+    k: int
+    dtype: np.dtype[Any]  # of floats that are quantized by row, or of codes
+    high: int = 0  # such floats' codes go from -high to high; 0: these are codes
+    transform: ChannelTransform | None = None  # of floats, before they are quantized
+    groups: int = 1  # sets of parameters per row of codes
+
+
+class Grid(NamedTuple):
+    """What a product is requantized to."""
+
+    params: FlatParams
+    limits: tuple[int, int]  # lowest and highest code
+    scheme: int  # its number in fastq.scheme.SCHEMES
+
+
+class PreparedProduct(ABC):
+    """The product of left operands of one form with one packed operand."""
+
+    code_bytes = 1  # per left code in tiles
+
+    def __init__(
+        self, form: LeftForm, right: Right, columns: ColumnParams, k_segments: Segments, output: Output
+    ) -> None:
+        if not (right.fits(k_segments) and columns.fit(right, k_segments, output.computed)):
+            raise RuntimeError(
+                f"operands of a product must be cut alike; got {right.k_segments} for {k_segments}: a mistake in fastq"
+            )
+        self.form, self.right, self.columns, self.k_segments, self.output = form, right, columns, k_segments, output
+        self.computed, self.dtype = np.dtype(output.computed), np.dtype(output.type)
+
+    @abstractmethod
+    def _packed(self, work: Workspace, x: Array, params: RowParams | None, bias: Array | None) -> Any:
+        """The left operand, ready to be multiplied; raises NotFiniteError."""
+
+    @abstractmethod
+    def _multiply(self, left: Any, out: Array, first: int) -> None:
+        """``out = activation(left @ right + bias)``, of as many rows as `out` has, from `first` on."""
+
+    quantize: Callable[..., int]  # :func:`fastq.engine.native.quantize`, or the reference's
+
+    def __call__(self, x: Array, params: RowParams | None, out: Array, bias: Array | None = None) -> None:
+        """``out = activation(x @ right + bias)``; `out` is of the output's type, with unit stride along N.
+
+        Floats have unit stride along K. Codes come with parameters.
+        """
+        with workspace() as work:
+            self._multiply(self._packed(work, x, params, bias), out, 0)
+
+    def requantized(
+        self, x: Array, params: RowParams | None, codes: Array, grid: Grid, bias: Array | None = None
+    ) -> int:
+        """The product in codes; a band of rows at a time exists as floats. Returns the kernels' status.
+
+        Parameters are chosen from the data where there are as many as rows and their scale is 0; otherwise they are
+        given.
+        """
+        chosen, limits, scheme = grid
+        m, n = codes.shape
+        band = min(m, max(BAND_ROWS, BAND_BYTES // (n * chosen.scale.itemsize) // TILE_ROWS * TILE_ROWS))
+        by_row = len(chosen.scale) > 1 or m == 1
+        todo = WRITE if chosen.scale[0] != 0 else FIND | CHOOSE | WRITE
+        status = 0
+        with workspace() as work:
+            left, floats = self._packed(work, x, params, bias), work.array((band, n), chosen.scale.dtype)
+            for first in range(0, m, band):
+                part = floats[: min(band, m - first)]
+                self._multiply(left, part, first)
+                view = GroupedView(len(part), 1, n, 1, n, 0, int(by_row), 0, 0, first if by_row else 0)
+                if not todo & FIND:  # writing codes alone takes infinity for a large number
+                    status |= self.quantize(part, None, view, chosen, limits, scheme, FIND)
+                status |= self.quantize(part, codes[first : first + len(part)], view, chosen, limits, scheme, todo)
+        return status
+
+    @property
+    def rows_at_once(self) -> int:
+        """How many rows are to be multiplied at a time: all of them, or bands of whole tiles."""
+        row = self.k_segments.tiles * DEPTH * self.code_bytes
+        return self.form.m if self.form.m * row <= MOST_LEFT else max(1, BAND // (DEPTH * row)) * DEPTH
+
+    def of_rows(self, m: int) -> PreparedProduct:
+        """The product of so many rows."""
+        form = self.form._replace(m=m)
+        return type(self)(form, self.right, self.columns, self.k_segments, self.output)
+
+
+def all_at_once(m: int, k: int) -> bool:
+    """Whether all rows are multiplied at once, on every machine and however K is cut."""
+    return 8 * m * (k + DEPTH) <= MOST_LEFT
+
+
+class NativeProduct(PreparedProduct):
+    """A product by kernels."""
+
+    quantize = staticmethod(native.quantize)
+
+    def __init__(
+        self,
+        form: LeftForm,
+        right: Right,
+        columns: ColumnParams,
+        k_segments: Segments,
+        output: Output,
+        plan: Plan | None = None,
+    ) -> None:
+        super().__init__(form, right, columns, k_segments, output)
+        self.machine = this_machine()
+        plan = plan or plan_matmul(form.m, right.n, k_segments, right.form, output, self.machine)
+        self.plan, self.code_bytes = plan, plan.unit.left_bytes
+        self._left_threads = left_threads(form.m * form.k * form.dtype.itemsize, plan)
+        self._flip = 128 if form.high == 0 and form.dtype == np.uint8 else 0  # left tiles are signed
+        self._no_zero = np.zeros((form.m, form.groups), np.int32)
+        if self._flip:
+            self._no_zero -= self._flip
+        self._left, self._matmul = self._left_job(), self._matmul_job()
+        if form.high:
+            kind = left_kind(form.dtype)
+            assert kind is not None
+            self._left_kernel = kernel(*table.left_floats(kind, plan.unit.left, form.transform is not None))
+        else:
+            self._left_kernel = kernel(*table.left_codes(plan.unit.left))
+        self._matmul_kernel = kernel(*table.matmul(plan.unit, plan.shape, plan.form, output))
+        self._lay_out()
+
+    def _left_job(self) -> Any:
+        m, k, _, high, transform, _ = self.form
+        job = LeftJob(m=m, k=k, pitch=k, high=high, flip=self._flip)
+        native.fill_segments(job, self.k_segments)
+        if transform is not None:
+            job.balance, job.block = flat(transform.factors, self.computed, k), transform.block
+            job.room_pitch = ceil_div(k, 16) * 16 + 16  # rows do not fall into the same sets of the cache
+        return job
+
+    def _matmul_job(self) -> Any:
+        right, columns, k_segments, plan = self.right, self.columns, self.k_segments, self.plan
+        job = MatmulJob(m=self.form.m, n=right.n, columns=right.width)
+        job.row_chunk, job.block_chunk, job.scratch_bytes = plan.row_chunk, plan.block_chunk, plan.scratch
+        native.fill_segments(job, k_segments)
+        job.last_k, job.right = k_segments.last_k, right.address
+        if right.groups is not None:
+            job.groups, job.group_pitch = right.groups_address, right.groups[0].nbytes
+            job.group_quarters = quarters(right.group_size)
+        job.col_groups, job.zero_groups = len(columns.scale), len(columns.zero)
+        job.col_scale, job.col_zero, job.col_offset, job.col_term = columns.addresses
+        job.uniform, job.affine = columns.uniform, columns.offset is not None
+        job.row_groups, job.row_zero = self.form.groups, flat(self._no_zero, np.int32, self._no_zero.size)
+        if job.affine:
+            self._no_offset = np.zeros(self._no_zero.size, self.computed)
+            job.row_offset = flat(self._no_offset, self.computed, self._no_zero.size)
+        job.out_pitch = right.n
+        job.fast = columns.uniform and not job.affine and k_segments.segments == 1
+        return job
+
+    def _lay_out(self) -> None:
+        """Where a call's memory goes in the workspace."""
+        m, right, size = self.form.m, self.right, self.computed.itemsize
+        sizes = (
+            ceil_div(m, TILE_ROWS) * self.k_segments.tiles * TILE_ROWS * DEPTH * self.code_bytes,  # tiles
+            m * size if self.form.high else 0,  # scales
+            4 * m * self.k_segments.segments,  # sums
+            right.width * size,  # bias
+            self.plan.scratch * self.plan.threads,
+            self._left_threads * LEFT_ROWS * self._left.room_pitch * size,
+        )
+        self._places, self._size = [], 0
+        for nbytes in sizes:
+            self._places.append(self._size)
+            self._size += (nbytes + LINE - 1) // LINE * LINE
+
+    def _filled(self, work: Workspace, x_at: int, scale_at: int, bias_at: int) -> tuple[Any, Any]:
+        """Both jobs, in memory of this call's."""
+        left, job = LeftJob.from_buffer_copy(self._left), MatmulJob.from_buffer_copy(self._matmul)
+        base = work.take(self._size)
+        tiles, scales, row_sum, biases, scratch, room = self._places
+        left.x = x_at
+        left.tiles = job.left = base + tiles
+        left.scale, left.room = base + scales, base + room
+        job.row_scale = scale_at or left.scale
+        left.row_sum = job.row_sum = base + row_sum
+        job.scratch = base + scratch
+        if bias_at:
+            job.bias = base + biases
+            ctypes.memmove(job.bias, bias_at, self.right.n * self.computed.itemsize)
+        return left, job
+
+    def _packed(self, work: Workspace, x: Array, params: RowParams | None, bias: Array | None) -> Any:
+        m, k, dtype, _, _, groups = self.form
+        x_at, pitch = rows(x, dtype, (m, k))
+        bias = None if bias is None else np.ascontiguousarray(bias, self.computed)
+        scale_at = 0 if params is None else flat(params.scale, self.computed, m * groups)
+        bias_at = 0 if bias is None else flat(bias, self.computed, self.right.n)
+        left, job = self._filled(work, x_at, scale_at, bias_at)
+        left.pitch = pitch
+        job.kept = params
+        if params is not None:
+            self._with_params(job, params)
+        pool.run(self._left_kernel, left, self._left_threads)
+        if left.status:
+            raise NotFiniteError("a, balanced as b is, must be finite; it overflows its float type")
+        return job
+
+    def _with_params(self, job: Any, params: RowParams) -> None:
+        """Tell a job of the zero points and offsets of left codes."""
+        count = self.form.m * self.form.groups
+        zero = self._no_zero if params.zero is None else params.zero - np.int32(self._flip)
+        if zero.any():
+            job.row_zero, job.col_sum, job.fast = flat(zero, np.int32, count), self._col_sum_address, 0
+        if params.offset is not None:
+            job.row_offset = flat(params.offset, self.computed, count)
+        job.kept = params, zero
+
+    @cached_property
+    def _col_sum_address(self) -> int:
+        """Where the sums of right codes lie, which zero points on the left meet."""
+        self._col_sum = self.right.sums(self.k_segments)
+        return flat(self._col_sum, np.int32, self.k_segments.segments * self.right.width)
+
+    def _multiply(self, left: Any, out: Array, first: int) -> None:
+        job = left if len(out) == self.form.m else self._rows_of(left, first, len(out))
+        job.out, job.out_pitch = rows(out, self.dtype, (job.m, job.n))
+        job.streamed = out.nbytes >= STREAMED and job.out % LINE == 0 and out.strides[0] % LINE == 0
+        self._run(job)
+
+    def _run(self, job: Any) -> None:
+        pool.run(self._matmul_kernel, job, self.plan.threads)
+        if job.status & RAISED:
+            raise RuntimeError(FUNCTION_RAISED)
+
+    def _rows_of(self, job: Any, first: int, count: int) -> Any:
+        """A job for some rows of another one's product; `first` is a multiple of a tile's rows."""
+        part = MatmulJob.from_buffer_copy(job)
+        part.m = count
+        part.left += first * self.k_segments.tiles * DEPTH * self.code_bytes
+        part.row_scale += first * job.row_groups * self.computed.itemsize
+        part.row_zero += first * job.row_groups * 4
+        part.row_sum += first * self.k_segments.segments * 4
+        if job.row_offset:
+            part.row_offset += first * job.row_groups * self.computed.itemsize
+        return part
+
+    def expect(self, shape: tuple[int, ...]) -> None:
+        """Get ready for :meth:`again`, with left operands of a shape, whose leading axes are rows."""
+        self._x_shape, self._out_shape = shape, (*shape[:-1], self.right.n)
+        self._scale_shape, self._bias_shape = (self.form.m, 1), (self.right.n,)
+        row = self.right.n * self.dtype.itemsize
+        self._large = self.form.m * row >= STREAMED and row % LINE == 0
+
+    def again(self, x: Any, scale: Any = None, bias: Any = None, out: Any = None) -> Array | None:
+        """The product of arrays that lie in memory as one would make them; None of others, and if x is not finite.
+
+        Int8 codes without zero points come with a scale per row.
+        """
+        x_at = address_if(x, self._x_shape, self.form.dtype)
+        scale_at = 0 if scale is None else address_if(scale, self._scale_shape, self.computed)
+        bias_at = 0 if bias is None else address_if(bias, self._bias_shape, self.computed)
+        if x_at is None or scale_at is None or bias_at is None:
+            return None
+        result: Array = empty(self._out_shape, self.dtype) if out is None else out
+        out_at = address_if(result, self._out_shape, self.dtype)
+        if out_at is None or not result.flags.writeable:
+            return None
+        with workspace() as work:
+            left, job = self._filled(work, x_at, scale_at, bias_at)
+            pool.run(self._left_kernel, left, self._left_threads)
+            if left.status:
+                return None
+            job.out = out_at
+            if self._large:
+                job.streamed = out_at % LINE == 0
+            self._run(job)
+        return result
+
+    def repeats(self, machine: Machine) -> bool:
+        """Whether :meth:`again` serves, on a machine that is set up so."""
+        return self.machine == machine and self.form.groups == 1 and not self._flip and not self._matmul.affine

@@ -1,0 +1,141 @@
+"""The reference backend: what :mod:`fastq.engine.native` does, in NumPy; slow, and right by inspection.
+
+The definitions are in :mod:`fastq.kernels.reference`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from fastq.engine.memory import Workspace
+from fastq.engine.operands import Array, Right, RowParams, column_sums
+from fastq.engine.prepared import FUNCTION_RAISED, PreparedProduct
+from fastq.engine.views import FlatParams, GroupedView
+from fastq.errors import NotFiniteError
+from fastq.kernels import reference
+from fastq.kernels.epilogue import activations
+from fastq.kernels.epilogue.outputs import Output
+from fastq.kernels.jobs import CHOOSE, FIND, NOT_FINITE, SPAN_OVERFLOW, WRITE
+from fastq.kernels.reference import compensate, search_runs, search_shared
+from fastq.layout.tiles import Segments, TileFormat, pack_codes
+from fastq.scheme import CodeRange, symmetric_scale
+
+__all__ = ["ReferenceProduct", "activated", "compensate", "pack_right", "quantize", "search", "search_shared"]
+
+search = search_runs
+
+
+def _seen(values: Array, start: int, shape: tuple[int, ...], pitches: tuple[int, ...]) -> Array:
+    """Elements of a flat array, so many elements apart along each axis."""
+    return as_strided(values.reshape(-1)[start:], shape, [pitch * values.itemsize for pitch in pitches])
+
+
+def quantize(
+    x: Array,
+    codes: Array | None,
+    view: GroupedView,
+    params: FlatParams,
+    limits: tuple[int, int],
+    scheme: int,
+    work: int,
+) -> int:
+    """See :func:`fastq.engine.native.quantize`."""
+    shape, pitches = (view.outer, view.groups, view.n, view.inner), (view.outer_pitch, view.group_pitch, view.inner, 1)
+    sets, between = (view.outer, view.groups, view.inner), (view.param_pitch, view.group_param, 1)
+    scale, zero, offset, low, high = (_seen(p, view.param_start, sets, between) for p in params)
+    values = _seen(x, view.start, shape, pitches)
+    if work & FIND:
+        if not np.isfinite(values).all():
+            return NOT_FINITE
+        low[...], high[...] = (end(values, axis=2) if view.n else 0 for end in (np.min, np.max))
+    if work & CHOOSE:
+        with np.errstate(over="ignore"):
+            if scheme == 2 and not np.isfinite(high - low).all():
+                return SPAN_OVERFLOW
+        scale[...], zero[...], offset[...] = reference.parameters(low, high, CodeRange(*limits), scheme)
+    if work & WRITE and codes is not None:
+        of_set = [p[:, :, None] for p in (scale, zero, offset)]
+        written = reference.codes(values, of_set[0], of_set[1], of_set[2], CodeRange(*limits))
+        _seen(codes, view.start, shape, pitches)[...] = written
+    return 0
+
+
+def pack_right(codes: Array, low: int, bits: int, k_segments: Segments) -> Right:
+    """See :func:`fastq.engine.native.pack_right`."""
+    unsigned = (codes.astype(np.int16) - low).astype(np.uint8)
+    right = Right(pack_codes(unsigned, k_segments, bits), k_segments, codes.shape[1], TileFormat(bits), None)
+    right.col_sum = column_sums(unsigned, k_segments, right.width)
+    return right
+
+
+class ReferenceProduct(PreparedProduct):
+    """A product in NumPy."""
+
+    quantize = staticmethod(quantize)
+
+    def _packed(self, work: Workspace, x: Array, params: RowParams | None, bias: Array | None) -> Any:
+        if params is None:
+            x, params = self._quantized_rows(x)
+        return x, params, bias
+
+    def _quantized_rows(self, x: Array) -> tuple[Array, RowParams]:
+        """Rows of floats under a symmetric scale each."""
+        x = x.astype(self.computed, copy=False)
+        if self.form.transform is not None:
+            x = self.form.transform.apply(x)
+        if not np.isfinite(x).all():
+            raise NotFiniteError("a, balanced as b is, must be finite; it overflows its float type")
+        high, tiny = self.form.high, np.finfo(x.dtype).smallest_subnormal
+        tops = np.abs(x).max(axis=1, initial=0)
+        scale = np.array([symmetric_scale(top, x.dtype.type(high), tiny) for top in tops], x.dtype).reshape(-1, 1)
+        return np.clip(np.rint(x / scale), -high, high).astype(np.int8), RowParams(scale, None, None)
+
+    def _multiply(self, left: Any, out: Array, first: int) -> None:
+        x, params, bias = left
+        part = slice(first, first + len(out))
+        params = RowParams(*(None if p is None else p[part] for p in params))  # type: ignore[arg-type]
+        total: Any = None
+        for g in range(self.k_segments.segments):
+            y = self._segment(x[part], params, g)
+            total = y if total is None else total + y
+        out[...] = activated(total if bias is None else total + bias, self.output)
+
+    def _segment(self, codes: Array, params: RowParams, g: int) -> Array:
+        """One segment of K."""
+        columns, n, size = self.columns, self.right.n, self.k_segments.size
+        part = slice(g * size, (g + 1) * size)
+        at, col, col_zero = (g if len(p) > 1 else 0 for p in (params.scale.T, columns.scale, columns.zero))
+        zero = 0 if params.zero is None else params.zero[:, at : at + 1].astype(np.int64)
+        a = codes[:, part].astype(np.int64) - zero
+        y = reference.product(a, self._codes[part].astype(np.int64) - columns.zero[col_zero, :n])
+        if self.computed == np.int32:
+            return y
+        scale, row_affine, col_affine = params.scale[:, at], None, None
+        if columns.offset is not None and columns.term is not None:
+            offset = np.zeros_like(scale) if params.offset is None else params.offset[:, at]
+            row_affine = np.stack([scale * a.sum(axis=1).astype(self.computed), offset])
+            col_affine = np.stack([columns.offset[col, :n], columns.term[g, :n]])
+        return reference.epilogue(y, scale, columns.scale[col, :n], row_affine, col_affine)
+
+    @property
+    def _codes(self) -> Array:
+        return self.right.codes()
+
+
+def activated(values: Array, output: Output) -> Array:
+    """What an output's activation makes of values of the type in which it is computed, in the type of the output."""
+    if output.function is not None:
+        from fastq.kernels.epilogue.custom import compiled
+
+        function = compiled(output.function, output.computed)
+        try:
+            values = np.array([function(v) for v in values.flat], values.dtype).reshape(values.shape)
+        except Exception as error:
+            raise RuntimeError(FUNCTION_RAISED) from error
+    elif output.activation:
+        values = activations.on_arrays(output.activation, values)
+    with np.errstate(over="ignore"):
+        return values.astype(output.type, copy=False)

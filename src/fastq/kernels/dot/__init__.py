@@ -1,0 +1,1 @@
+"""Micro-kernels, and the loops around them."""

@@ -1,0 +1,113 @@
+"""The loops around the micro-kernels: blocks of the output drawn from a ticket, segments of K, the epilogue."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastq.kernels.dot.micro import MicroKernel, Shape, dense
+from fastq.kernels.dot.packed import packed, tile_sums
+from fastq.kernels.dot.unpack import unpack
+from fastq.kernels.epilogue.outputs import SIZES, Output
+from fastq.kernels.epilogue.rescale import epilogue
+from fastq.layout.tiles import BLOCK, DEPTH, STEPS, TILE_ROWS, TileFormat, tile_bytes
+from fastq.machine.ir import arrive, at, cast_to, kernel_function, stack, take
+
+DENSE_TILE = tile_bytes(8)
+
+
+def gemm(isa: MicroKernel, form: TileFormat, output: Output) -> Any:
+    """Many rows: a panel of column blocks stays in the L2 cache while the rows of a chunk pass by.
+
+    A low-bit panel is unpacked once into this thread's scratch and then used like an 8-bit one.
+    """
+    rows, panel = isa.rows, isa.blocks
+    pitch = panel * BLOCK
+    micro = dense(isa, tuple(Shape(rows, n + 1, 1, isa.gemm_passes) for n in range(panel)), pitch)
+    finish = epilogue(isa.target, isa.tag, output, pitch)
+    widen = unpack(isa, form) if form.bits < 8 else None
+    acc_room, sum_room = stack(rows * pitch * 4, "i32*"), stack(rows * pitch * SIZES[output.computed])
+    left_row, left_tile = DEPTH * isa.left_bytes, TILE_ROWS * DEPTH * isa.left_bytes
+    bits, packed_tile = form.bits, tile_bytes(form.bits)
+
+    @kernel_function
+    def gemm_kernel(job):
+        acc, sums = acc_room(), sum_room()
+        tiles = (job.steps + STEPS - 1) // STEPS
+        blocks = job.columns // BLOCK
+        panels = (blocks + panel - 1) // panel
+        chunks = (job.m + job.row_chunk - 1) // job.row_chunk
+        block_stride = tiles * DENSE_TILE
+        scratch = at(job.scratch, arrive(job, 1) * job.scratch_bytes)
+        ticket = take(job, 1)
+        while ticket < panels * chunks:
+            block = (ticket % panels) * panel
+            width = min(panel, blocks - block)
+            right = at(job.right, block * tiles * packed_tile)
+            if bits < 8:
+                for i in range(width):
+                    groups = at(job.groups, (block + i) * job.group_pitch)
+                    source = at(right, i * tiles * packed_tile)
+                    widen(at(scratch, i * block_stride), source, 0, tiles, groups, job.group_quarters)
+                right = scratch
+            begin = (ticket // panels) * job.row_chunk
+            for row in range(begin, min(begin + job.row_chunk, job.m), rows):
+                left = at(job.left, row // TILE_ROWS * tiles * left_tile + row % TILE_ROWS * left_row)
+                for segment in range(job.segments):
+                    step = segment * job.segment_steps
+                    end = min(step + job.segment_steps, job.steps)
+                    micro(left, right, block_stride, step, end, acc, width - 1)
+                    finish(job, acc, sums, row, min(rows, job.m - row), block, width, segment)
+            ticket = take(job, 1)
+
+    return gemm_kernel
+
+
+def gemv(isa: MicroKernel, form: TileFormat, output: Output) -> Any:
+    """Few rows: the weights stream by once and are unpacked in registers."""
+    shapes = isa.gemv_shapes
+    pitch = BLOCK
+    micro = dense(isa, shapes, pitch)
+    micro_packed = packed(isa, form, shapes, pitch) if form.bits < 8 else None
+    widen = unpack(isa, form) if form.bits < 8 else None
+    sum_up = tile_sums(isa) if form.grouped else None
+    as_i32 = cast_to("i32*")
+    finish = epilogue(isa.target, isa.tag, output, pitch)
+    acc_room, sum_room = stack(isa.few * pitch * 4, "i32*"), stack(isa.few * pitch * SIZES[output.computed])
+    smaller = tuple(shape.rows for shape in shapes[:-1])
+    bits, grouped, packed_tile = form.bits, form.grouped, tile_bytes(form.bits)
+
+    @kernel_function
+    def gemv_kernel(job):
+        acc, sums = acc_room(), sum_room()
+        tiles = (job.steps + STEPS - 1) // STEPS
+        blocks = job.columns // BLOCK
+        chunks = (blocks + job.block_chunk - 1) // job.block_chunk
+        shape = 0  # the smallest that holds all rows
+        for rows in smaller:
+            shape += 1 if job.m > rows else 0
+        whole_tiles = job.segments == 1 or job.segment_steps % STEPS == 0
+        scratch = at(job.scratch, arrive(job, 1) * job.scratch_bytes)
+        left_sums = as_i32(scratch)
+        if grouped and whole_tiles:
+            sum_up(job.left, job.m, tiles, left_sums)
+        ticket = take(job, 1)
+        while ticket < chunks:
+            for block in range(ticket * job.block_chunk, min((ticket + 1) * job.block_chunk, blocks)):
+                right = at(job.right, block * tiles * packed_tile)
+                groups = at(job.groups, block * job.group_pitch)
+                if bits < 8 and not whole_tiles:
+                    widen(scratch, right, 0, tiles, groups, job.group_quarters)
+                for segment in range(job.segments):
+                    step = segment * job.segment_steps
+                    end = min(step + job.segment_steps, job.steps)
+                    if bits == 8:
+                        micro(job.left, right, 0, step, end, acc, shape)
+                    elif whole_tiles:
+                        first, last = step // STEPS, (end + STEPS - 1) // STEPS
+                        micro_packed(job.left, right, first, last, acc, shape, groups, job.group_quarters, left_sums)
+                    else:
+                        micro(job.left, scratch, 0, step, end, acc, shape)
+                    finish(job, acc, sums, 0, job.m, block, 1, segment)
+            ticket = take(job, 1)
+
+    return gemv_kernel

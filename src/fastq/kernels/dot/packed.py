@@ -1,0 +1,124 @@
+"""The micro-kernel for few rows over low-bit tiles: codes are unpacked in registers, and meet the rows there.
+
+Codes under integer group scales are multiplied as ``factor * u + shift``. Where groups consist of whole tiles, that is
+done to the sums of a tile rather than to its codes ::
+
+    sum over k of left * (factor * u + shift) = factor * (sum over k of left * u) + shift * (sum over k of left)
+
+with the sums of left codes worked out once per call. A tile then costs one
+instruction more per accumulator, and four per register of columns, where scaling its codes takes 32: 1 x 4096 x 4096 at
+3 bits, groups of 64, takes 1.09 to 1.13 times as long as without groups, and 1.28 times the other way.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+
+from fastq.kernels.dot.micro import MicroKernel, Shape, choose, fold, left_offset, left_pointer, split, store
+from fastq.kernels.dot.unpack import Groups, Tiles, by_group_size
+from fastq.layout.tiles import DEPTH, ROW_BYTES, STEPS, TILE_ROWS, TileFormat
+from fastq.machine.ir import I32, I64, declare, ir_function, load_vector, loop, splat
+
+
+def packed(isa: MicroKernel, form: TileFormat, shapes: tuple[Shape, ...], pitch: int) -> Any:
+    """Micro-kernel over whole packed tiles of one column block.
+
+    ``micro(a, tiles, first_tile, last_tile, acc, shape, groups, quarters, sums)``; where there are groups, `sums` are
+    those of :func:`tile_sums`.
+    """
+    name = f"fastq_packed_{isa.tag}_{form.tag}_{pitch}_" + "_".join(f"{s.rows}x{s.chains}" for s in shapes)
+    zero = ir.Constant(isa.acc_type, None)
+
+    def emit(b, a, packed_tiles, first, last, out, index, groups, quarters, sums):
+        tiles = Tiles(isa, form, packed_tiles, first, last)
+
+        def multiplied(t, rows, sets, shape):
+            """Add a tile's products to the accumulators."""
+            sets = [list(accs) for accs in sets]
+            base = left_pointer(b, isa, a, b.shl(t, I64(4)))
+
+            def left(row, step):
+                return b.gep(base, [left_offset(isa, row, step)])
+
+            for part in range(isa.parts):
+                codes, of_part = rows(part), slice(part, None, isa.parts)
+
+                def right(step, codes=codes):
+                    return codes[step : step + 1]
+
+                here = [accs[of_part] for accs in sets]
+                for accs, result in zip(sets, isa.multiply(b, here, shape.rows, STEPS, left, right)):
+                    accs[of_part] = result
+            return sets
+
+        def directly(shape, each):
+            def one_tile(t, rows, accs):
+                sets = multiplied(t, rows, split(accs, shape.chains), shape)
+                return [acc for accs in sets for acc in accs]
+
+            zeros = [zero] * (shape.rows * isa.parts * shape.chains)
+            accs = fold(b, split(each(b, (groups, quarters), zeros, one_tile), shape.chains))
+            return isa.finalize(b, accs, shape.rows)
+
+        def scaled_tiles(b, groups, carried, body):
+            return tiles.each_scaled(b, groups, carried, body, whole=False)
+
+        def by_sums(shape):
+            """Sums of tiles times their factors."""
+            size, chains = shape.rows * isa.parts, 2
+            passing = Groups(b, isa, groups, quarters, first)
+            # A chain's 32 products of a left code and one of up to 3 bits fit int16.
+            small = form.bits <= 3
+
+            def one(t, values):
+                states, totals = passing.in_tile(b, values[:2], True), list(values[2:])
+                sets = multiplied(t, lambda part: tiles.rows(b, t, part), [[zero] * size] * chains, shape)
+                sets = [isa.finalize(b, accs, shape.rows) for accs in (sets if small else [fold(b, sets)])]
+                for part in range(isa.parts):
+                    factor, shift = passing.lanes(b, states[0], part)
+                    for row in range(shape.rows):
+                        i = row * isa.parts + part
+                        place = b.gep(sums, [b.add(b.mul(t, I64(isa.few)), I64(row))])
+                        total = isa.scaled(b, totals[i], splat(b, b.load(place), isa.lanes), shift, True)
+                        for accs in sets:
+                            total = isa.scaled(b, total, accs[i], factor, small)
+                        totals[i] = total
+                return states[-1] + totals
+
+            return loop(b, first, last, 1, passing.start + [zero] * size, one)[2:]
+
+        def variant(shape):
+            def by_kind(whole):
+                return by_sums(shape) if whole else directly(shape, scaled_tiles)
+
+            results = by_group_size(b, quarters, by_kind) if form.grouped else directly(shape, tiles.each)
+            store(b, isa, results, shape.rows, out, pitch)
+
+        choose(b, shapes, index, variant)
+
+    kinds = ("u8*", "u8*", "int", "int", "i32*", "int", "u8*", "int", "i32*")
+    return ir_function(name, kinds, isa.target, emit)
+
+
+def tile_sums(isa: MicroKernel) -> Any:
+    """``tile_sums(a, rows, tiles, sums)``: sums of each row's left codes in each tile, ``[tiles][isa.few]`` int32."""
+    codes = ir.VectorType(ir.IntType(8 * isa.left_bytes), DEPTH)
+    wide = ir.VectorType(I32, DEPTH)
+
+    def emit(b, a, rows, tiles, sums):
+        reduce = declare(b, f"llvm.vector.reduce.add.v{DEPTH}i32", I32, [wide])
+
+        def one_tile(t, _):
+            def one_row(r, _):
+                place = b.add(b.mul(t, I64(TILE_ROWS)), r)
+                values = load_vector(b, b.gep(a, [b.mul(place, I64(ROW_BYTES * isa.left_bytes))]), codes)
+                b.store(b.call(reduce, [b.sext(values, wide)]), b.gep(sums, [b.add(b.mul(t, I64(isa.few)), r)]))
+                return []
+
+            return loop(b, I64(0), rows, 1, [], one_row)
+
+        loop(b, I64(0), tiles, 1, [], one_tile)
+
+    return ir_function(f"fastq_tile_sums_{isa.tag}", ("u8*", "int", "int", "i32*"), isa.target, emit)

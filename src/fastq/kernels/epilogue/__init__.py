@@ -1,0 +1,1 @@
+"""From int32 sums to the output."""

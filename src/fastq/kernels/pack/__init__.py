@@ -1,0 +1,1 @@
+"""Bringing operands into tiles."""

@@ -1,0 +1,1 @@
+"""Extremes, codes, searches."""

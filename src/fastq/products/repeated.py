@@ -1,0 +1,59 @@
+"""Products that repeat: the right operand keeps what the first one has prepared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastq.engine.operands import Array
+from fastq.engine.plan import this_machine
+from fastq.engine.prepared import NativeProduct, PreparedProduct
+from fastq.products.operands import FloatOperand, Operand
+from fastq.products.task import Task
+
+KEPT = 64  # kinds of products that one operand remembers
+
+
+def again(a: Any, b: Any, out: Any, bias: Any, kind: tuple[Any, Any]) -> Array | None:
+    """The product, if one of its kind has been prepared and nothing is unusual about its arguments; else None.
+
+    `kind` is the epilogue and the type asked for.
+    """
+    if not isinstance(b, Operand) or not b.ready:
+        return None
+    if type(a) is np.ndarray:
+        x, scale = a, None
+    elif isinstance(a, Operand) and (pair := a.rows()) is not None:
+        x, scale = pair
+    else:
+        return None
+    try:
+        prepared = b.ready.get((a.shape, a.dtype, scale is None, *kind))
+    except TypeError:  # an epilogue that cannot be hashed
+        return None
+    if prepared is None or prepared.machine != this_machine():
+        return None
+    return prepared.again(x, scale, bias, out)
+
+
+def keep(task: Task, prepared: PreparedProduct, kind: tuple[Any, Any]) -> None:
+    """Let the next product of this kind find what this one has prepared."""
+    (a, b), left = task.inputs, task.left
+    if getattr(b, "ready", None) is None or len(b.shape) != 2:
+        return
+    if not (isinstance(prepared, NativeProduct) and prepared.repeats(this_machine())):
+        return
+    floats = not isinstance(a, Operand)
+    if floats and (not isinstance(left, FloatOperand) or left.dtype != a.dtype or not a.dtype.isnative):
+        return
+    if not floats and a.rows() is None:
+        return
+    # Of codes the logical type, which that of the product follows from: the codes themselves are int8 in any case.
+    prepared.expect(a.shape)
+    try:
+        if len(b.ready) >= KEPT:
+            b.ready.clear()
+        b.ready[(a.shape, a.dtype, floats, *kind)] = prepared
+    except TypeError:  # an epilogue or a description of a type that cannot be hashed
+        return

@@ -1,0 +1,169 @@
+"""Products that repeat: what the short way gives is what the long way gave."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import pytest
+
+import fastq as fq
+from fastq.kernels.table import ISAS
+from fastq.machine import cpu
+from fastq.products import repeated
+
+
+@numba.njit
+def halved(y):
+    return y / 2
+
+
+@pytest.fixture
+def long_way(monkeypatch):
+    """Computes a product without the short way."""
+
+    def compute(*args, **kwargs):
+        with monkeypatch.context() as patch:
+            patch.setattr(repeated, "again", lambda *_: None)
+            return fq.matmul(*args, **kwargs)
+
+    return compute
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Counts products that took the short way."""
+    taken = []
+    usual = repeated.again
+
+    def again(*args):
+        result = usual(*args)
+        taken.append(result is not None)
+        return result
+
+    monkeypatch.setattr(repeated, "again", again)
+    return taken
+
+
+@pytest.mark.parametrize("isa", [isa for isa in cpu.available(ISAS) if isa != "reference"])
+@pytest.mark.parametrize("shape", [(1, 64), (64,), (5, 70), (33, 200), (2, 3, 64)])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        pytest.param(np.float16, marks=pytest.mark.exhaustive),
+        np.float32,
+        pytest.param(np.float64, marks=pytest.mark.exhaustive),
+    ],
+)
+def test_short_way_is_the_long_way(isa, shape, dtype, long_way, counted, rng):
+    cpu.force(isa)
+    try:
+        forms = [{"bits": 8}, {"bits": 3, "group_size": 32}, {"bits": 4, "scheme": "asymmetric"}]
+        for form in forms:
+            q = fq.quantize(rng.standard_normal((shape[-1], 37)).astype(np.float32), axis=0, **form)
+            bias = rng.standard_normal(37).astype(np.float64 if dtype == np.float64 else np.float32)
+            for options in ({}, {"bias": bias}, {"epilogue": "gelu"}, {"epilogue": halved}, {"dtype": np.float16}):
+                for repeat in range(3):
+                    x = rng.standard_normal(shape).astype(dtype)
+                    counted.clear()
+                    got = fq.matmul(x, q, **options)
+                    long = repeat == 0 and "bias" not in options  # which makes no kind of its own
+                    narrowed = dtype == np.float64 and "dtype" in options
+                    assert counted == [not long and not narrowed]
+                    expected = long_way(x, q, **options)
+                    assert got.dtype == expected.dtype
+                    assert got.shape == expected.shape
+                    assert (got == expected).all()
+                    out = np.empty_like(expected)
+                    assert fq.matmul(x, q, out, **options) is out
+                    assert (out == expected).all()
+    finally:
+        cpu.force(None)
+
+
+def test_quantized_rows_take_it_too(long_way, counted, rng):
+    q = fq.quantize(rng.standard_normal((70, 30)).astype(np.float32), 5, axis=0)
+    for repeat in range(3):
+        a = fq.quantize(rng.standard_normal((20, 70)).astype(np.float32), 8, axis=-1)
+        counted.clear()
+        got = a @ q
+        assert counted == [repeat > 0]
+        assert (got == long_way(a, q)).all()
+    raw = rng.integers(-128, 128, (20, 70)).astype(np.int8)  # of the same shape and type as the codes of a
+    assert (raw @ q == long_way(raw, q)).all()
+    asymmetric = fq.quantize(rng.standard_normal((20, 70)).astype(np.float32), 8, axis=-1, scheme="asymmetric")
+    assert (asymmetric @ q == long_way(asymmetric, q)).all()
+    whole = fq.quantize(rng.standard_normal((20, 70)).astype(np.float32), 8)
+    assert (whole @ q == long_way(whole, q)).all()
+
+
+def test_what_is_unusual_takes_the_long_way(counted, rng):
+    w = rng.standard_normal((64, 48)).astype(np.float32)
+    q, x = fq.quantize(w, 8, axis=0), rng.standard_normal((16, 64)).astype(np.float32)
+    exact = x @ q
+    frozen = x.copy()
+    frozen.flags.writeable = False
+    assert (frozen @ q == exact).all()
+    assert counted[-1]  # read-only input is nothing unusual
+    wide = np.zeros((16, 80), np.float32)
+    for a in (np.asfortranarray(x), x.astype(">f4"), x.view(np.matrix), list(x), x[::-1][::-1].T.copy().T):
+        assert (np.asarray(fq.matmul(a, q)) == exact).all()
+        assert not counted[-1]
+    fq.matmul(x, q, wide[:, 10:58])
+    assert not counted[-1]
+    assert (wide[:, 10:58] == exact).all()
+    assert not wide[:, :10].any()
+    assert not wide[:, 58:].any()
+    assert (fq.matmul(x, q, bias=[1.0] * 48) == exact + 1).all()
+    assert not counted[-1]
+    with pytest.raises(ValueError, match="read-only"):
+        fq.matmul(x, q, np.broadcast_to(np.float32(0), exact.shape))
+    with pytest.raises(TypeError, match="epilogue must be one of"):
+        fq.matmul(x, q, epilogue=[])
+
+
+def test_errors_and_settings_are_seen_the_second_time(rng):
+    q = fq.quantize(rng.standard_normal((64, 48)).astype(np.float32), 8, axis=0)
+    x = rng.standard_normal((16, 64)).astype(np.float32)
+    exact = x @ q
+    bad = x.copy()
+    bad[3, 5] = np.nan
+    with pytest.raises(fq.NotFiniteError, match=r"a must be finite.* index \(3, 5\)"):
+        bad @ q
+    for isa in cpu.available(ISAS):
+        cpu.force(isa)
+        try:
+            assert (x @ q == exact).all()
+            assert (x @ q == exact).all()
+        finally:
+            cpu.force(None)
+    with fq.set_num_threads(1):
+        assert (x @ q == exact).all()
+
+
+def test_an_operand_remembers_only_so_many_kinds(monkeypatch, rng):
+    monkeypatch.setattr(repeated, "KEPT", 3)
+    q = fq.quantize(rng.standard_normal((8, 8)).astype(np.float32), 8, axis=0)
+    for m in range(1, 9):
+        np.ones((m, 8), np.float32) @ q
+        assert 1 <= len(q.ready) <= 3
+
+
+def test_input_may_be_the_output(rng):
+    q = fq.quantize(rng.standard_normal((64, 64)).astype(np.float32), 8, axis=0)
+    for _ in range(3):
+        x = rng.standard_normal((64, 64)).astype(np.float32)
+        expected = x.copy() @ q
+        fq.matmul(x, q, x)
+        assert (x == expected).all()
+
+
+@pytest.mark.parametrize("first", ["f2", "f4", "f8"])
+def test_type_of_a_product_does_not_depend_on_what_was_multiplied_before(isa, rng, first):
+    """The logical type of codes on the left is that of the product; what the kernels see is int8 in any case."""
+    q = fq.quantize(rng.standard_normal((48, 20)).astype(np.float32), axis=0)
+    rows = fq.quantize(rng.standard_normal((6, 48)).astype(np.float32), axis=-1)
+    for kind in (first, "f8", "f4", "f2", first):
+        for _ in range(2):
+            fresh = fq.quantize(q.dequantize(), axis=0)
+            got = rows.astype(kind) @ q
+            assert got.dtype == np.result_type(np.float32, kind) == (rows.astype(kind) @ fresh).dtype
