@@ -21,7 +21,7 @@ def install(session: nox.Session, extra: str, *others: str) -> None:
 
 @nox.session
 def test(session: nox.Session) -> None:
-    """The tests, as README has them: five minutes on two cores."""
+    """The tests, as README has them: at most five minutes on two cores."""
     install(session, "test")
     session.run(*PYTEST, *session.posargs)
 
