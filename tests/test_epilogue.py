@@ -72,6 +72,7 @@ def test_function_of_ones_own(isa, shape, rng):
         assert (half == fq.matmul(x, q, bias=bias, epilogue=softsign).astype(np.float16)).all()
 
 
+@pytest.mark.exhaustive
 def test_function_of_ones_own_in_float64(isa, rng):
     x, w, bias = operands(rng, 40, 70, 50, np.float64)
     y = fq.matmul(x, w, bias=bias)

@@ -116,6 +116,7 @@ def test_errors_of_both_sides_in_one_element(isa):
     assert 0.98 < share(a, b, bits=3) <= 1
 
 
+@pytest.mark.exhaustive
 def test_the_sum_of_many_groups(isa):
     """Adding a number again and again rounds the same way each time."""
     q = fq.quantize(np.full((3000, 1), 0.1, np.float32), axis=0, group_size=1, scale=np.float32(0.1))
@@ -134,6 +135,7 @@ def test_either_side_alone(isa, side, rng):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.exhaustive
 def test_roundings_alone(scheme, dtype, rng):
     """Two quantized arrays: what is left are the roundings of the epilogue, none of which is forgotten or dreamt."""
     for group in (None, 3):

@@ -457,6 +457,7 @@ def test_shapes_that_must_be_possible(rng):
 
 @settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @given(q=arrays(), data=st.data())
+@pytest.mark.exhaustive
 def test_what_was_cut_joins_again(q, data):
     axis = data.draw(st.integers(-q.ndim, q.ndim - 1))
     cuts = sorted(data.draw(st.lists(st.integers(0, q.shape[axis]), max_size=3)))

@@ -264,6 +264,7 @@ def test_extreme_numbers(rng):
 
 
 @pytest.mark.parametrize("m", [2, 20])
+@pytest.mark.exhaustive
 def test_sums_beyond_int32(isa, m, rng):
     """K that may overflow int32 is cut into segments of whole groups' tiles; all products here are the largest."""
     k, n, group = 140_000, 17, 64

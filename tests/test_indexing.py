@@ -406,6 +406,7 @@ def test_any_basic_index(q, data):
 
 @settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @given(q=arrays(), data=st.data())
+@pytest.mark.exhaustive
 def test_any_index_array(q, data):
     axis = data.draw(st.integers(0, q.ndim - 1))
     places = st.integers(-q.shape[axis], q.shape[axis] - 1)

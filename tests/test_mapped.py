@@ -196,6 +196,7 @@ SMALL = st.integers(1, 100)
     bits=st.integers(2, 8), scheme=st.sampled_from(["symmetric", "asymmetric", "affine"]),
     order=st.sampled_from(["C", "F"]), out=st.booleans(), seed=st.integers(0, 99),
 )  # fmt: skip
+@pytest.mark.exhaustive
 def test_any_form(tmp_path_factory, shape, block, sets, axis, group, bits, scheme, order, out, seed):
     if axis is not None and axis >= len(shape):
         axis = None

@@ -16,6 +16,7 @@ SINGLES = 5000  # of 38,000
 PAIRS = 2500
 
 
+@pytest.mark.exhaustive
 def test_odd_values_one_at_a_time():
     every = odd.singles()
     chosen = np.random.default_rng(11).choice(len(every), SINGLES, replace=False)

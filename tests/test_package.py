@@ -294,6 +294,7 @@ def test_kernels_are_kept(tmp_path, product):
     assert compiled(second) == 0
 
 
+@pytest.mark.exhaustive
 def test_kernels_of_several_processes_meet_in_one(tmp_path):
     """Two processes compile one kernel each; a third loads both, and each does its own work."""
     code = "import numpy as np, fastq as fq\n"

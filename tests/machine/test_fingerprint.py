@@ -81,6 +81,7 @@ RUN = PROGRAM.format(**USUAL).replace(", power=1", "") + (
 )
 
 
+@pytest.mark.exhaustive
 def test_kernels_with_a_function_are_kept_on_disk(tmp_path):
     def run():
         done = subprocess.run(
