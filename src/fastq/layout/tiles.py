@@ -16,7 +16,7 @@ Where groups of k have integer scales, 32 bytes per group and block of columns s
 and sixteen shifts, ``[block][group][2][16]`` (see :class:`TileFormat`).
 
 A **left tile** is 16 rows by 64 k, one row after the other: 1 KiB of int8. Tiles of the same rows follow each other
-along K. It is never stored, so a micro-kernel may want another :class:`LeftFormat`.
+along K. It is never stored, so a micro-kernel may want another one (``LeftFormat``).
 """
 
 from __future__ import annotations
