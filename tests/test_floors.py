@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -49,8 +50,12 @@ def room_of(module: str) -> str:
 
 def imports(path: Path) -> set[str]:
     """The fastq modules that a file imports, wherever in it."""
+    return imports_in(ast.walk(ast.parse(path.read_text())))
+
+
+def imports_in(nodes: Iterable[ast.AST]) -> set[str]:
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -74,6 +79,31 @@ def test_imports_go_down(path):
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_files_stay_readable(path):
     assert path.read_text().count("\n") <= LONGEST
+
+
+def at_import(path: Path) -> set[str]:
+    """The fastq modules that are imported as soon as a file is: not those for types, and not inside functions."""
+    body = ast.parse(path.read_text()).body
+    return imports_in(node for node in body if not isinstance(node, ast.If | ast.FunctionDef))
+
+
+def in_circles(needs: dict[str, set[str]]) -> set[str]:
+    """Take away what needs nothing that is left, until nothing changes: what stays is in a circle, or needs one."""
+    left = dict(needs)
+    while free := [name for name in left if not left[name] & (left.keys() - {name})]:
+        for name in free:
+            del left[name]
+    return set(left)
+
+
+def test_no_files_import_each_other_in_a_circle():
+    assert in_circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == {"a", "b", "c"}
+    assert not in_circles({name_of(path).removesuffix(".__init__"): at_import(path) for path in FILES})
+
+
+def test_each_room_is_there():
+    for room in set().union(*FLOORS):
+        assert (PACKAGE / room).is_dir() or (PACKAGE / f"{room}.py").exists(), room
 
 
 def test_the_walk_sees_imports():

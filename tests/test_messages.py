@@ -20,6 +20,7 @@ from fastq.products import sums
 from fastq.qarray.parts import put_together
 from fastq.quant.gptq import Gptq, quantize_columns
 from fastq.quant.moment import SecondMoment
+from fastq.quant.spec import QuantSpec
 from fastq.storage import out_of_core
 
 PACKAGE = Path(fq.__file__).parent
@@ -102,7 +103,7 @@ def gptq(bits=3, scheme="symmetric", k=2, matrix=None, **options):
     moment = SecondMoment.of(np.eye(k))
     if matrix is not None:
         moment._mean, moment._shrinkage = np.array(matrix, float), 0.0
-    return quantize_columns(X, bits, None, scheme, moment, **options)
+    return quantize_columns(X, QuantSpec(bits, 0, None, scheme), moment, **options)
 
 
 def in_files(call, document=None, missing=None, text=b"["):

@@ -31,10 +31,11 @@ from fastq.quant.arguments import (
     check_parameters,
     check_rotation,
 )
-from fastq.quant.by_method import QuantSpec, by_method
+from fastq.quant.by_method import by_method
 from fastq.quant.gptq import Gptq
 from fastq.quant.methods import Percentile, method_of
-from fastq.scheme import SCHEMES, code_range
+from fastq.quant.spec import Quantized, QuantParams, QuantSpec, parameter_shape
+from fastq.scheme import SCHEMES
 from fastq.storage import out_of_core
 from fastq.validation import check_bits, data_type, truth, word
 
@@ -179,9 +180,9 @@ def quantize(
     chosen = method_of(method)
     at = check_axis(axis, array.ndim)
     group = check_grouping(group_size, at)
-    shape = affine.parameter_shape(array.shape, at, group)
+    shape = parameter_shape(array.shape, at, group)
     own_scale, own_zero = check_parameters(scale, zero_point, shape, bits, scheme, floats)
-    given = None if own_scale is None else affine.Given(own_scale, own_zero)
+    given = None if own_scale is None else QuantParams(own_scale, own_zero)
     if given is not None and chosen != "minmax":
         raise ValueError(f"method={shown(method)} chooses the scale, so scale must be left out; got both")
     moment = check_calibration(calibration, chosen, at, array.shape)
@@ -193,20 +194,20 @@ def quantize(
         factors = check_balance(balance, at, array.shape)
         moment = None if moment is None else moment.turned(factors, block, isinstance(chosen, Gptq))
     integer = check_group_scale(group_scale, bits, group, scheme, given is not None)
-    wanted = QuantSpec(bits, at, group, scheme, integer)
+    spec = QuantSpec(bits, at, group, scheme, integer, block)
     tell = progress if callable(progress) else Mebibytes("quantizing") if truth(progress, "progress") else None
     if out_of_core.is_large(x) or (out is not None and array.nbytes >= out_of_core.IN_ONE_GO):
         source = out_of_core.Source(array, out_of_core.map_of(x), floats, at, factors, block, name)
-        return put_together(*out_of_core.quantize(source, wanted, given, chosen, moment, out, tell))
+        return put_together(*out_of_core.quantize(source, spec, given, chosen, moment, out, tell))
     values = array.astype(floats, copy=False)
     if factors is not None:
         values = affine.balanced(values, at, factors, block)
     if given is not None:
-        result = affine.quantize(values, bits, at, group, scheme, given, name)
+        result = affine.quantize(values, spec, given, name)
     else:
-        result = by_method(values, wanted, chosen, moment, name, by_share(tell, array.nbytes))
+        result = by_method(values, spec, chosen, moment, name, by_share(tell, array.nbytes))
     logical = array.dtype if is_float(array.dtype) else floats
-    q = _array(result, wanted, logical.newbyteorder("="), factors, block)
+    q = _array(result, spec, logical.newbyteorder("="), factors)
     if tell is not None:
         tell(array.nbytes, array.nbytes)
     if out is None:
@@ -215,16 +216,14 @@ def quantize(
     return load(out)
 
 
-def _array(
-    result: affine.Quantized, form: QuantSpec, dtype: np.dtype[Any], balance: Array | None = None, rotation: int = 1
-) -> QArray:
+def _array(result: Quantized, spec: QuantSpec, dtype: np.dtype[Any], balance: Array | None = None) -> QArray:
     """What was quantized, as users see it."""
-    scales, zero = None, result.zero
-    if result.factors is not None and form.group is not None:
-        scales, zero = GroupScales(form.group, result.factors, None if zero is None else zero.astype(np.uint8)), None
-    store = Store(result.codes, code_range(form.bits, form.scheme), form.bits, scales)
-    parameters = (result.scale, zero, result.offset)
-    return QArray._make(store, False, form.scheme, form.axis, form.group, parameters, dtype, balance, rotation)
+    scale, zero, offset, group_scale = result.params
+    scales = None
+    if group_scale is not None and spec.group is not None:
+        scales, zero = GroupScales(spec.group, group_scale, None if zero is None else zero.astype(np.uint8)), None
+    store, rest = Store(result.codes, spec.limits, spec.bits, scales), (spec.axis, spec.group, (scale, zero, offset))
+    return QArray._make(store, False, spec.scheme, *rest, dtype, balance, spec.rotation)
 
 
 def dequantize(q: QArray, dtype: npt.DTypeLike | None = None, out: Array | None = None) -> Array:
@@ -392,9 +391,8 @@ def _requantized(
     task = dispatch.of_floats(a, b, bits, bias, epilogue)
     one = scale is not None and np.size(scale) == 1 and np.size(0 if zero_point is None else zero_point) == 1
     axis = None if one or not task.shape else len(task.shape) - 1
-    shape = affine.parameter_shape(task.shape, axis, None)
+    shape = parameter_shape(task.shape, axis, None)
     own_scale, own_zero = check_parameters(scale, zero_point, shape, 8, scheme, np.dtype(task.output.type))
-    given = None if own_scale is None else affine.Given(own_scale, own_zero)
+    given = None if own_scale is None else QuantParams(own_scale, own_zero)
     result = requantized(task, scheme, given)
-    store = Store(result.codes, code_range(8, scheme), 8)
-    return QArray._make(store, False, scheme, axis, None, (result.scale, result.zero, None), task.output.type)
+    return _array(result, QuantSpec(8, axis, None, scheme), np.dtype(task.output.type))

@@ -11,7 +11,7 @@ import pytest
 import fastq
 from fastq.engine.backend import pack_right
 from fastq.engine.operands import ChannelTransform, LineParams, column_parameters
-from fastq.engine.pointers import address_if, flat, of_bytes, rows, written
+from fastq.engine.pointers import address_if, flat, of_bytes, rows, strided, written
 from fastq.engine.prepared import LeftForm, NativeProduct
 from fastq.kernels.epilogue.outputs import Output
 from fastq.layout.tiles import segments
@@ -89,6 +89,17 @@ def test_rows_may_lie_anyhow():
     assert rows(whole[::2, 1:6], F4, (3, 5)) == (whole.ctypes.data + 4, 16)
     assert rows(whole[::-1], F4, (6, 8)) == (whole.ctypes.data + 5 * 32, -8)
     assert rows(whole[:, ::4][:, :1], F4, (6, 1)) == (whole.ctypes.data, 8)
+
+
+def test_what_the_reference_sees_lies_in_the_array():
+    x = np.arange(24.0)
+    assert (strided(x, 4, (2, 3, 2), (10, 3, 1)) == [[[4, 5], [7, 8], [10, 11]], [[14, 15], [17, 18], [20, 21]]]).all()
+    assert strided(x, 99, (2, 0), (50, 1)).shape == (2, 0)
+    strided(x, 23, (1, 1), (7, 1))[...] = -1
+    assert x[23] == -1
+    for array, shape in ((x, (2, 13)), (x[::2], (1, 3)), (np.zeros((4, 6), order="F"), (2, 3))):
+        with pytest.raises(RuntimeError, match=r"a kernel needs .* contiguous elements"):
+            strided(array, 0, shape, (12, 1))
 
 
 def test_bytes_may_lie_anyhow_but_must_be_bytes():

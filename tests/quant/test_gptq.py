@@ -1,6 +1,7 @@
 """Error-compensating rounding against GPTQ as it is written down, and against what it is held to."""
 
 import dataclasses
+from collections import namedtuple
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from fastq.engine import native
 from fastq.engine.plan import this_machine
 from fastq.kernels import reference
 from fastq.machine import cpu
-from fastq.quant import affine, search
-from fastq.quant.gptq import Gptq, quantize_columns
+from fastq.quant import affine, gptq, search
+from fastq.quant.gptq import Gptq
 from fastq.quant.moment import SecondMoment
+from fastq.quant.spec import QuantSpec, expand
 from fastq.scheme import SCHEMES, CodeRange, code_range
 
 
@@ -25,20 +27,27 @@ def correlated(rng, rows, k, rho=0.9):
     return x.astype(np.float32)
 
 
+Columns = namedtuple("Columns", "codes scale zero offset group_scale")
+
+
+def quantize_columns(w, bits, group, scheme, moment, options=None, integer=False, progress=None):
+    codes, params = gptq.quantize_columns(w, QuantSpec(bits, 0, group, scheme, integer), moment, options, progress)
+    return Columns(codes, *params)
+
+
 def dequantized(q, group, k):
     def spread(p):
         return 0.0 if p is None else np.repeat(p, k if group is None else group, axis=0)[:k]
 
-    scale = q.scale if q.factors is None else q.scale * q.factors
+    scale = q.scale if q.group_scale is None else q.scale * q.group_scale
     return spread(scale) * (q.codes - spread(q.zero)) + spread(q.offset)
 
 
 def by_mse(w, bits, group, scheme="symmetric"):
-    given = affine.Given(*search.search(w, bits, 0, group, scheme))
-    q = affine.quantize(w, bits, 0, group, scheme, given)
-    return affine.expand(q.scale, w.shape, 0, group) * (
-        q.codes - (0.0 if q.zero is None else affine.expand(q.zero, w.shape, 0, group))
-    ) + (0.0 if q.offset is None else affine.expand(q.offset, w.shape, 0, group))
+    spec = QuantSpec(bits, 0, group, scheme)
+    codes, params = affine.quantize(w, spec, search.search(w, spec))
+    scale, zero, offset, _ = params.mapped(lambda p: expand(p, w.shape, 0, group))
+    return scale * (codes - (0.0 if zero is None else zero)) + (0.0 if offset is None else offset)
 
 
 def output_error(x, w, approximation):
@@ -122,10 +131,10 @@ def test_integer_factors(rng, scheme, bits, bound):
     x, w = correlated(rng, 1000, 64), rng.standard_normal((64, 24)).astype(np.float32)
     q = quantize_columns(w, bits, 16, scheme, SecondMoment.of(x), integer=True)
     assert q.scale.shape == (1, 24)
-    assert q.factors.dtype == np.int8
-    assert q.factors.all()
+    assert q.group_scale.dtype == np.int8
+    assert q.group_scale.all()
     zero = 0 if q.zero is None else np.repeat(q.zero, 16, axis=0)
-    products = np.repeat(q.factors.astype(int), 16, axis=0) * (q.codes.astype(int) - zero)
+    products = np.repeat(q.group_scale.astype(int), 16, axis=0) * (q.codes.astype(int) - zero)
     assert products.min() >= -128
     assert products.max() <= 127
     fraction, _ = np.frexp(q.scale)
@@ -150,7 +159,7 @@ def test_zero_points_are_those_that_the_factors_were_limited_by(seed):
 
 def test_all_of_six_bits_have_factors(rng):
     q = quantize_columns(rng.standard_normal((32, 4)), 6, 16, "symmetric", SecondMoment.of(np.eye(32)), integer=True)
-    assert np.abs(q.factors).max() <= 4
+    assert np.abs(q.group_scale).max() <= 4
 
 
 @pytest.mark.parametrize("sweeps", [0, 1, 2])

@@ -14,7 +14,8 @@ from fastq.products.operands import CodeOperand, FloatOperand, Operand
 from fastq.products.task import Task, segment_k
 from fastq.promotion import result_shape
 from fastq.qarray.coded import QArrayBase
-from fastq.quant.affine import check_finite, expand
+from fastq.quant.affine import check_finite
+from fastq.quant.spec import expand
 
 Array = npt.NDArray[Any]
 

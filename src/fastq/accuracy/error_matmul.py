@@ -15,9 +15,11 @@ from fastq.products import dispatch
 from fastq.products.operands import Operand
 from fastq.promotion import EIGHT_BIT, check_real, is_float
 from fastq.quant.affine import check_finite, quantize, unbalance
+from fastq.quant.spec import QuantSpec
 
 Array = npt.NDArray[Any]
 PARTS = ("weights", "activations", "rounding", "total")
+_BY_ROW = QuantSpec(8, 1, None, "symmetric")  # as products quantize their left operand
 _BLOCK = 1 << 20  # elements of x, of w and of the product that are held in float64 at a time
 
 
@@ -160,13 +162,13 @@ def _left(x: Array, dtype: np.dtype[Any], q: Any) -> tuple[Array, Array]:
     if q.balance is None or q.axis != 0:  # along the other axis it is the weights' alone
         if x.dtype in EIGHT_BIT:
             return true, true
-        seen = quantize(x.astype(dtype, copy=False), 8, 1, None, "symmetric")
-        return true, seen.codes * seen.scale.astype(np.float64)
+        seen = quantize(x.astype(dtype, copy=False), _BY_ROW)
+        return true, seen.codes * seen.params.scale.astype(np.float64)
     # They are multiplied by the balance and rotated before they are rounded; here they are brought back after that.
     factors = q.balance.reshape(-1)
     turned = reference.rotated(x.astype(dtype) * factors, q.rotation)
-    seen = quantize(np.ascontiguousarray(turned), 8, 1, None, "symmetric")
-    back = reference.rotated(seen.codes * seen.scale.astype(np.float64), q.rotation)
+    seen = quantize(np.ascontiguousarray(turned), _BY_ROW)
+    back = reference.rotated(seen.codes * seen.params.scale.astype(np.float64), q.rotation)
     return true, back / (q.rotation * factors.astype(np.float64))
 
 

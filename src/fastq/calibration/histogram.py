@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from fastq.quant.affine import choose
 from fastq.quant.methods import Percentile
+from fastq.quant.spec import QuantSpec
 from fastq.scheme import code_range
 
 Array = npt.NDArray[Any]
@@ -148,5 +149,6 @@ def _moved(noise: Callable[[Range], float], ends: Range, ones: tuple[bool, bool]
 
 def parameters(low: Array, high: Array, bits: int, scheme: str) -> tuple[Array, Array | None]:
     """Scale and zero point of ranges, in their type; negative scales for ranges that are upside down."""
-    scale, zero, _ = choose(np.minimum(low, high), np.maximum(low, high), bits, scheme)
+    spec = QuantSpec(bits, None, None, scheme)
+    scale, zero, _, _ = choose(np.minimum(low, high), np.maximum(low, high), spec)
     return np.where(low > high, -scale, scale), zero

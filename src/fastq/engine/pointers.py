@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import as_strided
 
 from fastq.engine.memory import address_of
 
@@ -52,6 +53,14 @@ def rows(array: Array, dtype: npt.DTypeLike, shape: tuple[int, int]) -> tuple[in
     if (step != array.itemsize and shape[1] > 1) or pitch % array.itemsize:
         raise _mistake(array, "contiguous rows, whole elements apart")
     return address_of(array), pitch // array.itemsize
+
+
+def strided(array: Array, start: int, shape: tuple[int, ...], pitches: tuple[int, ...]) -> Array:
+    """A view for the reference, which steps through memory as kernels do: elements so far apart along each axis."""
+    last = start + sum((n - 1) * pitch for n, pitch in zip(shape, pitches))
+    if not array.flags.c_contiguous or (0 not in shape and last >= array.size):
+        raise _mistake(array, f"{last + 1} contiguous elements")
+    return as_strided(array.reshape(-1)[start:], shape, [pitch * array.itemsize for pitch in pitches])
 
 
 def of_bytes(array: Array, shape: tuple[int, int]) -> tuple[int, int, int]:

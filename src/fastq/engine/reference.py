@@ -5,13 +5,14 @@ The definitions are in :mod:`fastq.kernels.reference`.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 from fastq.engine.memory import Workspace
 from fastq.engine.operands import Array, Right, RowParams, column_sums
+from fastq.engine.pointers import strided
 from fastq.engine.prepared import FUNCTION_RAISED, PreparedProduct
 from fastq.engine.views import FlatParams, GroupedView
 from fastq.errors import NotFiniteError
@@ -28,11 +29,6 @@ __all__ = ["ReferenceProduct", "activated", "compensate", "pack_right", "quantiz
 search = search_runs
 
 
-def _seen(values: Array, start: int, shape: tuple[int, ...], pitches: tuple[int, ...]) -> Array:
-    """Elements of a flat array, so many elements apart along each axis."""
-    return as_strided(values.reshape(-1)[start:], shape, [pitch * values.itemsize for pitch in pitches])
-
-
 def quantize(
     x: Array,
     codes: Array | None,
@@ -45,21 +41,25 @@ def quantize(
     """See :func:`fastq.engine.native.quantize`."""
     shape, pitches = (view.outer, view.groups, view.n, view.inner), (view.outer_pitch, view.group_pitch, view.inner, 1)
     sets, between = (view.outer, view.groups, view.inner), (view.param_pitch, view.group_param, 1)
-    scale, zero, offset, low, high = (_seen(p, view.param_start, sets, between) for p in params)
-    values = _seen(x, view.start, shape, pitches)
+
+    def of_sets(*arrays: Array) -> list[Array]:
+        return [strided(p, view.param_start, sets, between) for p in arrays]
+
+    values, grid = strided(x, view.start, shape, pitches), CodeRange(*limits)
     if work & FIND:
         if not np.isfinite(values).all():
             return NOT_FINITE
+        low, high = of_sets(params.minimum, params.maximum)
         low[...], high[...] = (end(values, axis=2) if view.n else 0 for end in (np.min, np.max))
     if work & CHOOSE:
+        scale, zero, offset, low, high = of_sets(*params)
         with np.errstate(over="ignore"):
             if scheme == 2 and not np.isfinite(high - low).all():
                 return SPAN_OVERFLOW
-        scale[...], zero[...], offset[...] = reference.parameters(low, high, CodeRange(*limits), scheme)
+        scale[...], zero[...], offset[...] = reference.parameters(low, high, grid, scheme)
     if work & WRITE and codes is not None:
-        of_set = [p[:, :, None] for p in (scale, zero, offset)]
-        written = reference.codes(values, of_set[0], of_set[1], of_set[2], CodeRange(*limits))
-        _seen(codes, view.start, shape, pitches)[...] = written
+        scale, zero, offset = (p[:, :, None] for p in of_sets(*params[:3]))
+        strided(codes, view.start, shape, pitches)[...] = reference.codes(values, scale, zero, offset, grid)
     return 0
 
 
@@ -120,7 +120,7 @@ class ReferenceProduct(PreparedProduct):
             col_affine = np.stack([columns.offset[col, :n], columns.term[g, :n]])
         return reference.epilogue(y, scale, columns.scale[col, :n], row_affine, col_affine)
 
-    @property
+    @cached_property
     def _codes(self) -> Array:
         return self.right.codes()
 

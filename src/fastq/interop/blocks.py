@@ -22,9 +22,7 @@ from fastq.products.sums import sums
 from fastq.promotion import as_floats, is_float
 from fastq.qarray.array import QArray
 from fastq.quant import affine, groups
-from fastq.quant.affine import Given
-from fastq.quant.by_method import QuantSpec
-from fastq.quant.groups import Shared
+from fastq.quant.spec import Quantized, QuantParams, QuantSpec, expand
 
 Array = npt.NDArray[Any]
 
@@ -54,23 +52,23 @@ def _packed(q: QArray) -> QArray:
 
 
 @pool.alone()
-def extremes(x: Array, form: QuantSpec, block_id: tuple[int, ...] = (), name: str = "x") -> Array:
+def extremes(x: Array, spec: QuantSpec, block_id: tuple[int, ...] = (), name: str = "x") -> Array:
     """Smallest and largest element of each run that shares a scale, one after the other along the axis (None: 0).
 
     Those of extremes are those of the elements, so this may be applied again to what it has given.
     """
-    found = affine.find(as_floats(x, name), form.axis, form.group, form.scheme)
+    found = affine.find(as_floats(x, name), spec)
     if found is None:
         affine.check_finite(x, _named(name, block_id))
     assert found is not None
-    at = form.axis or 0
+    at = spec.axis or 0
     shape = found[0].shape
     return np.stack(found, axis=at + 1).reshape(*shape[:at], 2 * shape[at], *shape[at + 1 :])
 
 
-def merged(pairs: Array, form: QuantSpec, axis: Any, keepdims: bool) -> Array:
+def merged(pairs: Array, spec: QuantSpec, axis: Any, keepdims: bool) -> Array:
     """Extremes of extremes, as :func:`dask.array.reduction` calls it."""
-    return extremes(pairs, form)
+    return extremes(pairs, spec)
 
 
 def _named(name: str, block_id: tuple[int, ...]) -> str:
@@ -79,22 +77,19 @@ def _named(name: str, block_id: tuple[int, ...]) -> str:
 
 
 @pool.alone()
-def parameters(pairs: Array, form: QuantSpec) -> Given | Shared:
+def parameters(pairs: Array, spec: QuantSpec) -> QuantParams:
     """The parameters that :func:`fastq.quantize` would choose, from the extremes of every run."""
-    found = affine.find(pairs, form.axis, None if form.group is None else 2, form.scheme)
-    assert found is not None
-    own = affine.chosen(*found, form.bits, form.scheme)
-    if not form.integer:
-        return own
-    assert form.axis is not None
-    return groups.widened(own, form.bits, form.axis)
+    ends = affine.find(pairs, spec._replace(group=None if spec.group is None else 2))
+    assert ends is not None
+    own = affine.chosen(*ends, spec)
+    return groups.widened(own, spec) if spec.integer else own
 
 
 @pool.alone()
 def coded(
     x: Array,
-    found: Given | Shared,
-    form: QuantSpec,
+    params: QuantParams,
+    spec: QuantSpec,
     starts: tuple[int, ...] = (),
     name: str = "x",
     block_id: tuple[int, ...] = (),
@@ -103,22 +98,21 @@ def coded(
 
     As the operand "a" of a product it does without the lowest code, as floats on the left do there.
     """
-    if isinstance(found, Shared):
-        assert form.axis is not None
-        assert form.group is not None
-        first = starts[block_id[form.axis]] // form.group
-        mine = np.arange(first, first + affine.parameter_shape(x.shape, form.axis, form.group)[form.axis])
-        taken = (None if p is None else p.take(mine, form.axis) for p in found[1:])
-        found = Shared(found.scale, *taken)  # type: ignore[arg-type]
-    given = found.given if isinstance(found, Shared) else found
+    if params.group_scale is not None:
+        assert spec.axis is not None
+        assert spec.group is not None
+        first = starts[block_id[spec.axis]] // spec.group
+        here = np.arange(first, first + spec.parameter_shape(x.shape)[spec.axis])
+        params = params._replace(
+            zero=None if params.zero is None else params.zero.take(here, spec.axis),
+            group_scale=params.group_scale.take(here, spec.axis),
+        )
     values = as_floats(x, "x")
-    result = affine.quantize(values, form.bits, form.axis, form.group, form.scheme, given)
-    if isinstance(found, Shared):
-        result = result._replace(scale=found.scale, factors=found.factors)
+    codes, _ = affine.quantize(values, spec, params.by_group)
     if name == "a":
-        np.maximum(result.codes, 1 - 2 ** (form.bits - 1), out=result.codes)
+        np.maximum(codes, 1 - 2 ** (spec.bits - 1), out=codes)
     dtype = x.dtype if is_float(x.dtype) else values.dtype
-    q = api._array(result, form, dtype.newbyteorder("="))
+    q = api._array(Quantized(codes, params), spec, dtype.newbyteorder("="))
     return q if name != "x" else _packed(q)
 
 
@@ -182,7 +176,7 @@ def _scale(x: Any, summed: int) -> Array | None:
         return None
     if x.axis_scale is not None and x.axis == x.ndim + summed:
         return x.axis_scale
-    return affine.expand(x.scale, x.shape, x.axis, x.group_size)
+    return expand(x.scale, x.shape, x.axis, x.group_size)
 
 
 def added(parts: Any, computed: np.dtype[Any], axis: Any = None, keepdims: bool = True) -> Part:

@@ -28,7 +28,7 @@ from fastq.products.operands import Operand
 from fastq.promotion import EIGHT_BIT, output_type, result_shape
 from fastq.qarray.array import QArray
 from fastq.qarray.coded import check_summed
-from fastq.quant.by_method import QuantSpec
+from fastq.quant.spec import QuantSpec
 from fastq.validation import check_bias, check_bits, check_dtype
 
 __all__ = ["DaskQArray", "from_qarray", "matmul", "quantize"]

@@ -16,11 +16,10 @@ from fastq.interop.collection import DaskQArray, kept, whole
 from fastq.layout.tiles import ceil_div
 from fastq.promotion import float_type
 from fastq.qarray.array import QArray, Scheme
-from fastq.quant import affine
 from fastq.quant.arguments import check_balance, check_calibration, check_parameters, check_rotation
-from fastq.quant.by_method import QuantSpec
 from fastq.quant.gptq import Gptq
 from fastq.quant.methods import Percentile, method_of
+from fastq.quant.spec import QuantSpec, parameter_shape
 
 
 def quantize(
@@ -81,10 +80,10 @@ def quantize(
         own = {"scale": 1, "zero_point": 0 if scheme == "asymmetric" else None, "method": method}
     # One element, quantized alike: it has the arguments checked, and tells what form comes out.
     sample = api.quantize(np.ones((1,) * x.ndim, x.dtype), bits, axis=axis, **shared, **own)
-    form = QuantSpec(sample.bits, sample.axis, sample.group_size, scheme, sample.axis_scale is not None)
-    bits, axis, group, _, integer = form
+    spec = QuantSpec(sample.bits, sample.axis, sample.group_size, scheme, sample.axis_scale is not None)
+    bits, axis, group, _, integer, _ = spec
     chosen, block = method_of(method), check_rotation(rotate, axis, x.shape)
-    shape = affine.parameter_shape(x.shape, axis, group)
+    shape = parameter_shape(x.shape, axis, group)
     given = check_parameters(scale, zero_point, shape, bits, scheme, float_type(x.dtype, "x"))
     moment = check_calibration(calibration, chosen, axis, x.shape)
     if moment is not None and isinstance(chosen, Gptq) and block == 1:  # here, rather than from a worker
@@ -105,35 +104,35 @@ def quantize(
                 )
             x = x.rechunk({axis: -1})
         elif scale is None and (group is None or integer):
-            return kept(with_shared_scales(x, form, sample))  # type: ignore[no-any-return]
-    parameters = [da.from_array(np.array(p), _parameter_chunks(x, form)) for p in given if p is not None]
+            return kept(with_shared_scales(x, spec, sample))  # type: ignore[no-any-return]
+    parameters = [da.from_array(np.array(p), _parameter_chunks(x, spec)) for p in given if p is not None]
     turns: dict[str, Any] = {"calibration": moment, "balance": balance, "rotate": rotate}
     work = partial(blocks.quantized, bits=bits, axis=axis, method=chosen, **shared, **turns)
     return kept(da.map_blocks(work, x, *parameters, dtype=sample.dtype, meta=sample))  # type: ignore[no-any-return]
 
 
-def with_shared_scales(x: Any, form: QuantSpec, sample: QArray, name: str = "x") -> Any:
+def with_shared_scales(x: Any, spec: QuantSpec, sample: QArray, name: str = "x") -> Any:
     """Quantize chunks under scales that several of them share, in two passes; see :mod:`fastq.interop.blocks`."""
-    axis, group = form.axis, form.group
+    axis, group = spec.axis, spec.group
     numbers: Any = {"dtype": np.float32, "meta": np.empty((0,) * x.ndim, np.float32)}  # as far as Dask must know
     pairs = x.map_blocks(
-        partial(blocks.extremes, form=form, name=name), chunks=_parameter_chunks(x, form, 2), **numbers
+        partial(blocks.extremes, spec=spec, name=name), chunks=_parameter_chunks(x, spec, 2), **numbers
     )
     if group is None:
-        merged = partial(blocks.merged, form=form)
+        merged = partial(blocks.merged, spec=spec)
         pairs = da.reduction(pairs, merged, merged, axis, keepdims=True, output_size=2, **numbers)
     else:
         pairs = pairs.rechunk({axis: -1})
     one = tuple((1,) if axis in (None, i) else c for i, c in enumerate(x.chunks))
-    found = pairs.map_blocks(partial(blocks.parameters, form=form), chunks=one, **numbers)
+    found = pairs.map_blocks(partial(blocks.parameters, spec=spec), chunks=one, **numbers)
     starts = () if axis is None else tuple(np.cumsum([0, *x.chunks[axis]]).tolist())
-    work = partial(blocks.coded, form=form, starts=starts, name=name)
+    work = partial(blocks.coded, spec=spec, starts=starts, name=name)
     return da.map_blocks(work, x, found, dtype=sample.dtype, meta=sample)
 
 
-def _parameter_chunks(x: Any, form: QuantSpec, entries: int = 0) -> tuple[tuple[int, ...], ...]:
+def _parameter_chunks(x: Any, spec: QuantSpec, entries: int = 0) -> tuple[tuple[int, ...], ...]:
     """Chunks of parameters beside those of x; with `entries`, so many for each chunk and group."""
-    axis, group = form.axis, form.group
+    axis, group = spec.axis, spec.group
 
     def along(i: int) -> tuple[int, ...]:
         if axis not in (None, i):

@@ -14,8 +14,9 @@ from fastq.engine.operands import BatchIndex, ChannelTransform, ColumnParams, Li
 from fastq.engine.prepared import NativeProduct, left_kind
 from fastq.layout.tiles import Segments, segments
 from fastq.promotion import EIGHT_BIT
-from fastq.quant.affine import Quantized, check_finite
+from fastq.quant.affine import check_finite
 from fastq.quant.affine import quantize as quantize_array
+from fastq.quant.spec import Quantized, QuantSpec
 from fastq.scheme import CodeRange, code_range
 
 Array = npt.NDArray[Any]
@@ -129,7 +130,7 @@ class FloatOperand(ArrayOperand):
         """See :class:`Operand`."""
         if side == "left":
             return _left_lines(self.bits)
-        return LineParams(code_range(self.bits, "symmetric"), self.bits, self._quantize(index).scale)
+        return LineParams(code_range(self.bits, "symmetric"), self.bits, self._quantize(index).params.scale)
 
     def rows_of(self, index: BatchIndex, rows: slice) -> Array:
         """See :class:`Operand`."""
@@ -143,7 +144,7 @@ class FloatOperand(ArrayOperand):
     def _quantize(self, index: BatchIndex) -> Quantized:
         if self._quantized is None or self._quantized[0] != index:
             values = self.array[index].astype(self.dtype, copy=False)
-            self._quantized = index, quantize_array(values, self.bits, 0, None, "symmetric", name="b")
+            self._quantized = index, quantize_array(values, QuantSpec(self.bits, 0, None, "symmetric"), name="b")
         return self._quantized[1]
 
 

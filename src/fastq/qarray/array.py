@@ -20,7 +20,7 @@ from fastq.qarray.apart import take_apart
 from fastq.qarray.coded import Scheme
 from fastq.qarray.ndarray import ArrayMethods
 from fastq.quant import affine
-from fastq.scheme import code_range
+from fastq.quant.spec import QuantParams, QuantSpec
 from fastq.storage.folder import write
 from fastq.storage.metadata import Metadata
 from fastq.validation import data_type
@@ -156,10 +156,9 @@ class QArray(ArrayMethods, NDArrayOperatorsMixin):
                 state = "" if out.flags.writeable else " (read-only)"
                 raise ValueError(f"out must be writeable and of shape {self.shape}, got shape {out.shape}{state}")
         target = out if out is not None else np.empty(self.shape, logical)
-        values = self.scale, self.zero_point, self.offset
-        whole = [None if p is None else affine.expand(p, self.shape, self.axis, self.group_size) for p in values]
-        transform = affine.Turned(self.axis, self.balance, self.rotation)
-        affine.restore(self.codes, whole, code_range(self.bits, self.scheme), transform, target)
+        spec = QuantSpec(self.bits, self.axis, self.group_size, self.scheme, rotation=self.rotation)
+        params = QuantParams(self.scale, self.zero_point, self.offset)
+        affine.restore(self.codes, spec, params, self.balance, target)
         return target
 
     def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:

@@ -16,13 +16,13 @@ import numpy.typing as npt
 
 from fastq.engine.operands import AxisIndex
 from fastq.layout.tiles import QUARTER
-from fastq.quant.affine import parameter_shape
+from fastq.quant.spec import parameter_shape
 
 Array = npt.NDArray[Any]
 
 
 class ArrayParts(NamedTuple):
-    """What a quantized array is made of; parameters have the shape of :func:`fastq.quant.affine.parameter_shape`.
+    """What a quantized array is made of; parameters have the shape of :func:`fastq.quant.spec.parameter_shape`.
 
     With integer group scales (`group_scale`), `scale` has length 1 along the axis and `zero` is None; their zero points
     are in `group_zero`.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,55 +13,18 @@ from fastq.engine.views import FlatParams, GroupedView
 from fastq.errors import NotFiniteError
 from fastq.kernels import jobs, reference
 from fastq.layout.tiles import ceil_div
-from fastq.scheme import SCHEMES, CodeRange, code_range
+from fastq.quant.spec import Quantized, QuantParams, QuantSpec, expand
 
 Array = npt.NDArray[Any]
 CHECKED = 1 << 24  # elements that are looked at together for what is not finite, since they may lie in a large file
 LONG_RUN = 16384  # a whole array under one scale is cut into runs of this length, for threads to share
 
 
-class Quantized(NamedTuple):
-    """Codes and parameters; parameters have one entry per group along the axis."""
-
-    codes: npt.NDArray[Any]
-    scale: npt.NDArray[Any]
-    zero: npt.NDArray[np.int32] | None
-    offset: npt.NDArray[Any] | None
-    factors: npt.NDArray[np.int8] | None = None  # integer scales of groups, which `scale` is shared by
-
-
-def parameter_shape(shape: tuple[int, ...], axis: int | None, group: int | None) -> tuple[int, ...]:
-    """The shape of scale: ``np.max(x, axis, keepdims=True).shape``, or one entry per group along the axis."""
-    if axis is None:
-        return (1,) * len(shape)
-    along = 1 if group is None else max(1, ceil_div(shape[axis], group))
-    return (*shape[:axis], along, *shape[axis + 1 :])
-
-
-def expand(values: npt.NDArray[Any], shape: tuple[int, ...], axis: int | None, group: int | None) -> npt.NDArray[Any]:
-    """Parameters in a form that broadcasts to the array."""
-    if axis is None or group is None or values.shape[axis] == 1:
-        return values
-    return np.take(values, np.arange(shape[axis]) // group, axis=axis)
-
-
-class Turned(NamedTuple):
-    """The balance factors of the channels along an axis, and the block size of their rotation (1: none)."""
-
-    axis: int | None
-    factors: Array | None
-    block: int
-
-
-def restore(codes: Array, parameters: Sequence[Array | None], limits: CodeRange, channels: Turned, out: Array) -> None:
-    """``out = scale * (codes - zero) + offset``, channels turned back, computed in scale's type.
-
-    The three parameters broadcast to codes.
-    """
-    scale, zero, offset = parameters
-    assert scale is not None
-    work, wanted = scale.dtype, out.dtype
-    values = out if wanted == work else np.empty(out.shape, work)
+def restore(codes: Array, spec: QuantSpec, params: QuantParams, balance: Array | None, out: Array) -> None:
+    """``out = balance * H (scale * (codes - zero) + offset)``, computed in scale's type; H is the rotation."""
+    scale, zero, offset, _ = params.mapped(lambda p: expand(p, codes.shape, spec.axis, spec.group))
+    limits, work = spec.limits, scale.dtype
+    values = out if out.dtype == work else np.empty(out.shape, work)
     if zero is not None:
         np.subtract(codes, zero, out=values, dtype=work, casting="unsafe")
         np.multiply(values, scale, out=values)
@@ -70,17 +32,17 @@ def restore(codes: Array, parameters: Sequence[Array | None], limits: CodeRange,
         np.multiply(codes, scale, out=values, dtype=work)
     if offset is not None:
         np.add(values, offset, out=values)
-    factor = unbalance(values, *channels)
+    factor = unbalance(values, spec.axis, balance, spec.rotation)
     # Rounding the zero point may move the ends of the range past what the type holds.
     span = limits.high - min(0, limits.low)
-    largest = float(np.finfo(wanted).max) if wanted.kind == "f" else float(np.finfo(np.float32).max)
+    largest = float(np.finfo(out.dtype).max) if out.dtype.kind == "f" else float(np.finfo(np.float32).max)
     if out.size and span * factor * float(np.abs(scale).max()) > largest:
         np.clip(values, -largest, largest, out=values)
     if values is not out:
-        out[...] = values.astype(wanted)
+        out[...] = values.astype(out.dtype)
 
 
-def check_finite(x: npt.NDArray[Any], what: str) -> None:
+def check_finite(x: Array, what: str) -> None:
     """Raise NotFiniteError that counts and locates what is not finite."""
     rows = np.atleast_1d(x)
     step = max(1, CHECKED * len(rows) // max(1, x.size))
@@ -104,106 +66,87 @@ def not_finite(what: str, count: int, size: int, first: tuple[int, ...], value: 
     )
 
 
-def _runs(shape: tuple[int, ...], axis: int | None, group: int | None) -> tuple[list[GroupedView], int]:
-    """The calls that cover a C-contiguous array, whole groups before the ragged last one, and how many extremes."""
+def _views(shape: tuple[int, ...], spec: QuantSpec) -> tuple[list[GroupedView], int]:
+    """The views that cover a C-contiguous array, whole groups before the ragged last one, and how many extremes."""
+    axis = spec.axis
     if axis is None:
-        size = prod(shape)
-        rows, rest = divmod(size, LONG_RUN)
-        calls = [GroupedView(rows, 1, LONG_RUN, 1, LONG_RUN, 0, 1, 0)] if rows else []
-        if rest or size == 0:
-            calls.append(GroupedView(1, 1, rest, 1, 0, 0, 1, 0, rows * LONG_RUN, rows))
-        return calls, len(calls) and rows + (rest > 0 or size == 0)
+        rows, rest = divmod(prod(shape), LONG_RUN)
+        views = [GroupedView(rows, 1, LONG_RUN, 1, LONG_RUN, 0, 1, 0)] if rows else []
+        if rest or not rows:
+            views.append(GroupedView(1, 1, rest, 1, 0, 0, 1, 0, rows * LONG_RUN, rows))
+        return views, rows + len(views[bool(rows) :])
     outer, n, inner = prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])
-    size = max(1, n) if group is None else group
-    groups, whole = max(1, ceil_div(n, size)), n // size
-    pitch, sets = n * inner, groups * inner
-    calls = []
+    size = max(1, n) if spec.group is None else spec.group
+    whole, pitch, sets = n // size, n * inner, max(1, ceil_div(n, size)) * inner
+    views = []
     if whole:
-        calls.append(GroupedView(outer, whole, size, inner, pitch, size * inner, sets, inner))
+        views.append(GroupedView(outer, whole, size, inner, pitch, size * inner, sets, inner))
     if n % size or n == 0:
-        calls.append(GroupedView(outer, 1, n % size, inner, pitch, 0, sets, inner, whole * size * inner, whole * inner))
-    return calls, outer * sets
+        views.append(GroupedView(outer, 1, n % size, inner, pitch, 0, sets, inner, whole * size * inner, whole * inner))
+    return views, outer * sets
 
 
-class Given(NamedTuple):
-    """Parameters chosen beforehand; they broadcast to :func:`parameter_shape`."""
+def _run(
+    x: Array, codes: Array | None, views: list[GroupedView], params: FlatParams, spec: QuantSpec, work: int
+) -> int:
+    """Some passes (FIND, CHOOSE, WRITE) over all views; the kernels' status."""
+    quantize, status = backend(x.size).quantize, 0
+    for view in views:
+        status |= quantize(x, codes, view, params, spec.limits, spec.number, work)
+    return status
 
-    scale: npt.NDArray[Any]
-    zero: npt.NDArray[Any] | None = None
-    offset: npt.NDArray[Any] | None = None
 
-
-def quantize(
-    x: npt.NDArray[Any],
-    bits: int,
-    axis: int | None,
-    group: int | None,
-    scheme: str,
-    given: Given | None = None,
-    name: str = "x",
-) -> Quantized:
-    """Codes of a float32 or float64 array, with given parameters or those of its extremes."""
+def quantize(x: Array, spec: QuantSpec, given: QuantParams | None = None, name: str = "x") -> Quantized:
+    """Codes of a float32 or float64 array, with given parameters (by group) or those of its extremes."""
     if x.flags.f_contiguous and not x.flags.c_contiguous:
         # What lies in memory column by column is quantized as what it is in memory: its transpose.
-        back = None if axis is None else x.ndim - 1 - axis
-        turned = None if given is None else Given(*(None if p is None else p.T for p in given))  # type: ignore[arg-type]
+        axis = None if spec.axis is None else x.ndim - 1 - spec.axis
         try:
-            result = quantize(x.T, bits, back, group, scheme, turned, name)
+            codes, params = quantize(
+                x.T, spec._replace(axis=axis), None if given is None else given.mapped(np.transpose), name
+            )
         except NotFiniteError:
             check_finite(x, name)  # the same, with the index in x
             raise
-        return Quantized(*(None if p is None else p.T for p in result))  # type: ignore[arg-type]
+        return Quantized(codes.T, params.mapped(np.transpose))
     x = np.asarray(x, order="C")
     if not x.flags.aligned:
         x = x.copy()
-    limits = code_range(bits, scheme)
-    codes = np.empty(x.shape, np.int8 if limits.signed else np.uint8)
-    calls, spots = _runs(x.shape, axis, group)
-    shape = parameter_shape(x.shape, axis, group)
-    found = _room(x, shape, given, spots)
-    number, run = SCHEMES.index(scheme), backend(x.size).quantize
-    status = 0
-    if axis is None and given is None:
-        status = _choose_whole(x, calls, found, limits, number)
+    codes = np.empty(x.shape, np.int8 if spec.limits.signed else np.uint8)
+    views, spots = _views(x.shape, spec)
+    shape = spec.parameter_shape(x.shape)
+    flat = _room(x, shape, given, spots)
+    status, work = 0, jobs.FIND | jobs.CHOOSE | jobs.WRITE if given is None else jobs.WRITE
+    if spec.axis is None:
+        if given is None:
+            status, work = _choose_whole(x, views, flat, spec), jobs.WRITE
+        views = [view._replace(param_pitch=0, param_start=0) for view in views]
     if not status:
-        work = jobs.WRITE if given is not None or axis is None else jobs.FIND | jobs.CHOOSE | jobs.WRITE
-        for call in calls:
-            at = call._replace(param_pitch=0, param_start=0) if axis is None else call
-            status |= run(x, codes, at, found, limits, number, work)
+        status = _run(x, codes, views, flat, spec, work)
     if (given is not None and not np.isfinite(x).all()) or status & jobs.NOT_FINITE:
         check_finite(x, name)
     if status & jobs.SPAN_OVERFLOW:
         raise ValueError(_SPAN)
-    return Quantized(
-        codes,
-        found.scale.reshape(shape),
-        found.zero.astype(np.int32).reshape(shape) if scheme == "asymmetric" else None,
-        found.offset.reshape(shape) if scheme == "affine" else None,
-    )
+    return Quantized(codes, QuantParams.of_scheme(spec.scheme, *(p.reshape(shape) for p in flat[:3])))
 
 
-def _room(x: npt.NDArray[Any], shape: tuple[int, ...], given: Given | None, spots: int) -> FlatParams:
+def _room(x: Array, shape: tuple[int, ...], given: QuantParams | None, spots: int) -> FlatParams:
     """Flat arrays for the parameters, holding those that are given."""
     if given is None:
         scale, zero, offset = (np.empty(prod(shape), x.dtype) for _ in range(3))
     else:
-        values = (np.asarray(0 if p is None else p, x.dtype) for p in given)
-        wanted = (np.require(np.broadcast_to(v, shape), requirements=["C", "A"]) for v in values)
-        scale, zero, offset = (v.reshape(-1) for v in wanted)
+        values = (np.asarray(0 if p is None else p, x.dtype) for p in given[:3])
+        whole = (np.require(np.broadcast_to(v, shape), requirements=["C", "A"]) for v in values)
+        scale, zero, offset = (v.reshape(-1) for v in whole)
     return FlatParams(scale, zero, offset, np.empty(spots, x.dtype), np.empty(spots, x.dtype))
 
 
-def _choose_whole(
-    x: npt.NDArray[Any], calls: list[GroupedView], found: FlatParams, limits: CodeRange, number: int
-) -> int:
+def _choose_whole(x: Array, views: list[GroupedView], flat: FlatParams, spec: QuantSpec) -> int:
     """Parameters of a whole array, from the extremes of its parts."""
-    status, run = 0, backend(x.size).quantize
-    for call in calls:
-        status |= run(x, None, call, found, limits, number, jobs.FIND)
-    if status:
+    if status := _run(x, None, views, flat, spec, jobs.FIND):
         return status
-    extremes = found._replace(minimum=found.minimum.min(keepdims=True), maximum=found.maximum.max(keepdims=True))
-    return run(x, None, GroupedView(1, 1, 0, 1, 0, 0, 0, 0), extremes, limits, number, jobs.CHOOSE)
+    extremes = flat._replace(minimum=flat.minimum.min(keepdims=True), maximum=flat.maximum.max(keepdims=True))
+    return _run(x, None, [GroupedView(1, 1, 0, 1, 0, 0, 0, 0)], extremes, spec, jobs.CHOOSE)
 
 
 _SPAN = (
@@ -212,38 +155,26 @@ _SPAN = (
 )
 
 
-def find(x: Array, axis: int | None, group: int | None, scheme: str) -> tuple[Array, Array] | None:
+def find(x: Array, spec: QuantSpec) -> tuple[Array, Array] | None:
     """Extremes of each run, for :func:`chosen`; None if x is not finite. Those of parts of a run may be merged."""
     x = np.require(x, requirements=["C", "A"])
-    calls, spots = _runs(x.shape, axis, group)
-    shape = parameter_shape(x.shape, axis, group)
-    found = _room(x, shape, None, spots)
-    number, status = SCHEMES.index(scheme), 0
-    for call in calls:
-        status |= backend(x.size).quantize(x, None, call, found, code_range(8, scheme), number, jobs.FIND)
-    if status & jobs.NOT_FINITE:
+    views, spots = _views(x.shape, spec)
+    shape = spec.parameter_shape(x.shape)
+    flat = _room(x, shape, None, spots)
+    if _run(x, None, views, flat, spec, jobs.FIND) & jobs.NOT_FINITE:
         return None
-    if axis is None:
-        return found.minimum.min().reshape(shape), found.maximum.max().reshape(shape)
-    return found.minimum.reshape(shape), found.maximum.reshape(shape)
+    if spec.axis is None:
+        return flat.minimum.min().reshape(shape), flat.maximum.max().reshape(shape)
+    return flat.minimum.reshape(shape), flat.maximum.reshape(shape)
 
 
-def chosen(low: Array, high: Array, bits: int, scheme: str) -> Given:
+def chosen(low: Array, high: Array, spec: QuantSpec) -> QuantParams:
     """Parameters of runs with these extremes, bit for bit those that :func:`quantize` finds."""
-    flat = (np.ascontiguousarray(end).reshape(-1) for end in (low, high))
-    found = FlatParams(*(np.empty(low.size, low.dtype) for _ in range(3)), *flat)
-    view, number = GroupedView(low.size, 1, 0, 1, 0, 0, 1, 0), SCHEMES.index(scheme)
-    if backend(low.size).quantize(low, None, view, found, code_range(bits, scheme), number, jobs.CHOOSE):
+    ends = (np.ascontiguousarray(end).reshape(-1) for end in (low, high))
+    flat = FlatParams(*(np.empty(low.size, low.dtype) for _ in range(3)), *ends)
+    if _run(low, None, [GroupedView(low.size, 1, 0, 1, 0, 0, 1, 0)], flat, spec, jobs.CHOOSE):
         raise ValueError(_SPAN)
-    scale, zero, offset = (p.reshape(low.shape) for p in found[:3])
-    return _given(scale, zero, offset, scheme)
-
-
-def _given(scale: Array, zero: Array, offset: Array, scheme: str) -> Given:
-    """The parameters that a scheme has."""
-    return Given(
-        scale, zero.astype(np.int32) if scheme == "asymmetric" else None, offset if scheme == "affine" else None
-    )
+    return QuantParams.of_scheme(spec.scheme, *(p.reshape(low.shape) for p in flat[:3]))
 
 
 def balanced(x: Array, axis: int | None, factors: Array, block: int) -> Array:
@@ -269,24 +200,21 @@ def _rotate(x: Array, axis: int | None, block: int) -> None:
         lines[...] = reference.rotated(lines, block)
 
 
-def extremes(x: npt.NDArray[Any], axis: int | None, group: int | None) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Minimum and maximum of each run that shares a scale; 0 and 0 where a run is empty."""
-    if axis is None:
-        if x.size == 0:
-            return np.zeros((1,) * x.ndim, x.dtype), np.zeros((1,) * x.ndim, x.dtype)
-        return x.min(keepdims=True), x.max(keepdims=True)
-    if x.shape[axis] == 0:
-        shape = parameter_shape(x.shape, axis, group)
+def extremes(x: Array, spec: QuantSpec) -> tuple[Array, Array]:
+    """Minimum and maximum of each run that shares a scale; 0 and 0 where a run is empty. In NumPy."""
+    axis, shape = spec.axis, spec.parameter_shape(x.shape)
+    if (x.size if axis is None else x.shape[axis]) == 0:
         return np.zeros(shape, x.dtype), np.zeros(shape, x.dtype)
-    starts = np.arange(0, x.shape[axis], group or x.shape[axis])
+    if axis is None:
+        return x.min(keepdims=True), x.max(keepdims=True)
+    starts = np.arange(0, x.shape[axis], spec.group or x.shape[axis])
     return np.minimum.reduceat(x, starts, axis=axis), np.maximum.reduceat(x, starts, axis=axis)
 
 
-def choose(low: npt.NDArray[Any], high: npt.NDArray[Any], bits: int, scheme: str) -> Given:
-    """Scale, zero point and offset from extremes, by the scalar functions that the kernels compile."""
-    if scheme == "affine":
+def choose(low: Array, high: Array, spec: QuantSpec) -> QuantParams:
+    """Parameters of extremes, by the scalar functions that the kernels compile. In NumPy."""
+    if spec.scheme == "affine":
         with np.errstate(over="ignore"):
             if not np.isfinite(high - low).all():
                 raise ValueError(_SPAN)
-    parameters = reference.parameters(low, high, code_range(bits, scheme), SCHEMES.index(scheme))
-    return _given(*parameters, scheme)
+    return QuantParams.of_scheme(spec.scheme, *reference.parameters(low, high, spec.limits, spec.number))

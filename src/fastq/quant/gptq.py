@@ -45,11 +45,11 @@ from fastq.engine.backend import backend
 from fastq.errors import shown, with_type
 from fastq.kernels.jobs import COMPENSATED_COLUMNS, COMPENSATED_ROWS
 from fastq.layout.tiles import ceil_div
-from fastq.quant.affine import Quantized, check_finite
+from fastq.quant.affine import check_finite
 from fastq.quant.groups import chosen, largest
 from fastq.quant.moment import Damped, SecondMoment
 from fastq.quant.search import search
-from fastq.scheme import code_range
+from fastq.quant.spec import Quantized, QuantParams, QuantSpec
 
 Array = npt.NDArray[Any]
 
@@ -117,12 +117,9 @@ class Gptq:
 
 def quantize_columns(
     w: Array,
-    bits: int,
-    group: int | None,
-    scheme: str,
+    spec: QuantSpec,
     moment: SecondMoment,
     options: Gptq | None = None,
-    integer: bool = False,
     progress: Callable[[int, int], Any] | None = None,
 ) -> Quantized:
     """Codes and parameters of a K x N matrix that keep the error of ``x @ w`` small for inputs like the calibration's.
@@ -134,22 +131,20 @@ def quantize_columns(
     ----------
     w : numpy.ndarray
         K x N, float32 or float64, any strides.
-    bits, group, scheme
-        As in :func:`fastq.quantize`; parameters are shared along K.
+    spec : QuantSpec
+        With axis 0: parameters are shared along K. If `integer`, a column's scales are integers (int8, `group_scale`)
+        times one unit, such that ``group_scale * (code - zero)`` fits int8 (:func:`fastq.quant.groups.possible`).
     moment : SecondMoment
         Of rows of K channels.
     options : Gptq, optional
         Damping, order and sweeps.
-    integer : bool
-        Whether a column's scales are integers (int8, `factors`) times one unit, such that
-        ``factor * (code - zero)`` fits int8 (:func:`fastq.quant.groups.possible`).
     progress : callable, optional
         Called with (rows done, rows to do) as it goes, over all passes.
 
     Returns
     -------
     Quantized
-        Parameters have shape (groups, N); with integer factors, scale has shape (1, N).
+        Parameters have shape (groups, N); with integer scales, scale has shape (1, N).
 
     Raises
     ------
@@ -170,27 +165,22 @@ def quantize_columns(
     n = w.shape[1]
     values = np.zeros((k, ceil_div(n, COMPENSATED_COLUMNS) * COMPENSATED_COLUMNS), w.dtype)
     values[:, :n] = np.ldexp(w, -exponent)
-    unit = _unit(values, bits, group, scheme, moment.weights) if integer and w.size else None
-    work = _Work(values, group or max(k, 1), bits, scheme, unit)
+    # One unit per column, of which all groups' scales are to be multiples, as the mse search has it.
+    unit = None
+    if spec.integer and w.size:
+        unit = chosen(values, search(values, spec, moment.weights), spec, moment.weights).scale[0]
+    work = _Work(values, spec, unit)
     if w.size:
-        work.solve(Damped(moment, float(options.damping), w.dtype), bits, options, progress or (lambda done, total: 0))
+        work.solve(Damped(moment, float(options.damping), w.dtype), options, progress or (lambda done, total: 0))
     codes, scale, zero, offset = (p[:, :n].copy() for p in (work.codes, work.scale, work.zero, work.offset))
-    zeros = zero.astype(np.int32) if scheme == "asymmetric" else None
-    factors = None
-    if work.unit is not None:
-        unit = work.unit[None, :n]
-        scale, factors = unit, np.rint(scale / unit).astype(np.int8)
+    group_scale = None
+    if unit is not None:
+        group_scale = np.rint(scale / unit[:n]).astype(np.int8)
+        scale = unit[None, :n]
     scale = np.ldexp(scale, exponent)
     scale[scale == 0] = np.finfo(w.dtype).smallest_subnormal
-    return Quantized(codes, scale, zeros, np.ldexp(offset, exponent) if scheme == "affine" else None, factors)
-
-
-def _unit(w: Array, bits: int, group: int | None, scheme: str, weights: Array) -> Array:
-    """One unit per column of which all groups' scales are to be multiples, as the mse search has it."""
-    own = search(w, bits, 0, group, scheme, weights)
-    shared = chosen(w, own, bits, 0, group or max(len(w), 1), scheme, weights)
-    unit: Array = shared.scale[0]
-    return unit
+    params = QuantParams.of_scheme(spec.scheme, scale, zero, np.ldexp(offset, exponent))
+    return Quantized(codes, params._replace(group_scale=group_scale))
 
 
 def _pieces(a: int, b: int) -> Iterator[tuple[int, int]]:
@@ -200,12 +190,12 @@ def _pieces(a: int, b: int) -> Iterator[tuple[int, int]]:
 
 
 class _Work:
-    """A matrix on its way to codes: what has been found so far."""
+    """A matrix on its way to codes, and the codes and parameters so far."""
 
-    def __init__(self, w: Array, group: int, bits: int, scheme: str, unit: Array | None) -> None:
+    def __init__(self, w: Array, spec: QuantSpec, unit: Array | None) -> None:
         k, n = w.shape
-        limits = code_range(bits, scheme)
-        self.w, self.bits, self.limits, self.scheme, self.unit = w, bits, limits, scheme, unit
+        limits, group = spec.limits, spec.group or max(k, 1)
+        self.w, self.spec, self.limits, self.scheme, self.unit = w, spec, limits, spec.scheme, unit
         self.groups = [(a, min(a + group, k)) for a in range(0, max(k, 1), group)]
         self.set_of = np.arange(k) // group
         self.codes = np.zeros((k, n), np.int8 if limits.signed else np.uint8)
@@ -213,15 +203,15 @@ class _Work:
         self.scale = np.ones((len(self.groups), n), w.dtype)
         self.zero, self.offset = np.zeros_like(self.scale), np.zeros_like(self.scale)
 
-    def solve(self, metric: Damped, bits: int, options: Gptq, progress: Callable[[int, int], Any]) -> None:
+    def solve(self, metric: Damped, options: Gptq, progress: Callable[[int, int], Any]) -> None:
         """All passes."""
         k = len(self.w)
         total = k * (1 + options.sweeps)
         if options.activation_order:
-            self.round_by_activation(metric, bits)
+            self.round_by_activation(metric)
             progress(k, total)
         else:
-            for done in self.round_in_order(metric, bits):
+            for done in self.round_in_order(metric):
                 progress(done, total)
         for sweep in range(1, options.sweeps + 1):
             for done in self.sweep(metric):
@@ -229,7 +219,7 @@ class _Work:
 
     # First pass
 
-    def round_in_order(self, metric: Damped, bits: int) -> Iterator[int]:
+    def round_in_order(self, metric: Damped) -> Iterator[int]:
         """Groups one after the other, each with parameters for what those before it made of its weights."""
         carry, weight = metric.factor(np.arange(len(self.w)))
         for g, (a, b) in enumerate(self.groups):
@@ -237,7 +227,7 @@ class _Work:
             signs = (1, -1) if self.scheme == "symmetric" else (1,)  # codes reach one step further down than up
             starts = []
             for weights, multiples in ((weight[a:b], FEW), (None, FIRST)):
-                self.search(g, target, bits, weights)
+                self.search(g, target, weights)
                 starts.append(self.candidates(g, np.concatenate([sign * multiples for sign in signs])))
             tried = [np.concatenate(both) for both in zip(*starts)]
             pieces = list(_pieces(0, b - a))
@@ -253,10 +243,10 @@ class _Work:
                 self.error[rows] = self.rounded(rows) - self.w[rows]
             yield b
 
-    def round_by_activation(self, metric: Damped, bits: int) -> None:
+    def round_by_activation(self, metric: Damped) -> None:
         """Rows by falling inputs, with parameters chosen beforehand."""
         for g, (a, b) in enumerate(self.groups):
-            self.search(g, self.w[a:b], bits)
+            self.search(g, self.w[a:b])
         order = np.argsort(-np.diagonal(metric.matrix), kind="stable")
         carry, weight = metric.factor(order)
         w, error = self.w[order], np.zeros_like(self.w)
@@ -325,9 +315,9 @@ class _Work:
 
     # Parameters and codes of a group
 
-    def search(self, g: int, target: Array, bits: int, weights: Array | None = None) -> None:
+    def search(self, g: int, target: Array, weights: Array | None = None) -> None:
         """Parameters with the smallest (weighted) squared error, as a start."""
-        scale, zero, offset = search(target, bits, 0, None, self.scheme, weights)
+        scale, zero, offset, _ = search(target, self.spec._replace(group=None), weights)
         self.zero[g] = 0 if zero is None else zero[0]
         self.scale[g] = self.snap(scale[0], self.zero[g])
         self.offset[g] = 0 if offset is None else offset[0]
@@ -338,7 +328,7 @@ class _Work:
             return scale
         factor = np.rint(scale / self.unit)
         factor = np.where(factor == 0, np.copysign(1, scale), factor)
-        most = largest(factor, zero if self.scheme == "asymmetric" else None, self.bits)
+        most = largest(factor, zero if self.scheme == "asymmetric" else None, self.spec.bits)
         return (np.clip(factor, -most, most) * self.unit).astype(scale.dtype)
 
     def candidates(self, g: int, multiples: npt.NDArray[np.float64] | None = None) -> list[Array]:

@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastq.quant.affine import Given, choose, extremes, parameter_shape
+from fastq.quant.affine import choose, extremes
 from fastq.quant.methods import Percentile
+from fastq.quant.spec import QuantParams, QuantSpec, parameter_shape
 
 Array = npt.NDArray[Any]
 _BLOCK = 1 << 21  # elements sorted at a time; a longer run is sorted alone
 
 
-def parameters(x: Array, bits: int, axis: int | None, group: int | None, scheme: str, method: Percentile) -> Given:
+def parameters(x: Array, spec: QuantSpec, method: Percentile) -> QuantParams:
     """Scale, zero point and offset of the range that holds a share of each run's elements.
 
     With Q(x, p) = ``np.quantile(x, p)`` (linear interpolation) and s the share, the range is ::
@@ -25,10 +26,10 @@ def parameters(x: Array, bits: int, axis: int | None, group: int | None, scheme:
     and the parameters are those of its ends. Where it is a single point (more than the share of the elements are
     equal), it says nothing about a scale, and the extremes are taken. Beside x, one block of runs is held, or one run.
     """
-    low, high = extremes(x, axis, group)
+    low, high = extremes(x, spec)
     if x.size:
-        low, high = _inside(x, axis, group, method.ends(scheme), low, high)
-    return choose(low, high, bits, scheme)
+        low, high = _inside(x, spec.axis, spec.group, method.ends(spec.scheme), low, high)
+    return choose(low, high, spec)
 
 
 def _inside(

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from itertools import product
 from math import lcm, prod
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,11 +25,11 @@ from fastq.errors import NotFiniteError
 from fastq.layout.tiles import ceil_div
 from fastq.promotion import is_float
 from fastq.quant import affine, groups
-from fastq.quant.affine import Given, Quantized
-from fastq.quant.by_method import QuantSpec, by_method
+from fastq.quant.by_method import by_method
 from fastq.quant.gptq import Gptq
 from fastq.quant.methods import Method
 from fastq.quant.moment import SecondMoment
+from fastq.quant.spec import QuantParams, QuantSpec
 from fastq.storage.files import read
 from fastq.storage.folder import Box, Folder
 from fastq.storage.metadata import Metadata
@@ -124,8 +125,8 @@ def is_large(x: Any) -> bool:
 
 def quantize(
     x: Source,
-    form: QuantSpec,
-    given: Given | None,
+    spec: QuantSpec,
+    given: QuantParams | None,
     method: Method,
     moment: SecondMoment | None,
     out: str | os.PathLike[str] | None,
@@ -137,14 +138,14 @@ def quantize(
     """
     logical = x.array.dtype if is_float(x.array.dtype) else x.dtype
     shape = x.array.shape
-    parts = form.bits, form.scheme, form.axis, form.group, x.rotation, form.integer
+    parts = spec.bits, spec.scheme, spec.axis, spec.group, x.rotation, spec.integer
     metadata = Metadata(shape, str(logical.newbyteorder("=")), *parts).packed()
     if out is None:
         held = MemoryArrays()
-        _fill(x, form, given, method, moment, BlockWriter(metadata, x.dtype, x.factors, held.create), tell)
+        _fill(x, spec, given, method, moment, BlockWriter(metadata, x.dtype, x.factors, held.create), tell)
         return held.arrays, metadata.attributes()
     with Folder(out) as folder:
-        _fill(x, form, given, method, moment, BlockWriter(metadata, x.dtype, x.factors, folder.create), tell)
+        _fill(x, spec, given, method, moment, BlockWriter(metadata, x.dtype, x.factors, folder.create), tell)
         folder.finish(metadata.attributes())
     return read(out)
 
@@ -172,14 +173,14 @@ def _boxes(counts: Sequence[int], steps: Sequence[int], axes: Sequence[int] | No
 class _Cuts:
     """How x is cut into pieces, and these into chunks; `groups`: where groups are, at multiples of their size only."""
 
-    def __init__(self, x: Source, form: QuantSpec, whole: bool, limit: int, sink: BlockWriter) -> None:
-        self.form, self.sink = form, sink
-        counts, sizes, axis, ndim = sink.counts, sink.sizes, form.axis, len(sink.counts)
+    def __init__(self, x: Source, spec: QuantSpec, whole: bool, limit: int, sink: BlockWriter) -> None:
+        self.spec, self.sink = spec, sink
+        counts, sizes, axis, ndim = sink.counts, sink.sizes, spec.axis, len(sink.counts)
         strides = x.array.strides
         order = sorted(range(ndim), key=lambda d: -abs(strides[d]))  # what lies together is read together
         least = [1] * ndim
         length = x.array.shape[axis] if axis is not None else x.array.size
-        group = length if form.group is None else min(form.group, length)
+        group = length if spec.group is None else min(spec.group, length)
         if axis is None:
             self.outer, self.groups = list(counts), False
             self.inner = self.outer if whole else _steps(counts, sizes, least, order, limit)
@@ -203,7 +204,7 @@ class _Cuts:
 
     def pieces(self) -> Iterator[list[tuple[Box, Box]]]:
         """The chunks of each piece, as units and as elements."""
-        counts, axis = self.sink.counts, self.form.axis
+        counts, axis = self.sink.counts, self.spec.axis
         for piece in _boxes(counts, self.outer):
             lengths = [s.stop - s.start for s in piece]
             chunks = _boxes(lengths, self.inner, None if axis is None else [axis])
@@ -213,8 +214,8 @@ class _Cuts:
 
 def _fill(
     x: Source,
-    form: QuantSpec,
-    given: Given | None,
+    spec: QuantSpec,
+    given: QuantParams | None,
     method: Method,
     moment: SecondMoment | None,
     sink: BlockWriter,
@@ -223,10 +224,10 @@ def _fill(
     """Write all codes and parameters."""
     # A piece takes a factor of the moment anew, K x K: it is as large as that.
     limit = max(BLOCK, moment.matrix.size) if moment is not None and isinstance(method, Gptq) else BLOCK
-    plan = _Cuts(x, form, given is None and method != "minmax", limit, sink)
+    plan = _Cuts(x, spec, given is None and method != "minmax", limit, sink)
     pieces = list(plan.pieces())
     several = len(pieces[0]) > 1
-    apart = not several or (plan.groups and not form.integer)  # parameters of a chunk are its own
+    apart = not several or (plan.groups and not spec.integer)  # parameters of a chunk are its own
     twice = given is None and not apart
     size = x.array.itemsize
     total, done = x.array.nbytes * (2 if twice else 1), 0
@@ -244,95 +245,70 @@ def _fill(
         for chunks in pieces:
             if given is None and apart:
                 for units, box, values in each(chunks):
-                    found = by_method(values, form, method, moment, x.name)
-                    sink.parameters(box, found)
-                    sink.codes(units, found.codes, found, box)
+                    codes, params = by_method(values, spec, method, moment, x.name)
+                    sink.parameters(box, params)
+                    sink.codes(units, codes, params, box)
                 continue
             if given is None and plan.groups:
-                shared = reduce(np.maximum, (_needed(values, form) for _, _, values in each(chunks)))
+                needs = (groups.needed(_own(values, spec), spec) for _, _, values in each(chunks))
+                shared = groups.rounded_up(reduce(np.maximum, needs))
                 for units, box, values in each(chunks):
-                    found, own = _under(groups.rounded_up(shared), values, form)
-                    sink.parameters(box, found)
-                    sink.codes(units, _codes(values, form, own, box, box, x.name), found, box)
+                    params = groups.under(shared, _own(values, spec), spec)
+                    sink.parameters(box, params)
+                    sink.codes(units, _codes(values, spec, params, box, box, x.name), params, box)
                 continue
             hull = tuple(slice(a.start, b.stop) for a, b in zip(chunks[0][1], chunks[-1][1]))
-            if given is not None:
-                found, own = _given(given, form, hull)
-            else:
-                found, own = _found(each(chunks), form, hull, x.dtype)
-            sink.parameters(hull, found)
+            whole = given is not None and _of_piece(given, spec, hull)
+            params = whole or _of_extremes(each(chunks), spec, hull, x.dtype)
+            sink.parameters(hull, params)
             for units, box, values in each(chunks):
-                sink.codes(units, _codes(values, form, own, box, hull, x.name), found, hull)
+                sink.codes(units, _codes(values, spec, params, box, hull, x.name), params, hull)
     except NotFiniteError:
         raise x.not_finite() from None
 
 
-_NONE = np.empty(0, np.int8)
-
-
-def _own(values: Array, form: QuantSpec) -> Given:
+def _own(values: Array, spec: QuantSpec) -> QuantParams:
     """Parameters of groups by themselves."""
-    ends = affine.find(values, form.axis, form.group, form.scheme)
+    ends = affine.find(values, spec)
     if ends is None:
         raise NotFiniteError
-    return affine.chosen(*ends, form.bits, form.scheme)
+    return affine.chosen(*ends, spec)
 
 
-def _needed(values: Array, form: QuantSpec) -> Array:
-    assert form.axis is not None
-    return groups.needed(_own(values, form), form.bits, form.axis)
-
-
-def _under(shared: Array, values: Array, form: QuantSpec) -> tuple[Quantized, Given]:
-    """Integer scales of the groups of a chunk, under one that all groups share."""
-    assert form.axis is not None
-    return _integers(groups.under(shared, _own(values, form), form.bits, form.axis))
-
-
-def _integers(shared: groups.Shared) -> tuple[Quantized, Given]:
-    return Quantized(_NONE, shared.scale, shared.zero, None, shared.factors), shared.given
-
-
-def _given(given: Given, form: QuantSpec, piece: Box) -> tuple[Quantized, Given]:
+def _of_piece(given: QuantParams, spec: QuantSpec, piece: Box) -> QuantParams:
     """Parameters of a piece from those that are given for the whole array."""
-    at = tuple(s if form.axis not in (None, d) else slice(None) for d, s in enumerate(piece))
-    scale, zero = (None if p is None else p[at] for p in given[:2])
-    assert scale is not None
-    return Quantized(_NONE, scale, zero, None), Given(scale, zero)
+    at = tuple(s if spec.axis not in (None, d) else slice(None) for d, s in enumerate(piece))
+    return given.mapped(lambda p: p[at])
 
 
-def _found(
-    blocks: Iterator[tuple[Box, Box, Array]], form: QuantSpec, piece: Box, dtype: np.dtype[Any]
-) -> tuple[Quantized, Given]:
+def _of_extremes(
+    blocks: Iterator[tuple[Box, Box, Array]], spec: QuantSpec, piece: Box, dtype: np.dtype[Any]
+) -> QuantParams:
     """Parameters of a piece from the extremes of its chunks."""
-    shape = affine.parameter_shape(tuple(s.stop - s.start for s in piece), form.axis, form.group)
+    shape = spec.parameter_shape(tuple(s.stop - s.start for s in piece))
     low, high = np.full(shape, np.inf, dtype), np.full(shape, -np.inf, dtype)
     for _, box, values in blocks:
-        for part, group, sets in _by_group(values, form, box, piece):
-            ends = affine.find(part, form.axis, group, form.scheme)
+        for part, group, sets in _by_group(values, spec, box, piece):
+            ends = affine.find(part, spec._replace(group=group))
             if ends is None:
                 raise NotFiniteError
             np.minimum(low[sets], ends[0], out=low[sets])
             np.maximum(high[sets], ends[1], out=high[sets])
-    own = affine.chosen(low, high, form.bits, form.scheme)
-    if not form.integer:
-        return Quantized(_NONE, *own), own
-    assert form.axis is not None
-    return _integers(groups.widened(own, form.bits, form.axis))
+    own = affine.chosen(low, high, spec)
+    return groups.widened(own, spec) if spec.integer else own
 
 
-def _codes(values: Array, form: QuantSpec, own: Given, box: Box, around: Box, name: str) -> Array:
+def _codes(values: Array, spec: QuantSpec, params: QuantParams, box: Box, around: Box, name: str) -> Array:
     """The codes of a chunk, under parameters of a box around it."""
-    found = []
-    for part, group, sets in _by_group(values, form, box, around):
-        mine = Given(*(None if p is None else p[sets] for p in own))  # type: ignore[arg-type]
-        found.append(affine.quantize(part, form.bits, form.axis, group, form.scheme, mine, name).codes)
-    return found[0] if len(found) == 1 else np.concatenate(found, axis=form.axis)
+    own, parts = params.by_group, []
+    for part, group, sets in _by_group(values, spec, box, around):
+        parts.append(affine.quantize(part, spec._replace(group=group), own.mapped(itemgetter(sets)), name).codes)
+    return parts[0] if spec.axis is None or len(parts) == 1 else np.concatenate(parts, axis=spec.axis)
 
 
-def _by_group(values: Array, form: QuantSpec, box: Box, around: Box) -> Iterator[tuple[Array, int | None, Box]]:
+def _by_group(values: Array, spec: QuantSpec, box: Box, around: Box) -> Iterator[tuple[Array, int | None, Box]]:
     """A chunk, cut where a group ends that began before it; the size of groups in each part, and their places."""
-    axis, group = form.axis, form.group
+    axis, group = spec.axis, spec.group
     every = (slice(None),) * values.ndim
     if axis is None or group is None:
         yield values, None, every

@@ -13,7 +13,7 @@ from fastq.engine.backend import pack_right
 from fastq.engine.groups import GroupScales
 from fastq.engine.memory import aligned
 from fastq.layout.tiles import BLOCK, DEPTH, STEP, STEPS, ceil_div, segments
-from fastq.quant.affine import Quantized
+from fastq.quant.spec import QuantParams
 from fastq.storage.folder import ArrayWriter, Box
 from fastq.storage.metadata import Metadata
 
@@ -100,42 +100,42 @@ class BlockWriter:
             return lcm(self.sizes[axis], run) // self.sizes[axis]
         return lcm(STEPS, k_segments.step_size) // STEPS if run == k_segments.size else k_segments.tiles
 
-    def parameters(self, box: Box, found: Quantized) -> None:
+    def parameters(self, box: Box, params: QuantParams) -> None:
         """Write the parameters of a box that holds whole runs, or whole groups."""
-        arrays = {"scale": found.scale, "offset": found.offset}
-        if found.factors is None:
-            arrays["zero_point"] = found.zero
+        arrays = {"scale": params.scale, "offset": params.offset}
+        if params.group_scale is None:
+            arrays["zero_point"] = params.zero
         elif not self.form.grouped:
-            arrays |= {"factors": found.factors, "zeros": found.zero}
+            arrays |= {"factors": params.group_scale, "zeros": params.zero}
         for name, values in arrays.items():
             if values is not None:
                 self.targets[name].put(self._grid(name, box, values.shape), values)
         if self.form.grouped:
             k = box[self.k_axis]
             for index, at in self._matrices(box):
-                factors = self._factors(found, index)
-                packed = factors.packed(self.form.limits, segments(k.stop - k.start))
-                first = k.start // factors.size
+                scales = self._group_scales(params, index)
+                packed = scales.packed(self.form.limits, segments(k.stop - k.start))
+                first = k.start // scales.size
                 place = (slice(first, first + packed.shape[1]), slice(0, 2), slice(0, BLOCK))
                 self.targets["groups"].put((*at, self._blocks(box), *place), _lifted(packed, at))
 
-    def codes(self, units: Box, codes: Array, found: Quantized, origin: Box) -> None:
-        """Write the codes of a box; `found` are the parameters of a box around it that begins at `origin`."""
+    def codes(self, units: Box, codes: Array, params: QuantParams, origin: Box) -> None:
+        """Write the codes of a box; `params` are those of a box around it that begins at `origin`."""
         form, k_segments, box = self.form, self.form.k_segments, self.box(units)
         if k_segments is None:
             self.targets["codes"].put(box, codes)
             return
         blocks, down, k = self._blocks(box), units[self.k_axis], box[self.k_axis]
         for index, at in self._matrices(box):
-            matrix, factors = self._turned(codes[index]), None
+            matrix, scales = self._oriented(codes[index]), None
             if form.grouped:
-                factors = self._factors(found, index)
-                fine = gcd(factors.size, DEPTH)  # a box may begin within a group
-                groups = (np.arange(k.start, k.stop, fine) - origin[self.k_axis].start) // factors.size
-                factors = factors.of_matrix((groups,))._replace(size=fine)
+                scales = self._group_scales(params, index)
+                fine = gcd(scales.size, DEPTH)  # a box may begin within a group
+                groups = (np.arange(k.start, k.stop, fine) - origin[self.k_axis].start) // scales.size
+                scales = scales.of_matrix((groups,))._replace(size=fine)
             elif not k_segments.gapless:
                 matrix = self._spread(matrix, k, down)
-            right = pack_right(matrix, form.limits.low, form.bits, segments(len(matrix)), factors)
+            right = pack_right(matrix, form.limits.low, form.bits, segments(len(matrix)), scales)
             tiles = right.tiles.reshape(blocks.stop - blocks.start, down.stop - down.start, -1)
             self.targets["tiles"].put((*at, blocks, down, slice(0, tiles.shape[-1])), _lifted(tiles, at))
             if "sums" in self.targets:
@@ -154,7 +154,7 @@ class BlockWriter:
     def _blocks(self, box: Box) -> slice:
         return slice(box[self.n_axis].start // BLOCK, ceil_div(box[self.n_axis].stop, BLOCK))
 
-    def _turned(self, matrix: Array) -> Array:
+    def _oriented(self, matrix: Array) -> Array:
         return matrix.T if self.form.transposed else matrix
 
     @staticmethod
@@ -163,12 +163,12 @@ class BlockWriter:
         for index in np.ndindex(*(s.stop - s.start for s in box[:-2])):
             yield index, tuple(slice(s.start + i, s.start + i + 1) for s, i in zip(box, index))
 
-    def _factors(self, found: Quantized, index: tuple[int, ...]) -> GroupScales:
+    def _group_scales(self, params: QuantParams, index: tuple[int, ...]) -> GroupScales:
         """Integer scales of the groups along K of one matrix."""
-        assert found.factors is not None
+        assert params.group_scale is not None
         assert self.form.group is not None
-        zeros = None if found.zero is None else self._turned(found.zero[index]).astype(np.uint8)
-        return GroupScales(self.form.group, self._turned(found.factors[index]), zeros)
+        zero = None if params.zero is None else self._oriented(params.zero[index]).astype(np.uint8)
+        return GroupScales(self.form.group, self._oriented(params.group_scale[index]), zero)
 
     def _spread(self, codes: Array, k: slice, down: slice) -> Array:
         """Codes at their positions along the tiles, with the gaps between segments."""

@@ -12,7 +12,7 @@ from numpy.testing.overrides import get_overridable_numpy_array_functions, get_o
 
 import fastq as fq
 from fastq.qarray.functions import FUNCTIONS, UFUNCS
-from tests.test_indexing import FORMS, SCHEMES, arrays, attempt, consistent, made, same
+from tests.qarray.test_indexing import FORMS, SCHEMES, arrays, attempt, consistent, made, same
 
 RNG = np.random.default_rng(5)
 Q = fq.quantize(RNG.standard_normal((70, 20)).astype(np.float32), 4, axis=0)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import fastq as fq
 from fastq.storage import out_of_core
-from tests.test_files import resident
+from tests.storage.test_files import resident
 
 TYPES = (np.float16, np.float32, np.float64, ml_dtypes.bfloat16, np.int8, np.uint16, np.int32, ">f4", ">i2")
 
