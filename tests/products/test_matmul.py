@@ -241,6 +241,26 @@ def test_a_negative_scale(isa, rng):
     check(q.T, operand(rng, "asymmetric", (70, 9), "right"))
 
 
+@pytest.mark.parametrize("zero", [0, 127, 128, 129, 255, "some"])
+@pytest.mark.parametrize("right", [*KINDS, "groups"])
+def test_every_zero_point_of_eight_bits(isa, zero, right, rng):
+    """Unsigned codes are multiplied as signed ones, 128 lower: a zero point of 128 is none then, one of 0 is."""
+    for m, k, n in ((1, 70, 37), (9, 64, 16), (20, 150, 50)):
+        kind, group = ("symmetric", 32) if right == "groups" else (right, None)
+        b = operand(rng, kind, (k, n), "right", 3, group)
+        for rows in (m, 1):
+            points = rng.choice([0, 128, 255], (rows, 1)) if zero == "some" else np.full((rows, 1), zero)
+            x = rng.uniform(-3, 3, (m, k)).astype(np.float32)
+            of_rows = {"axis": 1} if rows > 1 else {}
+            points = points if rows > 1 else points[0, 0]
+            scale = np.full_like(points, 0.01, np.float64)
+            q = fq.quantize(x, 8, scheme="asymmetric", scale=scale, zero_point=points, **of_rows)
+            assert (q.zero_point == points).all()
+            check(q, b)
+            if kind != "float":
+                check(b.T, q.T)
+
+
 # Integers
 
 

@@ -258,8 +258,9 @@ class NativeProduct(PreparedProduct):
         """Tell a job of the zero points and offsets of left codes."""
         count = self.form.m * self.form.groups
         zero = self._no_zero if params.zero is None else params.zero - np.int32(self._flip)
+        job.row_zero = flat(zero, np.int32, count)
         if zero.any():
-            job.row_zero, job.col_sum, job.fast = flat(zero, np.int32, count), self._col_sum_address, 0
+            job.col_sum, job.fast = self._col_sum_address, 0
         if params.offset is not None:
             job.row_offset = flat(params.offset, self.computed, count)
         job.kept = params, zero
