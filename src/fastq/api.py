@@ -197,8 +197,8 @@ def quantize(
     spec = QuantSpec(bits, at, group, scheme, integer, block)
     tell = progress if callable(progress) else Mebibytes("quantizing") if truth(progress, "progress") else None
     if out_of_core.is_large(x) or (out is not None and array.nbytes >= out_of_core.IN_ONE_GO):
-        source = out_of_core.Source(array, out_of_core.map_of(x), floats, at, factors, block, name)
-        return put_together(*out_of_core.quantize(source, spec, given, chosen, moment, out, tell))
+        source = out_of_core.Source(array, out_of_core.map_of(x), floats, spec, factors, name)
+        return put_together(*out_of_core.quantize(source, given, chosen, moment, out, tell))
     values = array.astype(floats, copy=False)
     if factors is not None:
         values = affine.balanced(values, at, factors, block)

@@ -368,11 +368,11 @@ def test_a_file_that_cannot_grow(tmp_path, rng, overwrite):
 
 
 @pytest.mark.parametrize("kind", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), KeyboardInterrupt()])
-@pytest.mark.parametrize("place", ["put", "finish", "fsync", "rename"])
+@pytest.mark.parametrize("place", ["__setitem__", "finish", "fsync", "rename"])
 def test_failures_on_the_way(tmp_path, rng, monkeypatch, kind, place):
     """Wherever it goes wrong, there is nothing of that name."""
     q = fq.quantize(rng.standard_normal((64, 64)), 3, axis=0)
-    owner = {"put": folders.NpyFile, "finish": folders.Folder, "fsync": os, "rename": folders.Path}[place]
+    owner = {"__setitem__": folders.NpyFile, "finish": folders.Folder, "fsync": os, "rename": folders.Path}[place]
     calls = []
     real = getattr(owner, place)
 

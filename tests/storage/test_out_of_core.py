@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastq as fq
+from fastq.quant.spec import QuantSpec
 from fastq.storage import out_of_core
 from tests.storage.test_files import resident
 
@@ -236,7 +237,7 @@ def test_blocks_are_small(small, tmp_path, rng, monkeypatch):
 def test_scattered_reads_release_as_they_go(tmp_path):
     """A narrow strip of a map touches every page of it; few of them are in memory at any time."""
     x = map_of(tmp_path / "scattered", np.zeros((16384, 1024), np.float32))
-    source = out_of_core.Source(x, out_of_core.map_of(x), x.dtype, 0, None, 1, "x")
+    source = out_of_core.Source(x, out_of_core.map_of(x), x.dtype, QuantSpec(8, 0, None, "symmetric"), None, "x")
     assert source.map is not None
     assert np.array(x[:, :16]).nbytes == x.nbytes // 64
     assert resident("scattered") > x.nbytes / 2

@@ -11,9 +11,10 @@ from dask.base import normalize_token
 from dask.sizeof import sizeof
 
 from fastq import numpys
-from fastq.interop.parts import apart, metadata_of
 from fastq.machine import pool
+from fastq.qarray.apart import canonical_arrays
 from fastq.qarray.array import QArray
+from fastq.storage.metadata import Metadata
 
 da.register_chunk_type(QArray)
 concatenate_lookup.register(QArray, np.concatenate)
@@ -28,5 +29,5 @@ def _sizeof(q: QArray) -> int:
 @normalize_token.register(QArray)
 def _token(q: QArray) -> Any:
     """The same for equal arrays in every process, whether and however they are packed."""
-    values = [(name, normalize_token(array)) for name, array in apart(q).items()]
-    return "fastq.QArray", normalize_token(metadata_of(q, q.shape).attributes()), values
+    values = [(name, normalize_token(array)) for name, array in canonical_arrays(q).items()]
+    return "fastq.QArray", normalize_token(Metadata.of(q).packed().attributes()), values

@@ -1,9 +1,8 @@
 """Quantized arrays in zarr (version 3) stores: packed bytes, scales and a few attributes, read and written by chunks.
 
-A stored array is a group that holds the arrays of :mod:`fastq.qarray.parts` (but for their sums) and, as its
-attributes, those that are described there, and ``chunks``: the lengths of its chunks along each axis, which are whole
-tiles, groups and rotated blocks. What is packed is stored as bytes, uint8, uncompressed, because codes look random.
-Whoever multiplies such an array gets it as it lies there.
+A stored array is a group. It holds the arrays of :mod:`fastq.qarray.parts`, but for the sums, and the attributes that
+are described there. The attribute ``chunks`` has the lengths of the chunks along each axis: whole tiles, groups and
+rotated blocks. Packed codes are uint8, uncompressed, because codes look random. Products read them as they are.
 """
 
 from __future__ import annotations
@@ -17,19 +16,16 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
-import numpy.typing as npt
 import zarr
 from zarr.errors import ContainsArrayError, ContainsGroupError
 
-from fastq.interop.parts import apart, metadata_of
-from fastq.layout.tiles import BLOCK, DEPTH, ceil_div
+from fastq.layout.tiles import BLOCK, DEPTH, ceil_div, tile_bytes
+from fastq.qarray.apart import canonical_arrays
 from fastq.qarray.array import QArray
 from fastq.qarray.parts import put_together
-from fastq.storage.metadata import NAMES, Metadata, parsed
+from fastq.storage.metadata import NAMES, Box, Metadata, must, parsed
 
-Array = npt.NDArray[Any]
 Lengths = Sequence[int]
-Box = tuple[slice, ...]
 
 __all__ = ["open", "open_dask", "save"]
 
@@ -77,24 +73,24 @@ def save(store: Any, q: Any, *, chunks: Lengths | None = None, overwrite: bool =
     meta = q if isinstance(q, QArray) else getattr(q, "_meta", None)
     if not isinstance(meta, QArray):
         raise TypeError(f"q must be a QArray, or a Dask array of them; got {type(q).__name__}")
-    metadata = metadata_of(meta, q.shape)
+    form = Metadata.of(meta).packed(q.shape)
     if chunks is None:
-        chunks = [max(c, default=1) for c in q.chunks] if meta is not q else _columns(metadata)
+        chunks = [max(c, default=1) for c in q.chunks] if meta is not q else _columns(form)
     if len(chunks) != q.ndim or any(length < 1 for length in chunks):
         raise ValueError(f"chunks must be {q.ndim} positive lengths, one per axis; got {tuple(chunks)}")
-    lengths = _whole(metadata, chunks)
+    lengths = _whole(form, chunks)
     group = _new_group(store, overwrite)
-    write = partial(_write, _create(group, metadata, lengths, meta), metadata, lengths)
+    write = partial(_write, _create(group, form, lengths, meta), form, lengths)
     if meta is q:
         blocks = np.ndindex(*(max(1, ceil_div(n, length)) for n, length in zip(q.shape, lengths)))
-        found = [write(block, q[_box(block, lengths, q.shape)] if block else q) for block in blocks]
+        digests = [write(block, q[_box(block, lengths, q.shape)] if block else q) for block in blocks]
     else:
         import dask
 
         parts = q.rechunk(tuple(lengths)).to_delayed()
-        found = dask.compute(*(dask.delayed(write)(block, parts[block]) for block in np.ndindex(parts.shape)))
-    _check_shared(found)
-    group.update_attributes({**metadata.attributes(), "chunks": list(lengths)})
+        digests = dask.compute(*(dask.delayed(write)(block, parts[block]) for block in np.ndindex(parts.shape)))
+    _check_shared(digests)
+    group.update_attributes({**form.attributes(), "chunks": lengths})
 
 
 def open(store: Any) -> QArray:  # as zarr names it
@@ -116,8 +112,8 @@ def open(store: Any) -> QArray:  # as zarr names it
     ...     fz.open(f"{folder}/eye.zarr").bits
     3
     """
-    group, metadata, _ = _opened(store)
-    return _read(group, metadata, tuple(slice(0, n) for n in metadata.shape))
+    group, form, _ = _opened(store)
+    return _read(group, form, tuple(slice(0, n) for n in form.shape))
 
 
 def open_dask(store: Any, chunks: Any = None) -> Any:
@@ -154,62 +150,37 @@ def open_dask(store: Any, chunks: Any = None) -> Any:
 
     from fastq.interop.collection import kept, whole
 
-    group, metadata, stored = _opened(store)
-    ones = [1] * len(metadata.shape)
-    cuts = da.core.normalize_chunks(stored if chunks is None else chunks, metadata.shape, dtype=np.int8)
-    cuts = tuple(map(whole, cuts, _whole(metadata, ones)))
+    group, form, stored = _opened(store)
+    units = _whole(form, [1] * len(form.shape))
+    cuts = da.core.normalize_chunks(stored if chunks is None else chunks, form.shape, dtype=np.int8)
+    cuts = tuple(map(whole, cuts, units))
     ends = [(0, *np.cumsum(c).tolist()) for c in cuts]
-    meta = _read(group, metadata, _box([0] * len(ones), _whole(metadata, ones), metadata.shape))
-    name = f"zarr-qarray-{uuid4().hex}"  # what lies there may be another array the next time
-    work = partial(_read_block, group, metadata, ends)
+    meta = _read(group, form, _box([0] * len(units), units, form.shape))
+    name = f"zarr-qarray-{uuid4().hex}"  # the store may hold another array the next time
+    work = partial(_read_block, group, form, ends)
     return kept(da.map_blocks(work, chunks=cuts, dtype=meta.dtype, meta=meta, name=name))
 
 
-# Where things lie: axes of an array that is stored are axes of the quantized one, in steps of so many elements
+# Chunks
 
 
-def _places(name: str, metadata: Metadata) -> list[tuple[int, int] | None]:
-    """For each axis of a stored array, the axis that it follows and its elements per entry; None: it is one for all."""
-    axis, group, ndim = metadata.axis, metadata.group, len(metadata.shape)
-    if name in ("tiles", "groups"):
-        k, n = (ndim - 1, ndim - 2) if metadata.transposed else (ndim - 2, ndim - 1)
-        own = [(n, BLOCK), (k, DEPTH), None] if name == "tiles" else [(n, BLOCK), (k, group or 1), None, None]
-        return [*((d, 1) for d in range(ndim - 2)), *own]
-    if name == "codes":
-        return [(d, 1) for d in range(ndim)]
-    if axis is None:
-        return [None] * ndim
-    if name == "balance":
-        return [(d, 1) if d == axis else None for d in range(ndim)]
-    along = group if name in ("factors", "zeros") or not metadata.integer else None
-    return [(d, 1) if d != axis else None if along is None else (d, along) for d in range(ndim)]
+def _whole(form: Metadata, lengths: Lengths) -> list[int]:
+    """Lengths rounded up to whole tiles, groups and rotated blocks, and no longer than the array."""
+    units = [1] * len(form.shape)
+    if form.k_segments is not None:
+        units[form.k_axis], units[form.n_axis] = DEPTH if form.k_segments.gapless else form.k_segments.k, BLOCK
+    if (axis := form.spec.axis) is not None:
+        units[axis] = lcm(units[axis], form.spec.group or 1, form.spec.rotation)
+    return [min(ceil_div(length, unit) * unit, max(1, n)) for length, unit, n in zip(lengths, units, form.shape)]
 
 
-def _units(metadata: Metadata) -> list[int]:
-    """What each axis can be cut into: whole tiles, groups, and rotated blocks."""
-    ndim = len(metadata.shape)
-    units = [1] * ndim
-    if metadata.k_segments is not None:
-        k, n = (ndim - 1, ndim - 2) if metadata.transposed else (ndim - 2, ndim - 1)
-        units[k], units[n] = DEPTH if metadata.k_segments.gapless else metadata.k_segments.k, BLOCK
-    if metadata.axis is not None:
-        units[metadata.axis] = lcm(units[metadata.axis], metadata.group or 1, metadata.rotation)
-    return units
-
-
-def _whole(metadata: Metadata, lengths: Lengths) -> list[int]:
-    """Lengths rounded up to that, and no longer than the array."""
-    found = zip(lengths, _units(metadata), metadata.shape)
-    return [min(ceil_div(length, unit) * unit, max(1, n)) for length, unit, n in found]
-
-
-def _columns(metadata: Metadata) -> list[int]:
-    """Chunks that hold K, and as much of the other axis of a matrix as :data:`CHUNK_BYTES` of packed codes are."""
-    lengths = [max(1, n) for n in metadata.shape]
-    if metadata.k_segments is not None:
+def _columns(form: Metadata) -> list[int]:
+    """Chunks that hold K, and as much of N as :data:`CHUNK_BYTES` of packed codes are."""
+    lengths = [max(1, n) for n in form.shape]
+    if form.k_segments is not None:
         lengths[:-2] = [1] * (len(lengths) - 2)
-        column = BLOCK * metadata.k_segments.tiles * DEPTH * metadata.bits // 8
-        lengths[-2 if metadata.transposed else -1] = max(1, CHUNK_BYTES // column) * BLOCK
+        block_bytes = form.k_segments.tiles * tile_bytes(form.spec.bits)
+        lengths[form.n_axis] = max(1, CHUNK_BYTES // block_bytes) * BLOCK
     return lengths
 
 
@@ -235,46 +206,44 @@ def _new_group(store: Any, overwrite: bool) -> zarr.Group:
     return zarr.open_group(store, mode="w")
 
 
-def _create(group: zarr.Group, metadata: Metadata, lengths: Lengths, q: QArray) -> dict[str, Any]:
+def _create(group: zarr.Group, form: Metadata, lengths: Lengths, q: QArray) -> dict[str, Any]:
     """Make the arrays; a stored chunk belongs to one chunk of the quantized array, so writers never meet."""
-    found = {}
-    for name, (shape, types) in metadata.arrays().items():
+    arrays = {}
+    for name, (shape, types) in form.arrays().items():
         if name == "sums" or (name == "balance" and q.balance is None):
             continue
         cuts = [max(1, n) for n in shape]
-        for i, place in enumerate(_places(name, metadata)):
-            if place is not None and lengths[place[0]] < metadata.shape[place[0]]:
-                cuts[i] = ceil_div(lengths[place[0]], place[1])
-        found[name] = group.create_array(
+        for i, entry in enumerate(form.entries(name)):
+            if entry is not None and lengths[entry[0]] < form.shape[entry[0]]:
+                cuts[i] = ceil_div(lengths[entry[0]], entry[1])
+        arrays[name] = group.create_array(
             name, shape=shape, dtype=q.scale.dtype if name in ("scale", "offset") else types[0], chunks=tuple(cuts),
             compressors=None, filters=None, fill_value=0,
             config={"write_empty_chunks": True},  # a chunk that is not there is missing
         )  # fmt: skip
-    return found
+    return arrays
 
 
 def _write(
-    arrays: Mapping[str, Any], metadata: Metadata, lengths: Lengths, block: tuple[int, ...], part: QArray
+    arrays: Mapping[str, Any], form: Metadata, lengths: Lengths, block: tuple[int, ...], part: QArray
 ) -> dict[Any, str]:
-    """Write the arrays of a chunk; what several chunks share is written by the first, and told by all."""
-    told = {}
-    for name, own in apart(part).items():
-        places = _places(name, metadata)
-        follows = {place[0] for place in places if place is not None}
+    """Write the arrays of a chunk. What several chunks share is written by the first; all give its digest."""
+    digests = {}
+    for name, values in canonical_arrays(part).items():
+        follows = {entry[0] for entry in form.entries(name) if entry is not None}
         first = tuple(i if d in follows else 0 for d, i in enumerate(block))
-        starts = [0 if place is None else block[place[0]] * lengths[place[0]] // place[1] for place in places]
         if first == block:
-            arrays[name][tuple(slice(s, s + n) for s, n in zip(starts, own.shape))] = own
+            arrays[name][form.place(name, _box(block, lengths, form.shape), values.shape)] = values
         if len(follows) < len(block):
-            told[name, first] = blake2b(own.tobytes(), digest_size=16).hexdigest()
-    return told
+            digests[name, first] = blake2b(values.tobytes(), digest_size=16).hexdigest()
+    return digests
 
 
-def _check_shared(found: Sequence[Mapping[Any, str]]) -> None:
-    """That chunks agree about what they share."""
+def _check_shared(chunks: Sequence[Mapping[Any, str]]) -> None:
+    """That the digests of chunks agree about what they share."""
     known: dict[Any, str] = {}
-    for told in found:
-        for key, digest in told.items():
+    for digests in chunks:
+        for key, digest in digests.items():
             if known.setdefault(key, digest) != digest:
                 raise ValueError(
                     f"chunks along an axis that shares {key[0]} must have the same, because it is stored once; got "
@@ -286,7 +255,7 @@ def _check_shared(found: Sequence[Mapping[Any, str]]) -> None:
 
 
 def _opened(store: Any) -> tuple[zarr.Group, Metadata, tuple[int, ...]]:
-    """A stored array, what form it has, and its chunks; all but the bytes is checked."""
+    """A stored array, its form, and the lengths of its chunks; all but the bytes is checked."""
     try:
         group = zarr.open(store, mode="r")
     except FileNotFoundError:
@@ -301,33 +270,30 @@ def _opened(store: Any) -> tuple[zarr.Group, Metadata, tuple[int, ...]]:
         )
     with _named(store):
         arrays = {name: array for name, array in group.arrays() if name in NAMES}
-        metadata = parsed(attributes, arrays)
+        form = parsed(attributes, arrays)
         stored = attributes.get("chunks")
         lengths = stored if isinstance(stored, list) and all(type(n) is int for n in stored) else []
-        usual = metadata == _packed(metadata, metadata.shape) and len(lengths) == len(metadata.shape)
-        if not usual or lengths != _whole(metadata, lengths):
-            raise ValueError(f"flipped, cuts and chunks must be as fastq writes them; got {attributes}")
-        _check_arrays(arrays, metadata)
-    return group, metadata, tuple(lengths)
+        usual = form == form.packed() and len(lengths) == len(form.shape)
+        must(
+            usual and lengths == _whole(form, lengths),
+            "flipped, cuts and chunks must be as fastq writes them",
+            str(attributes),
+        )
+        _check_arrays(arrays, form)
+    return group, form, tuple(lengths)
 
 
-def _check_arrays(arrays: Mapping[str, Any], metadata: Metadata) -> None:
+def _check_arrays(arrays: Mapping[str, Any], form: Metadata) -> None:
     """That all of them are there, with all their chunks: zarr would fill what is missing with zeros."""
-    for name, (shape, _) in metadata.arrays().items():
+    for name, (shape, _) in form.arrays().items():
         if name not in arrays:
-            if name == "sums" or (name == "balance" and metadata.rotation == 1):
+            if name == "sums" or (name == "balance" and form.spec.rotation == 1):
                 continue
             raise ValueError(f"{name} must be there; it is missing")
         array = arrays[name]
-        if array.shape != shape:
-            raise ValueError(f"{name} must have shape {shape}; got {array.shape}")
+        must(array.shape == shape, f"{name} must have shape {shape}", str(array.shape))
         if missing := array.nchunks - array.nchunks_initialized:
             raise ValueError(f"{name} must have all its chunks; {missing} of {array.nchunks} are missing")
-
-
-def _packed(metadata: Metadata, shape: tuple[int, ...]) -> Metadata:
-    """The form that arrays of another shape have."""
-    return metadata._replace(shape=shape, transposed=False, k_segments=None, grouped=False).packed()
 
 
 @contextmanager
@@ -338,19 +304,18 @@ def _named(store: Any) -> Iterator[None]:
         raise ValueError(f"{store} holds no quantized array that is whole: {error}") from error
 
 
-def _read(group: zarr.Group, metadata: Metadata, box: Box) -> QArray:
+def _read(group: zarr.Group, form: Metadata, box: Box) -> QArray:
     """The elements of a box."""
-    part = _packed(metadata, tuple(s.stop - s.start for s in box))
-    arrays = {}
+    part = form.packed(tuple(s.stop - s.start for s in box))
     with _named(group.store_path):
-        for name, (shape, _) in part.arrays().items():
-            if name in group:
-                places = _places(name, metadata)
-                starts = [0 if place is None else box[place[0]].start // place[1] for place in places]
-                arrays[name] = np.asarray(group[name][tuple(slice(s, s + n) for s, n in zip(starts, shape))])
+        arrays = {
+            name: np.asarray(group[name][form.place(name, box, shape)])
+            for name, (shape, _) in part.arrays().items()
+            if name in group
+        }
         return put_together(arrays, part.attributes())
 
 
-def _read_block(group: zarr.Group, metadata: Metadata, ends: Sequence[Lengths], block_id: tuple[int, ...]) -> QArray:
+def _read_block(group: zarr.Group, form: Metadata, ends: Sequence[Lengths], block_id: tuple[int, ...]) -> QArray:
     """A chunk."""
-    return _read(group, metadata, tuple(slice(e[i], e[i + 1]) for e, i in zip(ends, block_id)))
+    return _read(group, form, tuple(slice(e[i], e[i + 1]) for e, i in zip(ends, block_id)))

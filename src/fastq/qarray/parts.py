@@ -31,21 +31,21 @@ from __future__ import annotations
 import copyreg
 import importlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fastq.engine.groups import GroupScales
+from fastq.engine.groups import GroupScales, by_column
 from fastq.engine.memory import aligned_copy
 from fastq.engine.operands import INT32_MAX, Right
 from fastq.engine.store import Store
-from fastq.layout.tiles import TileFormat
+from fastq.layout.tiles import BLOCK, TileFormat, ceil_div
 from fastq.qarray.apart import take_apart
 from fastq.qarray.array import QArray
-from fastq.scheme import largest_factor
+from fastq.scheme import CodeRange, largest_factor
 from fastq.storage.files import read
 from fastq.storage.metadata import NAMES, Metadata, must, parsed
 
@@ -89,32 +89,29 @@ def put_together(arrays: Mapping[str, Array], attributes: Mapping[str, Any]) -> 
     True
     """
     must(isinstance(arrays, Mapping), "arrays must be a mapping of names to arrays", type(arrays).__name__)
-    metadata = parsed(attributes, arrays)
-    shapes = metadata.arrays()
-    needed = set(shapes) - {"sums"} - (set() if metadata.rotation > 1 else {"balance"})
+    form = parsed(attributes, arrays)
+    spec, shapes = form.spec, form.arrays()
+    needed = set(shapes) - {"sums"} - (set() if spec.rotation > 1 else {"balance"})
     must(
         needed <= set(arrays) <= set(shapes),
         f"arrays must be those of this form, {', '.join(n for n in NAMES if n in shapes)}",
         ", ".join(map(str, arrays)),
     )
     parts = {name: _checked(name, arrays[name], *shapes[name]) for name in arrays}
-    _check_values(parts, metadata)
+    _check_values(parts, form)
     scales = None
     if "factors" in parts:
-        assert metadata.group is not None
-        scales = GroupScales(metadata.group, parts["factors"], parts.get("zeros"))
-    if metadata.k_segments is None:
-        store = Store(parts["codes"], metadata.limits, metadata.bits, scales)
+        assert spec.group is not None
+        scales = GroupScales(spec.group, parts["factors"], parts.get("zeros"))
+    if form.k_segments is None:
+        store = Store(parts["codes"], spec.limits, spec.bits, scales)
     else:
-        rights = _rights(parts, metadata)
-        grid = groups_shape = None
-        if metadata.grouped:
-            grid = metadata._replace(grouped=False).arrays()["factors"][0]
-            groups_shape = grid
-        store = Store.of_packed(rights, metadata.shape, metadata.limits, metadata.transposed, scales, groups_shape)
+        groups_shape = spec.parameter_shape(form.shape) if form.grouped else None
+        rights = _rights(parts, form)
+        store = Store.of_packed(rights, form.shape, spec.limits, form.transposed, scales, groups_shape)
     parameters = parts["scale"], parts.get("zero_point"), parts.get("offset")
-    rest = metadata.scheme, metadata.axis, metadata.group, parameters, _dtype(metadata.dtype), parts.get("balance")
-    return QArray._make(store, False, *rest, metadata.rotation)
+    rest = spec.scheme, spec.axis, spec.group, parameters, _dtype(form.dtype), parts.get("balance")
+    return QArray._make(store, False, *rest, spec.rotation)
 
 
 def _reduced(q: QArray) -> tuple[Any, ...]:
@@ -137,78 +134,71 @@ def _checked(name: str, array: Any, shape: tuple[int, ...], types: tuple[str, ..
     return base if base.flags.aligned else base.copy()
 
 
-def _check_values(parts: dict[str, Array], metadata: Metadata) -> None:
-    """That parameters are numbers, and integers in their ranges."""
-    high, most = metadata.limits.high, largest_factor(metadata.bits)
-    zeros = (0, high)
-    ranges = {"zero_point": zeros, "zeros": zeros, "codes": metadata.limits, "factors": (-most, most)}
-    if metadata.k_segments is not None and metadata.k_segments.k * 255 <= INT32_MAX:
-        ranges["sums"] = (0, metadata.k_segments.k * 255)
+def _check_values(parts: dict[str, Array], form: Metadata) -> None:
+    """That parameters are finite, and integers in their ranges."""
+    limits, factor = form.spec.limits, largest_factor(form.spec.bits)
+    zeros = (0, limits.high)
+    ranges = {"zero_point": zeros, "zeros": zeros, "codes": limits, "factors": (-factor, factor)}
+    if form.k_segments is not None and form.k_segments.k * 255 <= INT32_MAX:
+        ranges["sums"] = (0, form.k_segments.k * 255)
     for name, array in parts.items():
         if name in ("scale", "offset", "balance"):
             must(np.isfinite(array).all(), f"{name} must be finite", "NaN or infinity")
         if name == "balance":
             must((array > 0).all(), "balance must be positive", array.min(initial=1))
         if name in ranges and array.size:
-            low, top = ranges[name]
+            low, high = ranges[name]
             extremes = int(array.min()), int(array.max())
-            must(low <= extremes[0] and extremes[1] <= top, f"{name} must be from {low} to {top}", extremes)
+            must(low <= extremes[0] and extremes[1] <= high, f"{name} must be from {low} to {high}", extremes)
     if "factors" in parts:
-        _check_factors(parts["factors"], metadata)
+        _check_factors(parts["factors"], limits)
     if "offset" in parts:
         must(parts["offset"].dtype == parts["scale"].dtype, "offset must be of scale's type", parts["offset"].dtype)
 
 
-def _check_factors(factors: Array, metadata: Metadata) -> None:
+def _check_factors(factors: Array, limits: CodeRange) -> None:
     """That integer scales times symmetric codes fit int8; of others, not all codes can occur under all zero points."""
     must((factors != 0).all(), "factors must not be 0", 0)
-    lowest = int(factors.min(initial=1)) * metadata.limits.low  # codes reach one further down than up
+    lowest = int(factors.min(initial=1)) * limits.low  # codes reach one further down than up
     must(lowest <= 127, "factors times codes must fit int8", lowest)
 
 
-def _rights(parts: dict[str, Array], metadata: Metadata) -> dict[tuple[int, ...], Right]:
+def _rights(parts: dict[str, Array], form: Metadata) -> dict[tuple[int, ...], Right]:
     """The packed matrices by batch index."""
-    assert metadata.k_segments is not None
-    tiles, sums, beside = parts["tiles"], parts.get("sums"), parts.get("groups")
-    form = TileFormat(metadata.bits, metadata.grouped)
+    assert form.k_segments is not None
+    tile_format, size = TileFormat(form.spec.bits, form.grouped), form.spec.group or 0 if form.grouped else 0
     rights = {}
-    for index in np.ndindex(metadata.shape[:-2]):
-        groups = None if beside is None else beside[index]
+    for index in np.ndindex(form.shape[:-2]):
+        sums = parts["sums"][index][None] if "sums" in parts else None
+        groups = parts["groups"][index] if form.grouped else None
         if groups is not None:
-            _check_groups(groups, metadata)
-        total = None if sums is None else sums[index][None]
-        size = metadata.group or 0 if metadata.grouped else 0
-        rights[index] = Right(tiles[index].reshape(-1), metadata.k_segments, metadata.n, form, total, groups, size)
+            _check_groups(groups, form)
+        tiles = parts["tiles"][index].reshape(-1)
+        rights[index] = Right(tiles, form.k_segments, form.shape[form.n_axis], tile_format, sums, groups, size)
     return rights
 
 
-def _check_groups(packed: Array, metadata: Metadata) -> None:
+def _check_groups(packed: Array, form: Metadata) -> None:
     """That factors and shifts are those of some integer scales and zero points."""
-    assert metadata.k_segments is not None
-    assert metadata.group is not None
-    k, n, size, limits = metadata.k_segments.k, metadata.n, metadata.group, metadata.limits
-    count = -(-k // size)
-    for first, part in _by_bytes(packed):
-        columns = min(16 * len(part), n - 16 * first)
-        factors = part[:, :count, 0].swapaxes(0, 1).reshape(count, -1)[:, :columns]
+    assert form.k_segments is not None
+    assert form.spec.group is not None
+    size, limits, most = form.spec.group, form.spec.limits, largest_factor(form.spec.bits)
+    count = ceil_div(form.k_segments.k, size)
+    step = max(1, CHECKED // packed[0].nbytes)
+    for first in range(0, len(packed), step):
+        part = packed[first : first + step]
+        columns = min(BLOCK * len(part), form.shape[form.n_axis] - BLOCK * first)
+        factors = by_column(part)[0, :count, :columns]
         lowest, highest = int(factors.min()), int(factors.max())
-        most = largest_factor(metadata.bits)
         must(lowest > 0 and highest <= most, f"factors in groups must be from 1 to {most}", (lowest, highest))
         scales = GroupScales.unpacked(part, size, count, columns, limits)
         whole = scales.zero is None or int(scales.zero.max()) <= limits.high
-        _check_factors(scales.scale, metadata)
+        _check_factors(scales.scale, limits)
         must(
-            whole and np.array_equal(scales.packed(limits, metadata.k_segments), part),
+            whole and np.array_equal(scales.packed(limits, form.k_segments), part),
             "shifts in groups must be 128 - factor * zero point, and 0 beyond the matrix",
             "others",
         )
-
-
-def _by_bytes(packed: Array) -> Iterator[tuple[int, Array]]:
-    """Blocks in runs of about :data:`CHECKED` bytes, and the number of the first."""
-    step = max(1, CHECKED // max(1, packed[0].nbytes))
-    for first in range(0, len(packed), step):
-        yield first, packed[first : first + step]
 
 
 def _dtype(name: str) -> np.dtype[Any]:

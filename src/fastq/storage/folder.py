@@ -14,43 +14,33 @@ from contextlib import suppress
 from math import prod
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fastq.errors import shown, with_type
+from fastq.storage.metadata import Box, Shape
 from fastq.validation import truth
 
 Array = npt.NDArray[Any]
-Box = tuple[slice, ...]  # with a start and a stop for each axis
 
 DOCUMENT = "qarray.json"
 
 
-class ArrayWriter(Protocol):
-    """An array that is written piece by piece; it starts as zeros."""
-
-    def put(self, box: Box, values: Array) -> None:
-        """Write a box of it."""
-
-    def add(self, box: Box, values: Array) -> None:
-        """Add to a box of it."""
-
-
 class NpyFile:
-    """A .npy file as a :class:`ArrayWriter`."""
+    """A .npy file, read and written by boxes as an array is; it starts as zeros."""
 
-    def __init__(self, file: IO[bytes], shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
+    def __init__(self, file: IO[bytes], shape: Shape, dtype: npt.DTypeLike) -> None:
         self.file, self.shape, self.dtype = file, shape, np.dtype(dtype)
         form = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, form)
         self.start = file.tell()
         file.truncate(self.start + prod(shape) * self.dtype.itemsize)
 
-    def _runs(self, box: Box) -> list[tuple[int, tuple[int, ...]]]:
-        """Where each contiguous run of the box begins in the file, and its index in the box."""
-        whole = len(box)  # axes from here on are complete, and belong to one run with the axis before
+    def _runs(self, box: Box) -> list[tuple[int, Shape]]:
+        """Where each contiguous run of a box begins in the file, and its index in the box."""
+        whole = len(box)  # axes from here on are complete: one run holds them and the axis before
         while whole and box[whole - 1] == slice(0, self.shape[whole - 1]):
             whole -= 1
         outer = max(whole - 1, 0)
@@ -59,23 +49,23 @@ class NpyFile:
         counts = [s.stop - s.start for s in box[:outer]]
         return [(first + sum(i * p for i, p in zip(at, pitches)), at) for at in np.ndindex(*counts)]
 
-    def put(self, box: Box, values: Array) -> None:
-        """See :class:`ArrayWriter`."""
-        values = np.ascontiguousarray(values, self.dtype)
+    def __getitem__(self, box: Box) -> Array:
+        """Read a box."""
+        values = np.empty([s.stop - s.start for s in box], self.dtype)
+        for start, index in self._runs(box):
+            self.file.seek(start)
+            run = np.frombuffer(self.file.read(values[index].nbytes), self.dtype)
+            values[index] = run.reshape(values[index].shape)
+        return values
+
+    def __setitem__(self, box: Box, values: Array) -> None:
+        """Write a box."""
+        values = np.ascontiguousarray(np.broadcast_to(values, [s.stop - s.start for s in box]), self.dtype)
         if not values.size:
             return
-        for place, at in self._runs(box):
-            self.file.seek(place)
-            self.file.write(values[at].reshape(-1).view(np.uint8).data)
-
-    def add(self, box: Box, values: Array) -> None:
-        """See :class:`ArrayWriter`."""
-        found = np.empty(values.shape, self.dtype)
-        for place, at in self._runs(box):
-            self.file.seek(place)
-            run = np.frombuffer(self.file.read(found[at].nbytes), self.dtype)
-            found[at] = run.reshape(found[at].shape)
-        self.put(box, found + values)
+        for start, index in self._runs(box):
+            self.file.seek(start)
+            self.file.write(values[index].reshape(-1).view(np.uint8).data)
 
 
 def _remove(folder: Path, ignore_errors: bool = False) -> None:
@@ -128,7 +118,7 @@ class Folder:
         self.place.mkdir()
         return self
 
-    def create(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> NpyFile:
+    def create(self, name: str, shape: Shape, dtype: npt.DTypeLike) -> NpyFile:
         """A new array in the folder."""
         file = self._files[name] = open(self.place / f"{name}.npy", "w+b")  # noqa: SIM115
         return NpyFile(file, shape, dtype)
@@ -169,5 +159,5 @@ def write(
     """Write arrays and attributes to a folder; see :meth:`fastq.QArray.save`."""
     with Folder(path, overwrite) as folder:
         for name, array in arrays.items():
-            folder.create(name, array.shape, array.dtype).put(tuple(slice(0, n) for n in array.shape), array)
+            folder.create(name, array.shape, array.dtype)[tuple(slice(0, n) for n in array.shape)] = array
         folder.finish(attributes)

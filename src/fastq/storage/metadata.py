@@ -1,4 +1,4 @@
-"""What arrays a quantized array is taken apart into, and their shapes: all that is known of it but for its data."""
+"""The arrays that a quantized array is stored as, and their shapes: all that is known of it but for its data."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ import numpy.typing as npt
 
 from fastq.engine.groups import groups_of
 from fastq.errors import shown
-from fastq.layout.tiles import BLOCK, Segments, ceil_div, segments, tile_bytes
+from fastq.layout.tiles import BLOCK, DEPTH, Segments, ceil_div, segments, tile_bytes
 from fastq.quant import groups
 from fastq.quant.arguments import LARGEST_BLOCK
-from fastq.quant.spec import parameter_shape
-from fastq.scheme import MAX_BITS, MIN_BITS, SCHEMES, CodeRange, code_range
+from fastq.quant.spec import QuantSpec, parameter_shape
+from fastq.scheme import MAX_BITS, MIN_BITS, SCHEMES
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
+Box = tuple[slice, ...]  # with a start and a stop for each axis
 
 VERSION = 1  # of the form; another one is another set of arrays
-NAMES = ("tiles", "sums", "groups", "codes", "factors", "zeros", "scale", "zero_point", "offset", "balance")
+IN_STORE = ("tiles", "sums", "groups", "codes", "factors", "zeros")  # what fastq.engine.store.Store holds
+NAMES = (*IN_STORE, "scale", "zero_point", "offset", "balance")
+ATTRIBUTES = ("fastq", "shape", "dtype", "bits", "scheme", "axis", "group_size", "rotation", "flipped", "cuts")
 FLOATS = "float32", "float64"
 LOGICAL = ("float16", "bfloat16", *FLOATS)
 
@@ -30,121 +33,127 @@ LOGICAL = ("float16", "bfloat16", *FLOATS)
 class Metadata(NamedTuple):
     """The form of a quantized array.
 
-    Matrices, the last two axes, are packed as K x N for ``x @ q``, or `flipped`, as their transpose, for ``x @ q.mT``.
+    Matrices, the last two axes, are packed as K x N for ``x @ q``, or transposed, for ``x @ q.mT``.
     """
 
     shape: Shape
-    dtype: str
-    bits: int
-    scheme: str
-    axis: int | None
-    group: int | None
-    rotation: int
-    integer: bool  # integer group scales
+    dtype: str  # the logical type
+    spec: QuantSpec
     transposed: bool = False
-    k_segments: Segments | None = None  # of K; None: not packed
+    k_segments: Segments | None = None  # None: not packed
     grouped: bool = False  # integer group scales are packed beside the tiles
 
     @classmethod
     def of(cls, q: Any) -> Metadata:
-        """That of an array whose codes are not packed."""
-        integer = q.axis_scale is not None
-        return cls(q.shape, str(q.dtype), q.bits, q.scheme, q.axis, q.group_size, q.rotation, integer)
+        """That of a QArray, not packed."""
+        spec = QuantSpec(q.bits, q.axis, q.group_size, q.scheme, q.axis_scale is not None, q.rotation)
+        return cls(q.shape, str(q.dtype), spec)
 
     @property
-    def limits(self) -> CodeRange:
-        """What the codes may be."""
-        return code_range(self.bits, self.scheme)
+    def k_axis(self) -> int:
+        """The axis of K, as packed."""
+        return len(self.shape) - (1 if self.transposed else 2)
 
     @property
-    def n(self) -> int:
-        """Columns as packed."""
-        return self.shape[-2 if self.transposed else -1]
+    def n_axis(self) -> int:
+        """The axis of N, as packed."""
+        return len(self.shape) - (2 if self.transposed else 1)
 
-    @property
-    def blocks(self) -> int:
-        """Blocks of columns as packed."""
-        return ceil_div(self.n, BLOCK)
-
-    def packed(self) -> Metadata:
-        """The same, packed along the axis that shares a scale, if it can be."""
-        if len(self.shape) < 2 or 0 in self.shape:
-            return self
-        transposed = self.axis == len(self.shape) - 1
-        k, summed = self.shape[-1 if transposed else -2], len(self.shape) - (1 if transposed else 2)
-        along = self.axis == summed
-        k_segments = segments(k, self.group if along and not self.integer else None)
-        return self._replace(transposed=transposed, k_segments=k_segments, grouped=self.integer and along)
+    def packed(self, shape: Shape | None = None) -> Metadata:
+        """The form packed along the axis that shares a scale, if it can be; of an array of another shape, if given."""
+        form = Metadata(self.shape if shape is None else shape, self.dtype, self.spec)
+        axis, integer = self.spec.axis, self.spec.integer
+        if len(form.shape) < 2 or 0 in form.shape:
+            return form
+        form = form._replace(transposed=axis == len(form.shape) - 1)
+        along_k = axis == form.k_axis
+        k_segments = segments(form.shape[form.k_axis], self.spec.group if along_k and not integer else None)
+        return form._replace(k_segments=k_segments, grouped=along_k and integer)
 
     def arrays(self) -> dict[str, tuple[Shape, tuple[str, ...]]]:
-        """Shapes and types of all arrays that there may be."""
-        scale = parameter_shape(self.shape, self.axis, None if self.integer else self.group)
-        found: dict[str, tuple[Shape, tuple[str, ...]]] = {"scale": (scale, FLOATS)}
-        asymmetric = self.scheme == "asymmetric"
-        if self.k_segments is None:
-            found["codes"] = self.shape, ("int8" if self.limits.signed else "uint8",)
+        """The shape and the possible types of each array that there may be."""
+        shape, spec, k_segments = self.shape, self.spec, self.k_segments
+        by_group = spec.parameter_shape(shape)
+        scale = parameter_shape(shape, spec.axis, None) if spec.integer else by_group
+        arrays: dict[str, tuple[Shape, tuple[str, ...]]] = {"scale": (scale, FLOATS)}
+        if k_segments is None:
+            arrays["codes"] = shape, ("int8" if spec.limits.signed else "uint8",)
         else:
-            batch, blocks, k_segments = self.shape[:-2], self.blocks, self.k_segments
-            found["tiles"] = (*batch, blocks, k_segments.tiles, tile_bytes(self.bits)), ("uint8",)
+            batch, blocks = shape[:-2], ceil_div(shape[self.n_axis], BLOCK)
+            arrays["tiles"] = (*batch, blocks, k_segments.tiles, tile_bytes(spec.bits)), ("uint8",)
             if k_segments.segments == 1:
-                found["sums"] = (*batch, blocks * BLOCK), ("int32",)
-            if self.grouped and self.group is not None:
-                found["groups"] = (*batch, blocks, groups_of(k_segments, self.group), 2, BLOCK), ("uint8",)
-        if self.integer and not self.grouped:
-            factors = parameter_shape(self.shape, self.axis, self.group)
-            found["factors"] = factors, ("int8",)
-            if asymmetric:
-                found["zeros"] = factors, ("uint8",)
-        if asymmetric and not self.integer:
-            found["zero_point"] = scale, ("int32",)
-        if self.scheme == "affine":
-            found["offset"] = scale, FLOATS
-        if self.axis is not None:
-            found["balance"] = tuple(n if i == self.axis else 1 for i, n in enumerate(self.shape)), FLOATS
-        return found
+                arrays["sums"] = (*batch, blocks * BLOCK), ("int32",)
+            if self.grouped and spec.group is not None:
+                arrays["groups"] = (*batch, blocks, groups_of(k_segments, spec.group), 2, BLOCK), ("uint8",)
+        if spec.integer and not self.grouped:
+            arrays["factors"] = by_group, ("int8",)
+        if spec.scheme == "asymmetric":
+            if not spec.integer:
+                arrays["zero_point"] = scale, ("int32",)
+            elif not self.grouped:
+                arrays["zeros"] = by_group, ("uint8",)
+        if spec.scheme == "affine":
+            arrays["offset"] = scale, FLOATS
+        if spec.axis is not None:
+            arrays["balance"] = tuple(n if i == spec.axis else 1 for i, n in enumerate(shape)), FLOATS
+        return arrays
+
+    def entries(self, name: str) -> list[tuple[int, int] | None]:
+        """For each axis of a stored array, the axis of the quantized array that it follows, and elements per entry.
+
+        None: it follows no axis. Tiles follow K where it has no gaps.
+        """
+        axis, group, every = self.spec.axis, self.spec.group, [(d, 1) for d in range(len(self.shape))]
+        batch, k, n = every[:-2], self.k_axis, self.n_axis
+        if name == "codes":
+            return [*every]
+        if name == "tiles":
+            return [*batch, (n, BLOCK), (k, DEPTH), None]
+        if name == "groups":
+            return [*batch, (n, BLOCK), (k, group or 1), None, None]
+        if name == "balance":
+            return [place if place[0] == axis else None for place in every]
+        if axis is None:
+            return [None] * len(every)
+        by_group = group is not None and (name in ("factors", "zeros") or not self.spec.integer)
+        return [*every[:axis], (axis, group or 1) if by_group else None, *every[axis + 1 :]]
+
+    def place(self, name: str, box: Box, shape: Shape) -> Box:
+        """Where the entries for a box of elements, an array of this shape, lie in a stored array."""
+        starts = (0 if entry is None else box[entry[0]].start // entry[1] for entry in self.entries(name))
+        return tuple(slice(start, start + n) for start, n in zip(starts, shape))
 
     def stored(self) -> int:
         """Bytes of codes and integer scales, as :attr:`fastq.engine.store.Store.nbytes` counts them."""
-        found = self.arrays()
-        own = [found[name] for name in ("codes", "tiles", "sums", "groups", "factors", "zeros") if name in found]
-        return sum(prod(shape) * np.dtype(kind).itemsize for shape, (kind, *_) in own)
+        arrays = self.arrays().items()
+        return sum(prod(shape) * np.dtype(types[0]).itemsize for name, (shape, types) in arrays if name in IN_STORE)
 
     def attributes(self) -> dict[str, Any]:
         """What the arrays do not say, as JSON holds it."""
-        return {
-            "fastq": VERSION,
-            "shape": list(self.shape),
-            "dtype": self.dtype,
-            "bits": self.bits,
-            "scheme": self.scheme,
-            "axis": self.axis,
-            "group_size": self.group,
-            "rotation": self.rotation,
-            "flipped": self.transposed,
-            "cuts": None if self.k_segments is None else self.k_segments.size,
-        }
+        spec, size = self.spec, None if self.k_segments is None else self.k_segments.size
+        of_spec = spec.bits, spec.scheme, spec.axis, spec.group, spec.rotation
+        return dict(zip(ATTRIBUTES, (VERSION, list(self.shape), self.dtype, *of_spec, self.transposed, size)))
 
 
-def parsed(attributes: Mapping[str, Any], names: Mapping[str, Array]) -> Metadata:
-    """The form that attributes tell of, checked."""
-    wanted = Metadata((), "", 8, "", None, None, 1, False).attributes()
+def parsed(attributes: Mapping[str, Any], names: Mapping[str, Any]) -> Metadata:
+    """The form that attributes and the names of arrays tell of, checked."""
     must(
-        isinstance(attributes, Mapping) and wanted.keys() <= attributes.keys(),
-        f"attributes must be a mapping with {', '.join(wanted)}",
+        isinstance(attributes, Mapping) and attributes.keys() >= set(ATTRIBUTES),
+        f"attributes must be a mapping with {', '.join(ATTRIBUTES)}",
         ", ".join(map(str, attributes)) if isinstance(attributes, Mapping) else type(attributes).__name__,
     )
-    get = attributes.__getitem__
-    version = get("fastq")
+    version, shape, dtype, bits, scheme, axis, group, rotation, transposed, size = map(
+        attributes.__getitem__, ATTRIBUTES
+    )
     must(_whole(version) and version == VERSION, f"attribute fastq must be {VERSION}, the form known here", version)
-    shape, axis, bits, group, k_segments = (get(n) for n in ("shape", "axis", "bits", "group_size", "cuts"))
     must(
         isinstance(shape, list | tuple) and all(_whole(n) and n >= 0 for n in shape),
         "attribute shape must be a list of lengths",
         shape,
     )
-    must(_one_of(get("dtype"), LOGICAL), f"attribute dtype must be one of {', '.join(LOGICAL)}", get("dtype"))
+    must(_one_of(dtype, LOGICAL), f"attribute dtype must be one of {', '.join(LOGICAL)}", dtype)
     must(_whole(bits) and MIN_BITS <= bits <= MAX_BITS, "attribute bits must be from 2 to 8", bits)
-    must(_one_of(get("scheme"), SCHEMES), f"attribute scheme must be one of {', '.join(SCHEMES)}", get("scheme"))
+    must(_one_of(scheme, SCHEMES), f"attribute scheme must be one of {', '.join(SCHEMES)}", scheme)
     ndim = len(shape)
     must(axis is None or (_whole(axis) and 0 <= axis < ndim), f"attribute axis must be null or below {ndim}", axis)
     must(
@@ -152,39 +161,38 @@ def parsed(attributes: Mapping[str, Any], names: Mapping[str, Array]) -> Metadat
         "attribute group_size must be null, or positive with an axis that is not",
         group,
     )
-    rotation, transposed = get("rotation"), get("flipped")
-    turns = _whole(rotation) and 0 < rotation <= LARGEST_BLOCK and rotation & (rotation - 1) == 0
+    power = _whole(rotation) and 0 < rotation <= LARGEST_BLOCK and rotation & (rotation - 1) == 0
     must(
-        turns and (rotation == 1 or (axis is not None and shape[axis] % rotation == 0)),
+        power and (rotation == 1 or (axis is not None and shape[axis] % rotation == 0)),
         f"attribute rotation must be a power of two that divides the axis, up to {LARGEST_BLOCK}",
         rotation,
     )
     must(isinstance(transposed, bool), "attribute flipped must be true or false", transposed)
-    integer, packed = "groups" in names or "factors" in names, "tiles" in names
-    must(
-        not integer or groups.possible(bits, group, get("scheme")),
-        "integer group scales need a group_size that is a multiple of 16, 2 to 7 bits, and no affine scheme",
-        f"group_size={group}, bits={bits}, scheme={get('scheme')!r}",
-    )
-    found = Metadata(tuple(shape), get("dtype"), bits, get("scheme"), axis, group, rotation, integer)
-    must(
-        packed == (k_segments is not None) and not (packed and (ndim < 2 or 0 in shape)),
-        "tiles and cuts must come together, for arrays of two dimensions or more that are not empty",
-        f"cuts={shown(k_segments)} with {', '.join(names)} for shape {shape}",
-    )
-    if not packed:
-        return found
-    k = shape[-1 if transposed else -2]
-    must(
-        _whole(k_segments) and 0 < k_segments <= k, f"attribute cuts must be from 1 to {k}, the length of K", k_segments
-    )
     grouped = "groups" in names
+    integer = grouped or "factors" in names
     must(
-        not grouped or (axis == ndim - (1 if transposed else 2) and k_segments == k),
-        "packed groups must lie along K, which is then not cut",
-        f"axis={axis}, flipped={transposed}, cuts={k_segments}",
+        not integer or groups.possible(bits, group, scheme),
+        "integer group scales need a group_size that is a multiple of 16, 2 to 7 bits, and no affine scheme",
+        f"group_size={group}, bits={bits}, scheme={scheme!r}",
     )
-    return found._replace(transposed=transposed, k_segments=segments(k, k_segments), grouped=grouped)
+    packed = "tiles" in names
+    must(
+        packed == (size is not None) and not (packed and (ndim < 2 or 0 in shape)),
+        "tiles and cuts must come together, for arrays of two dimensions or more that are not empty",
+        f"cuts={shown(size)} with {', '.join(names)} for shape {shape}",
+    )
+    metadata = Metadata(tuple(shape), dtype, QuantSpec(bits, axis, group, scheme, integer, rotation))
+    if not packed:
+        return metadata
+    metadata = metadata._replace(transposed=transposed, grouped=grouped)
+    k = shape[metadata.k_axis]
+    must(_whole(size) and 0 < size <= k, f"attribute cuts must be from 1 to {k}, the length of K", size)
+    must(
+        not grouped or (axis == metadata.k_axis and size == k),
+        "packed groups must lie along K, which is then not cut",
+        f"axis={axis}, flipped={transposed}, cuts={size}",
+    )
+    return metadata._replace(k_segments=segments(k, size))
 
 
 def must(holds: Any, rule: str, got: Any) -> None:
