@@ -422,6 +422,17 @@ def test_long_k_is_closer_than_float_sums(rng):
     assert (y.compute() == np.float32(127 * 127 * 140_000) * scale * scale).all()
 
 
+def test_long_k_of_groups_with_zero_points():
+    """Codes of 4 bits times integer scales reach 120, whether or not there are zero points: sums may leave int32."""
+    k = 147_456
+    q = fq.quantize(np.ones((k, 1), np.float32), 4, axis=0, group_size=64, scheme="asymmetric")
+    assert (q.codes == 15).all()
+    assert (q.group_scale == 8).all()
+    assert (q.zero_point == 0).all()
+    y = matmul(lazy(np.full((1, k), 127, np.int8), 1, k // 2), from_qarray(q, (k // 2, 1))).compute()
+    assert y == np.float32(127 * 120 * k) * q.axis_scale
+
+
 def test_chunks_with_different_scales(rng, w, x):
     """Arrays that were quantized apart and put together: their sums are rescaled before they meet."""
     parts = [fq.quantize(part, axis=0) for part in (w[:100], 5 * w[100:])]

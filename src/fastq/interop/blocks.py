@@ -1,9 +1,9 @@
-"""What is done to the blocks of an array that is bigger than one: engine-free functions of NumPy arrays and QArrays.
+"""Functions of the blocks of a Dask array: of NumPy arrays and QArrays.
 
-Quantizing takes two passes: :func:`extremes` of every block, and :func:`coded` blocks under :func:`parameters` that
-those of all blocks give. A product that is summed over blocks is made of :class:`Part` s.
+Quantizing takes two passes. The first finds the :func:`extremes` of every block, which give the :func:`parameters`; the
+second makes :func:`coded` blocks. A product that is summed over blocks is made of :class:`Part` s.
 
-Many blocks are worked on at a time, one by each thread of a pool, so each uses one kernel thread.
+Each thread of a pool works on a block of its own, so each block uses one kernel thread.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ Array = npt.NDArray[Any]
 
 @pool.alone()
 def quantized(x: Array, *parameters: Array, block_id: tuple[int, ...] = (), **form: Any) -> QArray:
-    """A block that shares no scale with another, or has the scale (and zero point) given."""
-    own: dict[str, Any] = dict(zip(("scale", "zero_point"), parameters))
+    """A block that shares no scale with another, or has a given scale (and zero point)."""
+    given: dict[str, Any] = dict(zip(("scale", "zero_point"), parameters))
     try:
-        return _packed(api.quantize(x, **form, **own))
+        return _prepacked(api.quantize(x, **form, **given))
     except NotFiniteError:
-        affine.check_finite(x, _named("x", block_id))
+        affine.check_finite(x, _block_name("x", block_id))
         raise
 
 
-def _packed(q: QArray) -> QArray:
-    """The array, packed for the products that it can be summed over in, where that takes less memory."""
+def _prepacked(q: QArray) -> QArray:
+    """The array, packed along an axis that products can sum over, where that takes less memory."""
     if q.bits < 8 and q.ndim > 1:
         if q.axis == q.ndim - 1:
             q.mT.prepack()
@@ -55,15 +55,14 @@ def _packed(q: QArray) -> QArray:
 def extremes(x: Array, spec: QuantSpec, block_id: tuple[int, ...] = (), name: str = "x") -> Array:
     """Smallest and largest element of each run that shares a scale, one after the other along the axis (None: 0).
 
-    Those of extremes are those of the elements, so this may be applied again to what it has given.
+    The extremes of extremes are those of the elements, so the result may be passed in again.
     """
-    found = affine.find(as_floats(x, name), spec)
-    if found is None:
-        affine.check_finite(x, _named(name, block_id))
-    assert found is not None
-    at = spec.axis or 0
-    shape = found[0].shape
-    return np.stack(found, axis=at + 1).reshape(*shape[:at], 2 * shape[at], *shape[at + 1 :])
+    ends = affine.find(as_floats(x, name), spec)
+    if ends is None:
+        affine.check_finite(x, _block_name(name, block_id))
+    assert ends is not None
+    at, shape = spec.axis or 0, ends[0].shape
+    return np.stack(ends, axis=at + 1).reshape(*shape[:at], 2 * shape[at], *shape[at + 1 :])
 
 
 def merged(pairs: Array, spec: QuantSpec, axis: Any, keepdims: bool) -> Array:
@@ -71,8 +70,8 @@ def merged(pairs: Array, spec: QuantSpec, axis: Any, keepdims: bool) -> Array:
     return extremes(pairs, spec)
 
 
-def _named(name: str, block_id: tuple[int, ...]) -> str:
-    """A block in the words of Dask."""
+def _block_name(name: str, block_id: tuple[int, ...]) -> str:
+    """A block in Dask's words."""
     return f"{name}.blocks[{', '.join(map(str, block_id))}]" if block_id else name
 
 
@@ -81,8 +80,8 @@ def parameters(pairs: Array, spec: QuantSpec) -> QuantParams:
     """The parameters that :func:`fastq.quantize` would choose, from the extremes of every run."""
     ends = affine.find(pairs, spec._replace(group=None if spec.group is None else 2))
     assert ends is not None
-    own = affine.chosen(*ends, spec)
-    return groups.widened(own, spec) if spec.integer else own
+    params = affine.chosen(*ends, spec)
+    return groups.widened(params, spec) if spec.integer else params
 
 
 @pool.alone()
@@ -96,31 +95,29 @@ def coded(
 ) -> QArray:
     """A block's codes under parameters that it shares with others; `starts`: where blocks begin along the axis.
 
-    As the operand "a" of a product it does without the lowest code, as floats on the left do there.
+    The operand "a" of a product does not use the lowest code, as floats on the left do not.
     """
     if params.group_scale is not None:
         assert spec.axis is not None
         assert spec.group is not None
         first = starts[block_id[spec.axis]] // spec.group
-        here = np.arange(first, first + spec.parameter_shape(x.shape)[spec.axis])
-        params = params._replace(
-            zero=None if params.zero is None else params.zero.take(here, spec.axis),
-            group_scale=params.group_scale.take(here, spec.axis),
-        )
+        places = np.arange(first, first + spec.parameter_shape(x.shape)[spec.axis])
+        of_groups = (None if p is None else p.take(places, spec.axis) for p in params[1:])
+        params = QuantParams(params.scale, *of_groups)
     values = as_floats(x, "x")
     codes, _ = affine.quantize(values, spec, params.by_group)
     if name == "a":
         np.maximum(codes, 1 - 2 ** (spec.bits - 1), out=codes)
     dtype = x.dtype if is_float(x.dtype) else values.dtype
     q = api._array(Quantized(codes, params), spec, dtype.newbyteorder("="))
-    return q if name != "x" else _packed(q)
+    return q if name != "x" else _prepacked(q)
 
 
 # Multiplying
 
 
 class Part(NamedTuple):
-    """A product over some of K: sums, and the scales, if there are any, that they are yet to be multiplied by."""
+    """A product over some of K: sums, and the scales, if there are any, that they must still be multiplied by."""
 
     sums: Array
     row: Array | None = None
@@ -157,7 +154,7 @@ def _narrowed(sums: Array, dtype: np.dtype[Any]) -> Array:
 
 @pool.alone()
 def product(a: Any, b: Any, **options: Any) -> Part:
-    """The product of two blocks by itself: over all of K, or in floats that are to be added."""
+    """The product of two blocks, which is final: over all of K, or in floats that will be added."""
     try:
         return Part(api.matmul(a, b, **options))
     except NotFiniteError as error:
@@ -180,18 +177,18 @@ def _scale(x: Any, summed: int) -> Array | None:
 
 
 def added(parts: Any, computed: np.dtype[Any], axis: Any = None, keepdims: bool = True) -> Part:
-    """Several parts together, as :func:`dask.array.reduction` calls it."""
-    found: Part = reduce(partial(Part.plus, dtype=computed), parts) if isinstance(parts, list) else parts
-    return found
+    """Several parts as one, as :func:`dask.array.reduction` calls it."""
+    total: Part = reduce(partial(Part.plus, dtype=computed), parts if isinstance(parts, list) else [parts])
+    return total
 
 
 def finished(parts: Any, computed: np.dtype[Any], axis: Any = None, keepdims: bool = True) -> Array:
-    """The product that several parts are of."""
+    """The product of several parts, as :func:`dask.array.reduction` calls it."""
     return added(parts, computed).value(computed)
 
 
 def delivered(y: Array, bias: Array | None = None, *, wanted: np.dtype[Any]) -> Array:
-    """A product with its bias, in the type that is wanted."""
+    """A product plus its bias, in the wanted type."""
     with np.errstate(over="ignore"):
         y = y if bias is None else y + bias
         return _narrowed(y, wanted) if wanted.kind == "i" else y.astype(wanted)

@@ -12,6 +12,7 @@ from dask.highlevelgraph import HighLevelGraph
 
 from fastq import numpys
 from fastq.interop import blocks
+from fastq.layout.tiles import ceil_div
 from fastq.qarray.array import QArray
 
 
@@ -19,7 +20,7 @@ class DaskQArray(da.Array):
     """A Dask array of QArrays, whose products are those of :func:`fastq.interop.dask.matmul`.
 
     Slices, ``rechunk``, transposes, ``persist``, products with numbers and the like are DaskQArrays again. ``dtype`` is
-    the logical type of what the codes stand for; :meth:`dequantize` gives a Dask array of that.
+    the logical type; :meth:`dequantize` gives a Dask array of it.
 
     Examples
     --------
@@ -80,7 +81,7 @@ class DaskQArray(da.Array):
 
 
 def _keeping(name: str) -> Any:
-    """A method of Dask's arrays, which makes an array of that very type, to be one of ours."""
+    """A method of Dask's arrays whose result is a :class:`DaskQArray`; Dask's own is a plain Dask array."""
     plain = getattr(da.Array, name)
 
     def method(self: DaskQArray, *args: Any, **kwargs: Any) -> Any:
@@ -140,12 +141,12 @@ def from_qarray(q: QArray, chunks: Any = "auto") -> DaskQArray:
 
 
 def whole(lengths: tuple[int, ...], size: int) -> tuple[int, ...]:
-    """Chunks along an axis whose ends have moved on to multiples of a size, but for the last."""
-    ends = sorted({min(-(-end // size) * size, sum(lengths)) for end in np.cumsum(lengths).tolist()})
+    """Chunks along an axis, their ends moved on to multiples of a size; the last one ends with the axis."""
+    ends = sorted({min(ceil_div(end, size) * size, sum(lengths)) for end in np.cumsum(lengths).tolist()})
     return tuple(np.diff([0, *ends]).tolist()) or (0,)
 
 
 def grain(x: Any, axis: int) -> int:
-    """An array may be cut along an axis at multiples of this."""
+    """The multiple at which an array may be cut along an axis."""
     quantized = isinstance(x, QArray) and x.axis == axis
     return max(x.group_size or 1, x.rotation) if quantized else 1

@@ -1,11 +1,10 @@
 """Quantized arrays in chunks: bigger than the memory of a machine, multiplied by many.
 
 A Dask array whose chunks are QArrays is a :class:`DaskQArray`: :func:`quantize` makes one of a Dask array, lazily,
-:func:`from_qarray` of a QArray, :func:`fastq.interop.zarr.open_dask` of what was saved. ``@``, ``np.matmul``,
-``np.dot`` and ``np.tensordot`` with it are :func:`matmul`. Once this module is imported, Dask keeps QArrays as chunks
-of its own arrays too, as it keeps any registered type. A product that is left to Dask (``da.matmul(x, q)``, or
-``x @ q`` with a Dask array x and a QArray q) is right as well, but each chunk of K is rescaled by itself, and floats
-are added up.
+:func:`from_qarray` of a QArray, :func:`fastq.interop.zarr.open_dask` of a stored array. ``@``, ``np.matmul``,
+``np.dot`` and ``np.tensordot`` with it are :func:`matmul`. Once this module is imported, Dask's own arrays may have
+chunks of QArrays, too. Dask's own product (``da.matmul(x, q)``, or ``x @ q`` with a Dask array x and a QArray q) is
+right as well, but rescales each chunk of K by itself, and adds floats.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from fastq.interop import blocks
 from fastq.interop.collection import DaskQArray, from_qarray, grain, whole
 from fastq.interop.quantizing import known, quantize, with_shared_scales
 from fastq.kernels.epilogue.outputs import COMPUTED
-from fastq.products.operands import Operand
+from fastq.products.operands import CodeOperand, IntegerView, Operand
 from fastq.promotion import EIGHT_BIT, output_type, result_shape
 from fastq.qarray.array import QArray
 from fastq.qarray.coded import check_summed
@@ -97,8 +96,8 @@ def matmul(
         computed = np.dtype(np.int64)
     y = _product(*_aligned(a[None] if vectors[0] else a, b[:, None] if vectors[1] else b), bits, computed)
     if extra is not None or computed != wanted:
-        own = [] if extra is None else [da.from_array(extra.astype(computed), (y.chunks[-1],))]
-        y = da.map_blocks(blocks.delivered, y, *own, wanted=wanted, dtype=wanted, meta=_empty(y.ndim, wanted))
+        biases = [] if extra is None else [da.from_array(extra.astype(computed), (y.chunks[-1],))]
+        y = da.map_blocks(blocks.delivered, y, *biases, wanted=wanted, dtype=wanted, meta=_empty(y.ndim, wanted))
     return y.squeeze(tuple(place for place, vector in zip((-2, -1), vectors) if vector)) if any(vectors) else y
 
 
@@ -107,7 +106,7 @@ def _is_quantized(x: Any) -> bool:
 
 
 def _meta(x: Any) -> Any:
-    """What tells the form of an operand: for a Dask array, that of its chunks."""
+    """An array of the form of an operand: for a Dask array, of its chunks."""
     return x._meta if isinstance(x, da.Array) else x
 
 
@@ -143,22 +142,13 @@ def _product(a: Any, b: Any, bits: int, computed: np.dtype[Any]) -> Any:
         work = partial(blocks.integer_sums, dtype=np.dtype(np.int32 if fits else np.int64))
     batch = range(max(a.ndim, b.ndim) - 2)
     i, k, j = (len(batch) + n for n in range(3))
-    left, right = ((*batch[len(batch) - x.ndim + 2 :], *own) for x, own in ((a, (i, k)), (b, (k, j))))
-    meta = _empty(len(batch) + 3, computed)
-    parts = da.blockwise(
-        work, (*batch, i, k, j), a, left, b, right, adjust_chunks={k: lambda n: 1}, dtype=computed, meta=meta
-    )
+    left, right = ((*batch[len(batch) - x.ndim + 2 :], *matrix) for x, matrix in ((a, (i, k)), (b, (k, j))))
+    ones = {k: lambda n: 1}
+    numbers: Any = {"dtype": computed, "meta": _empty(len(batch) + 3, computed)}
+    parts = da.blockwise(work, (*batch, i, k, j), a, left, b, right, adjust_chunks=ones, **numbers)
     added, finished = (partial(f, computed=computed) for f in (blocks.added, blocks.finished))
-    return da.reduction(
-        parts,
-        added,
-        finished,
-        k,
-        combine=added,
-        dtype=computed,
-        concatenate=False,
-        meta=_empty(len(batch) + 2, computed),
-    )
+    numbers["meta"] = _empty(len(batch) + 2, computed)
+    return da.reduction(parts, added, finished, k, combine=added, concatenate=False, **numbers)
 
 
 def _constant(x: Any, summed: int, side: str) -> bool:
@@ -175,19 +165,14 @@ def _codes(x: Any, bits: int, dtype: np.dtype[Any], axis: int, name: str) -> Any
     """An operand as integers: floats under scales that chunks share."""
     if _is_quantized(x) or x.dtype in EIGHT_BIT:
         return x
-    form = QuantSpec(bits, axis, None, "symmetric")
     sample = api.quantize(np.ones((1,) * x.ndim, dtype), bits, axis=axis)
-    return with_shared_scales(x.astype(dtype), form, sample, name)
+    return with_shared_scales(x.astype(dtype), QuantSpec(bits, axis, None, "symmetric"), sample, name)
 
 
 def _reach(x: Any) -> int:
-    """The largest |code - zero point|."""
+    """The largest magnitude of the integers that are multiplied."""
     form = _meta(x)
-    if not isinstance(form, QArray):
-        return 255 if x.dtype == np.uint8 else 128
-    if form.scheme == "symmetric":
-        return 128 if form.axis_scale is not None else int(2 ** (form.bits - 1))
-    return int(2**form.bits - 1)
+    return IntegerView(form if _is_quantized(x) else CodeOperand(form), "x").reach
 
 
 def _dot(a: Any, b: Any, out: Any = None) -> Any:

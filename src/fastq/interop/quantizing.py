@@ -75,11 +75,11 @@ def quantize(
     """
     x = known(x, "x")
     shared: dict[str, Any] = {"group_size": group_size, "scheme": scheme, "group_scale": group_scale}
-    own: dict[str, Any] = {}
+    given_alike: dict[str, Any] = {}
     if scale is not None:
-        own = {"scale": 1, "zero_point": 0 if scheme == "asymmetric" else None, "method": method}
-    # One element, quantized alike: it has the arguments checked, and tells what form comes out.
-    sample = api.quantize(np.ones((1,) * x.ndim, x.dtype), bits, axis=axis, **shared, **own)
+        given_alike = {"scale": 1, "zero_point": 0 if scheme == "asymmetric" else None, "method": method}
+    # One element, quantized alike: this checks the arguments, and tells the form of the result.
+    sample = api.quantize(np.ones((1,) * x.ndim, x.dtype), bits, axis=axis, **shared, **given_alike)
     spec = QuantSpec(sample.bits, sample.axis, sample.group_size, scheme, sample.axis_scale is not None)
     bits, axis, group, _, integer, _ = spec
     chosen, block = method_of(method), check_rotation(rotate, axis, x.shape)
@@ -88,15 +88,14 @@ def quantize(
     moment = check_calibration(calibration, chosen, axis, x.shape)
     if moment is not None and isinstance(chosen, Gptq) and block == 1:  # here, rather than from a worker
         moment.tell_of_few_rows()
-    turned = balance is not None or block > 1
-    if turned:
+    if balance is not None or block > 1:
         balance = None if balance is None else check_balance(balance, axis, x.shape)
         ones = np.ones([block if i == axis else 1 for i in range(x.ndim)], x.dtype)
         sample = api.quantize(ones, bits, axis=axis, **shared, balance=np.ones(block), rotate=rotate)
     if group is not None:
         x = x.rechunk({axis: whole(x.chunks[axis], group)})
     if any(x.numblocks[i] > 1 for i in (range(x.ndim) if axis is None else (axis,))):
-        if chosen != "minmax" or turned:
+        if chosen != "minmax" or balance is not None or block > 1:
             if axis is None:
                 raise ValueError(
                     f"method={shown(method)} with axis=None looks at all elements at once, so x must be one chunk; got "
@@ -105,9 +104,11 @@ def quantize(
             x = x.rechunk({axis: -1})
         elif scale is None and (group is None or integer):
             return kept(with_shared_scales(x, spec, sample))  # type: ignore[no-any-return]
-    parameters = [da.from_array(np.array(p), _parameter_chunks(x, spec)) for p in given if p is not None]
-    turns: dict[str, Any] = {"calibration": moment, "balance": balance, "rotate": rotate}
-    work = partial(blocks.quantized, bits=bits, axis=axis, method=chosen, **shared, **turns)
+    along = (1,) if group is None else tuple(ceil_div(n, group) for n in x.chunks[axis])
+    cuts = tuple(along if axis in (None, i) else c for i, c in enumerate(x.chunks))
+    parameters = [da.from_array(np.array(p), cuts) for p in given if p is not None]
+    channels: dict[str, Any] = {"calibration": moment, "balance": balance, "rotate": rotate}
+    work = partial(blocks.quantized, bits=bits, axis=axis, method=chosen, **shared, **channels)
     return kept(da.map_blocks(work, x, *parameters, dtype=sample.dtype, meta=sample))  # type: ignore[no-any-return]
 
 
@@ -115,33 +116,21 @@ def with_shared_scales(x: Any, spec: QuantSpec, sample: QArray, name: str = "x")
     """Quantize chunks under scales that several of them share, in two passes; see :mod:`fastq.interop.blocks`."""
     axis, group = spec.axis, spec.group
     numbers: Any = {"dtype": np.float32, "meta": np.empty((0,) * x.ndim, np.float32)}  # as far as Dask must know
-    pairs = x.map_blocks(
-        partial(blocks.extremes, spec=spec, name=name), chunks=_parameter_chunks(x, spec, 2), **numbers
-    )
+    cuts = list(x.chunks)
+    for i in range(x.ndim) if axis is None else (axis,):
+        ends = 2 if i == (axis or 0) else 1  # the extremes of a run follow each other along this axis
+        cuts[i] = tuple(ends * (1 if group is None else ceil_div(n, group)) for n in x.chunks[i])
+    pairs = x.map_blocks(partial(blocks.extremes, spec=spec, name=name), chunks=tuple(cuts), **numbers)
     if group is None:
         merged = partial(blocks.merged, spec=spec)
         pairs = da.reduction(pairs, merged, merged, axis, keepdims=True, output_size=2, **numbers)
     else:
         pairs = pairs.rechunk({axis: -1})
     one = tuple((1,) if axis in (None, i) else c for i, c in enumerate(x.chunks))
-    found = pairs.map_blocks(partial(blocks.parameters, spec=spec), chunks=one, **numbers)
+    params = pairs.map_blocks(partial(blocks.parameters, spec=spec), chunks=one, **numbers)
     starts = () if axis is None else tuple(np.cumsum([0, *x.chunks[axis]]).tolist())
     work = partial(blocks.coded, spec=spec, starts=starts, name=name)
-    return da.map_blocks(work, x, found, dtype=sample.dtype, meta=sample)
-
-
-def _parameter_chunks(x: Any, spec: QuantSpec, entries: int = 0) -> tuple[tuple[int, ...], ...]:
-    """Chunks of parameters beside those of x; with `entries`, so many for each chunk and group."""
-    axis, group = spec.axis, spec.group
-
-    def along(i: int) -> tuple[int, ...]:
-        if axis not in (None, i):
-            return tuple(x.chunks[i])
-        if group is not None:
-            return tuple(ceil_div(n, group) * (entries or 1) for n in x.chunks[i])
-        return (1 if entries == 0 or i != (axis or 0) else entries,) * (x.numblocks[i] if entries else 1)
-
-    return tuple(map(along, range(x.ndim)))
+    return da.map_blocks(work, x, params, dtype=sample.dtype, meta=sample)
 
 
 def known(x: Any, name: str) -> Any:
