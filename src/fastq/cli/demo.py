@@ -54,19 +54,14 @@ class Contender:
 
 
 def run(quick: bool = False) -> None:
-    """Print the comparison.
-
-    Parameters
-    ----------
-    quick : bool
-        Take small matrices, and measure one round.
-    """
+    """Print the comparison; `quick`: of small matrices, measured in one round."""
     rounds = 1 if quick else ROUNDS
     print(f"{'NumPy float32:':<17} {_blas()}")
 
     network = digits.train()
     print(f"\nHandwritten digits: a network of 64, 128, 64 and 10 neurons, {len(network.labels)} test images at once\n")
-    forms = _compare(network.weights, partial(_logits, network), rounds)
+    forward = partial(digits.forward, network.images, biases=network.biases)
+    forms = _compare(network.weights, forward, rounds)
     accuracy = [f"{network.accuracy(form.result):.2f} %" for form in forms.values()]
     _table({"weights": list(forms), "accuracy": accuracy, **_columns(forms)})
 
@@ -88,10 +83,6 @@ def _blas() -> str:
     pools = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
     names = {f"{pool['internal_api']}, threads: {pool['num_threads']}" for pool in pools}
     return "; ".join(sorted(names)) or "unknown BLAS"
-
-
-def _logits(network: digits.Digits, weights: Weights) -> Floats:
-    return digits.forward(network.images, weights, network.biases)
 
 
 def _product(x: Floats, weights: Weights) -> Floats:

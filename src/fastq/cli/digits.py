@@ -18,22 +18,13 @@ Weights = Sequence[Floats | fq.QArray]
 
 @dataclass(frozen=True)
 class Digits:
-    """A trained network, and test images.
+    """A trained network, and images of 8 x 8 pixels from 0 to 1, one per row."""
 
-    Attributes
-    ----------
-    weights : one K x N matrix per layer
-    biases : one vector of N per layer
-    images : test images, one of 8 x 8 pixels from 0 to 1 per row
-    labels : the digits of the test images
-    seen : the images of the training, which serve as calibration data
-    """
-
-    weights: tuple[Floats, ...]
-    biases: tuple[Floats, ...]
-    images: Floats
-    labels: npt.NDArray[np.int64]
-    seen: Floats
+    weights: tuple[Floats, ...]  # a K x N matrix per layer
+    biases: tuple[Floats, ...]  # a vector of N per layer
+    images: Floats  # test images
+    labels: npt.NDArray[np.int64]  # the digits of the test images
+    seen: Floats  # training images, which serve as calibration data
 
     def accuracy(self, logits: Floats) -> float:
         """Percentage of the test images whose largest logit is that of the right digit."""
@@ -61,21 +52,9 @@ def quantize(weights: Sequence[Floats], bits: int, **options: Any) -> tuple[fq.Q
 
 
 def forward(images: Floats, weights: Weights, biases: Sequence[Floats]) -> Floats:
-    """The network's logits: a product per layer, with ReLU between layers.
+    """The network's logits, a row of ten per image: a product per layer, with ReLU between layers.
 
-    Parameters
-    ----------
-    images : numpy.ndarray
-        One image per row.
-    weights : sequence of numpy.ndarray or of QArray
-        Arrays are multiplied by ``np.matmul``, quantized arrays by :func:`fastq.matmul`.
-    biases : sequence of numpy.ndarray
-        One vector per layer.
-
-    Returns
-    -------
-    numpy.ndarray
-        One row of ten logits per image.
+    ``np.matmul`` multiplies arrays, :func:`fastq.matmul` quantized arrays.
     """
     x = images
     for layer, (w, bias) in enumerate(zip(weights, biases)):

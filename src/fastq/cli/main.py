@@ -16,17 +16,9 @@ from fastq.kernels.epilogue.outputs import ACTIVATIONS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command.
+    """Run a command; `argv` are its arguments without the name of the program, by default those of the process.
 
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments without the name of the program; by default those of the process.
-
-    Returns
-    -------
-    int
-        The exit code: 0, or 1 if the command cannot run here. Wrong arguments end the process with exit code 2.
+    The result is the exit code: 0, or 1 if the command cannot run here. Wrong arguments end the process with code 2.
     """
     parser = _parser()
     arguments = parser.parse_args(argv)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastq.engine.roofline import Rate, roofline
+from fastq.engine.roofline import roofline
 from fastq.machine import cpu
 
 
@@ -13,13 +13,9 @@ def run() -> None:
     print(cpu.cpu_name())
     _row("10^9 multiplications and additions per second", *heads)
     for name, rate in limits.peaks.items():
-        _row(f"  {name}", *_figures(rate, ",.0f"))
+        _row(f"  {name}", *(f"{figure / 1e9:,.0f}" for figure in rate))
     _row("GB per second", *heads)
-    _row("  read from memory", *_figures(limits.bandwidth, ".1f"))
-
-
-def _figures(rate: Rate, form: str) -> tuple[str, str]:
-    return format(rate.one / 1e9, form), format(rate.all / 1e9, form)
+    _row("  read from memory", *(f"{figure / 1e9:.1f}" for figure in limits.bandwidth))
 
 
 def _row(name: str, one: str, many: str) -> None:

@@ -17,24 +17,13 @@ class NotKeptError(Exception):
 
 
 def run(bits: Sequence[int], everything: bool = False, activations: Sequence[str] = ()) -> None:
-    """Compile kernels and print a line for each.
+    """Compile the kernels for right operands of these widths, and print a line for each kernel.
+
+    `everything`: all widths, and all instruction sets that this CPU has instead of the one in use. `activations`:
+    float32 products with these activations, too. Raises NotKeptError if the cache does not keep a kernel.
 
     With AMX, all widths took 61 s on one core of a 2-core virtual machine, and `everything` more than twice that. With
     AVX2, all widths took 126 s of a busy core, and two widths (8 and 3) took 57 s.
-
-    Parameters
-    ----------
-    bits : sequence of int
-        Widths of right operands.
-    everything : bool
-        Take all widths, and all instruction sets that this CPU has instead of the one in use.
-    activations : sequence of str
-        Compile float32 products with these activations, too.
-
-    Raises
-    ------
-    NotKeptError
-        If the cache does not keep a kernel.
     """
     isas = cpu.available(ISAS) if everything else (this_machine().isa,)
     needed = [entry for isa in isas for entry in entries(isa, BITS if everything else bits, activations)]

@@ -1,7 +1,8 @@
-"""QArray as a chunk of Dask arrays: what Dask wants to know of it."""
+"""What Dask must know of a QArray, so that it can be a chunk of Dask arrays."""
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 import dask.array as da
@@ -19,15 +20,11 @@ from fastq.storage.metadata import Metadata
 da.register_chunk_type(QArray)
 concatenate_lookup.register(QArray, np.concatenate)
 tensordot_lookup.register(QArray, pool.alone()(numpys.tensordot))
-
-
-@sizeof.register(QArray)
-def _sizeof(q: QArray) -> int:
-    return q.nbytes
+sizeof.register(QArray, attrgetter("nbytes"))
 
 
 @normalize_token.register(QArray)
 def _token(q: QArray) -> Any:
-    """The same for equal arrays in every process, whether and however they are packed."""
+    """Equal for equal arrays, in every process and however they are packed."""
     values = [(name, normalize_token(array)) for name, array in canonical_arrays(q).items()]
     return "fastq.QArray", normalize_token(Metadata.of(q).packed().attributes()), values

@@ -111,7 +111,7 @@ def from_qarray(q: QArray, chunks: Any = "auto") -> DaskQArray:
     Parameters
     ----------
     q : QArray
-        What is packed shares its memory with the chunks, where they are whole tiles: multiples of 16 columns.
+        Chunks of whole tiles, multiples of 16 columns, share the memory of packed codes.
     chunks : as of ``dask.array.from_array``
         Along the axis that shares scales they are rounded up to whole groups, and to whole blocks of a rotation.
 

@@ -40,19 +40,19 @@ def matmul(
 
     Where the scales of both operands are constant along K, chunks of K give integer sums, which are added up and
     rescaled once; the scale of a float row (or column) is that of the whole of it, across chunks. So the product is bit
-    for bit ``fastq.matmul(a.compute(), b.compute())``, as long as K is not so large that its sums might leave int32
-    (131,000 for 8-bit operands): there ``fastq.matmul`` adds up the floats of shorter runs, and the integers here are
-    closer. The chunks of a float row are held until its largest element is known.
+    for bit ``fastq.matmul(a.compute(), b.compute())``. If K is so large that sums might leave int32 (131,000 for 8-bit
+    operands), ``fastq.matmul`` adds up the floats of shorter runs, and the integers here are closer. The chunks of a
+    float row are held until its largest element is known.
 
-    Float scales of groups, affine and balanced operands give float sums by chunk of K, and a float operand a scale for
-    each of its chunks: every sum is within the error of :func:`fastq.matmul`, and to add n of them rounds n - 1 times.
-    With one chunk along K, that too is bit for bit the same.
+    With float scales of groups, affine or balanced operands, each chunk of K gives a float sum, and a float operand has
+    a scale for each chunk. Every sum is within the error of :func:`fastq.matmul`; adding n of them rounds n - 1 times.
+    With one chunk along K, this product is bit for bit the same, too.
 
     Parameters
     ----------
     a, b : dask.array.Array, DaskQArray, array_like or QArray
-        Of the types and shapes that :func:`fastq.matmul` takes. The chunks along K are those of the Dask array among
-        them; of two, those of the one that is quantized, or else of the right one. The other is rechunked.
+        Of the types and shapes that :func:`fastq.matmul` takes. Chunks along K are those of the Dask array; of two,
+        those of the quantized one, or else of the right one. The other operand is rechunked.
     bits : int
         Bits for floats that are quantized on the fly.
     bias : array_like, optional

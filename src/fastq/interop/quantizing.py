@@ -39,14 +39,13 @@ def quantize(
 ) -> DaskQArray:
     """Quantize a Dask array to 2 to 8 bits per element, lazily, chunk by chunk.
 
-    What is computed is bit for bit ``fastq.quantize(x.compute(), ...)``, whose parameters are described there. Where
-    elements that share a scale lie in several chunks, a first pass finds the extremes of each chunk, so all chunks
-    along the axis are held, or spilled to disk by ``dask.distributed``, until the last of them is known; with
-    ``axis=None`` these are all chunks of the array. A `scale` of your own saves that.
+    The result is bit for bit that of ``fastq.quantize(x.compute(), ...)``, where the parameters are described. Where
+    elements that share a scale lie in several chunks, a first pass finds the extremes of each chunk. So all chunks
+    along the axis (with ``axis=None``, of the array) are held until the last one is known, or spilled to disk by
+    ``dask.distributed``. A `scale` of your own saves that.
 
-    Along an axis with groups, chunks are moved to end at multiples of the group size. Whatever needs more than
-    extremes (other methods than ``"minmax"``, `balance`, `rotate`) is done in chunks that hold the whole axis, and x is
-    rechunked for it.
+    Along an axis with groups, the ends of chunks move to multiples of the group size. What needs more than extremes
+    (other methods than ``"minmax"``, `balance`, `rotate`) needs chunks that hold the whole axis: x is rechunked.
 
     Parameters
     ----------
@@ -62,8 +61,8 @@ def quantize(
     Raises
     ------
     TypeError, ValueError
-        For what :func:`fastq.quantize` refuses by its arguments. When it is computed, :class:`fastq.NotFiniteError`
-        if a chunk holds NaN or infinity.
+        For arguments that :func:`fastq.quantize` refuses. When the result is computed, :class:`fastq.NotFiniteError` if
+        a chunk holds NaN or infinity.
 
     Examples
     --------

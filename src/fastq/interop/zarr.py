@@ -7,8 +7,7 @@ rotated blocks. Packed codes are uint8, uncompressed, because codes look random.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
 from math import lcm
@@ -22,7 +21,7 @@ from zarr.errors import ContainsArrayError, ContainsGroupError
 from fastq.layout.tiles import BLOCK, DEPTH, ceil_div, tile_bytes
 from fastq.qarray.apart import canonical_arrays
 from fastq.qarray.array import QArray
-from fastq.qarray.parts import put_together
+from fastq.qarray.parts import naming, put_together
 from fastq.storage.metadata import NAMES, Box, Metadata, must, parsed
 
 Lengths = Sequence[int]
@@ -49,14 +48,14 @@ def save(store: Any, q: Any, *, chunks: Lengths | None = None, overwrite: bool =
         a scale, which products sum over, and 16 along the other one of a matrix) and whole groups. By default those of
         a Dask array, or columns of about 8 MiB.
     overwrite : bool
-        Take the place of an array that was saved there before.
+        Replace an array that was saved there before.
 
     Raises
     ------
     TypeError
         If q is no quantized array.
     FileExistsError
-        If the store holds something already, and what it holds is no quantized array or is not to be overwritten.
+        If the store holds an array already and `overwrite` is False, or holds something else.
     ValueError
         If chunks of a Dask array that should share a scale do not. The store holds no complete array then.
 
@@ -133,7 +132,7 @@ def open_dask(store: Any, chunks: Any = None) -> Any:
     Raises
     ------
     FileNotFoundError, ValueError
-        As :func:`open`; what is wrong with the bytes of a chunk, when it is read.
+        As :func:`open`. Wrong bytes of a chunk are found when it is read.
 
     Examples
     --------
@@ -268,7 +267,7 @@ def _opened(store: Any) -> tuple[zarr.Group, Metadata, tuple[int, ...]]:
             f"store must hold an array that fastq has saved, whose attributes are written last; got {store} without: "
             "it is another group, or not complete"
         )
-    with _named(store):
+    with naming(store):
         arrays = {name: array for name, array in group.arrays() if name in NAMES}
         form = parsed(attributes, arrays)
         stored = attributes.get("chunks")
@@ -284,7 +283,7 @@ def _opened(store: Any) -> tuple[zarr.Group, Metadata, tuple[int, ...]]:
 
 
 def _check_arrays(arrays: Mapping[str, Any], form: Metadata) -> None:
-    """That all of them are there, with all their chunks: zarr would fill what is missing with zeros."""
+    """That all arrays are there, with all their chunks: zarr would fill missing ones with zeros."""
     for name, (shape, _) in form.arrays().items():
         if name not in arrays:
             if name == "sums" or (name == "balance" and form.spec.rotation == 1):
@@ -296,22 +295,14 @@ def _check_arrays(arrays: Mapping[str, Any], form: Metadata) -> None:
             raise ValueError(f"{name} must have all its chunks; {missing} of {array.nchunks} are missing")
 
 
-@contextmanager
-def _named(store: Any) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{store} holds no quantized array that is whole: {error}") from error
-
-
 def _read(group: zarr.Group, form: Metadata, box: Box) -> QArray:
     """The elements of a box."""
     part = form.packed(tuple(s.stop - s.start for s in box))
-    with _named(group.store_path):
+    with naming(group.store_path):
         arrays = {
             name: np.asarray(group[name][form.place(name, box, shape)])
             for name, (shape, _) in part.arrays().items()
-            if name in group
+            if name != "sums" and name in group
         }
         return put_together(arrays, part.attributes())
 

@@ -1,9 +1,9 @@
 """A quantized array as plain arrays and a few attributes, and back: for files, for other stores, for pickles.
 
-Matrices are taken apart packed, in the form that products read. So an array that is put together again is multiplied
-where it lies, in memory or in a memory map. :mod:`fastq.layout.tiles` says what K, N and tiles are. A matrix that is
-not packed yet is packed along the axis that shares a scale: for ``x @ q.mT`` (`flipped`) if that is the last axis, else
-for ``x @ q``. A pickle comes back as it was, so it holds the codes of such an array instead.
+Matrices are stored packed, in the form that products read. So they are multiplied where they lie, in memory or in a
+memory map. :mod:`fastq.layout.tiles` says what K, N and tiles are. A matrix that is not packed yet is packed along the
+axis that shares a scale: for ``x @ q.mT`` (`flipped`) if that is the last axis, else for ``x @ q``. Only a pickle keeps
+the codes of such a matrix as they are.
 
 ========== ============================================ ======== ====================================================
 array      shape                                        type     is there
@@ -31,7 +31,8 @@ from __future__ import annotations
 import copyreg
 import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,10 @@ CHECKED = 1 << 20  # bytes of groups that are looked at at a time
 
 
 def put_together(arrays: Mapping[str, Array], attributes: Mapping[str, Any]) -> QArray:
-    """A quantized array from what :func:`take_apart` made of one.
+    """A quantized array from the arrays and attributes that :func:`take_apart` gives.
 
-    Arrays are used as they are, memory maps and read-only ones included, but for tiles that do not begin at a cache
-    line (64 bytes): those are copied. Everything is checked but the tiles, which are not read: any bytes are codes.
+    Arrays are not copied, be they memory maps or read-only; but tiles are, if they do not begin at a cache line (64
+    bytes). Everything is checked but the tiles, which are not read: any bytes are codes.
 
     Parameters
     ----------
@@ -110,16 +111,14 @@ def put_together(arrays: Mapping[str, Array], attributes: Mapping[str, Any]) -> 
         rights = _rights(parts, form)
         store = Store.of_packed(rights, form.shape, spec.limits, form.transposed, scales, groups_shape)
     parameters = parts["scale"], parts.get("zero_point"), parts.get("offset")
-    rest = spec.scheme, spec.axis, spec.group, parameters, _dtype(form.dtype), parts.get("balance")
+    # NumPy knows bfloat16 once its package is imported.
+    dtype = importlib.import_module("ml_dtypes").bfloat16 if form.dtype == "bfloat16" else form.dtype
+    rest = spec.scheme, spec.axis, spec.group, parameters, dtype, parts.get("balance")
     return QArray._make(store, False, *rest, spec.rotation)
 
 
-def _reduced(q: QArray) -> tuple[Any, ...]:
-    """What pickle keeps of an array: its parts, which are checked when they are put together again."""
-    return put_together, take_apart(q, pack=False)
-
-
-copyreg.pickle(QArray, _reduced)
+# A pickle holds the parts, which are checked when they are put together again.
+copyreg.pickle(QArray, lambda q: (put_together, take_apart(q, pack=False)))
 
 
 def _checked(name: str, array: Any, shape: tuple[int, ...], types: tuple[str, ...]) -> Array:
@@ -201,9 +200,13 @@ def _check_groups(packed: Array, form: Metadata) -> None:
         )
 
 
-def _dtype(name: str) -> np.dtype[Any]:
-    """The logical type; bfloat16 is known to NumPy once its package is imported."""
-    return np.dtype(importlib.import_module("ml_dtypes").bfloat16 if name == "bfloat16" else name)
+@contextmanager
+def naming(place: Any) -> Iterator[None]:
+    """Say in a ValueError where the arrays came from."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{place} holds no quantized array that is whole: {error}") from error
 
 
 def load(path: str | os.PathLike[str], mmap: bool = True) -> QArray:
@@ -221,7 +224,7 @@ def load(path: str | os.PathLike[str], mmap: bool = True) -> QArray:
     Returns
     -------
     QArray
-        It is packed for ``x @ q``, or for ``x @ q.T`` where that was the use it was saved for.
+        Packed for ``x @ q``, or for ``x @ q.T`` if it was saved so.
 
     Raises
     ------
@@ -244,7 +247,5 @@ def load(path: str | os.PathLike[str], mmap: bool = True) -> QArray:
     array([0, 1])
     """
     arrays, attributes = read(path, mmap)
-    try:
+    with naming(Path(path)):
         return put_together(arrays, attributes)
-    except ValueError as error:
-        raise ValueError(f"{Path(path)} holds no quantized array that is whole: {error}") from error

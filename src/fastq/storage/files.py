@@ -32,20 +32,20 @@ def _document(file: Path) -> dict[str, Any]:
     import json  # here, so that importing fastq stays fast
 
     try:
-        found = json.loads(file.read_bytes())
+        document = json.loads(file.read_bytes())
     except (FileNotFoundError, NotADirectoryError) as error:
         raise type(error)(
             f"path must be a folder that fastq has saved, with a {DOCUMENT}; got {_described(file.parent)}"
         ) from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} must be JSON; {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{file} must hold a JSON object, got {type(found).__name__}")
-    return found
+    if not isinstance(document, dict):
+        raise ValueError(f"{file} must hold a JSON object, got {type(document).__name__}")
+    return document
 
 
 def _described(path: Path) -> str:
-    """What was taken for a folder, and what to write if it is an array."""
+    """A path that is no folder of fastq's, and how to quantize the array if it is one."""
     words = str(path)
     if not path.exists():
         words += ", which does not exist"
@@ -61,7 +61,7 @@ def _array(file: Path) -> Array:
         return np.lib.format.open_memmap(file, mode="r")
     except FileNotFoundError:
         raise FileNotFoundError(f"{file} must be there, because {DOCUMENT} lists it; it is missing") from None
-    except Exception as error:  # of many kinds, for what is not a header
+    except Exception as error:  # NumPy raises many kinds for a wrong header
         raise ValueError(f"{file} must be a complete .npy file of numbers; {error}") from error
 
 

@@ -1,9 +1,9 @@
 """Writing a quantized array to a folder that is there when it is complete, and not before.
 
-A folder holds one .npy file per array of :mod:`fastq.qarray.parts`, and :data:`DOCUMENT`: the attributes as JSON, and
-which arrays there are. All of it is written under another name next to the one that is asked for, the document last,
-and renamed at the end; on an error it is deleted. Files are written rather than mapped into memory: a full disk is then
-an OSError, not a signal that ends the process, and what is written takes no memory.
+A folder holds one .npy file per array of :mod:`fastq.qarray.parts`, and :data:`DOCUMENT`: the attributes and the names
+of the arrays, as JSON. The folder is written under a temporary name beside its own, the document last, and renamed at
+the end; after an error it is deleted. Files are written rather than mapped into memory: a full disk is then an OSError,
+not a signal that ends the process, and the files take no memory.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from math import prod
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 import numpy as np
@@ -61,8 +60,6 @@ class NpyFile:
     def __setitem__(self, box: Box, values: Array) -> None:
         """Write a box."""
         values = np.ascontiguousarray(np.broadcast_to(values, [s.stop - s.start for s in box]), self.dtype)
-        if not values.size:
-            return
         for start, index in self._runs(box):
             self.file.seek(start)
             self.file.write(values[index].reshape(-1).view(np.uint8).data)
@@ -92,7 +89,7 @@ def check_path(path: Any) -> Path:
 
 
 class Folder:
-    """A new folder, as a context manager: it appears when :meth:`finish` has been called, or not at all."""
+    """A new folder, as a context manager: it appears when :meth:`finish` is called, or not at all."""
 
     def __init__(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
         self.path = Path(os.path.abspath(check_path(path)))
@@ -144,9 +141,7 @@ class Folder:
         self.place.rename(self.path)
         _remove(old)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for file in self._files.values():
             with suppress(OSError):  # what is buffered may still not fit; the error that led here says so
                 file.close()

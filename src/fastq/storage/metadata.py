@@ -61,17 +61,16 @@ class Metadata(NamedTuple):
 
     def packed(self, shape: Shape | None = None) -> Metadata:
         """The form packed along the axis that shares a scale, if it can be; of an array of another shape, if given."""
-        form = Metadata(self.shape if shape is None else shape, self.dtype, self.spec)
-        axis, integer = self.spec.axis, self.spec.integer
-        if len(form.shape) < 2 or 0 in form.shape:
-            return form
-        form = form._replace(transposed=axis == len(form.shape) - 1)
-        along_k = axis == form.k_axis
-        k_segments = segments(form.shape[form.k_axis], self.spec.group if along_k and not integer else None)
-        return form._replace(k_segments=k_segments, grouped=along_k and integer)
+        spec, shape = self.spec, self.shape if shape is None else shape
+        form = Metadata(shape, self.dtype, spec, spec.axis == len(shape) - 1)
+        if len(shape) < 2 or 0 in shape:
+            return form._replace(transposed=False)
+        along_k = spec.axis == form.k_axis
+        k_segments = segments(shape[form.k_axis], spec.group if along_k and not spec.integer else None)
+        return form._replace(k_segments=k_segments, grouped=along_k and spec.integer)
 
     def arrays(self) -> dict[str, tuple[Shape, tuple[str, ...]]]:
-        """The shape and the possible types of each array that there may be."""
+        """The shape, and the possible types, of each array that this form may have."""
         shape, spec, k_segments = self.shape, self.spec, self.k_segments
         by_group = spec.parameter_shape(shape)
         scale = parameter_shape(shape, spec.axis, None) if spec.integer else by_group
@@ -101,25 +100,19 @@ class Metadata(NamedTuple):
     def entries(self, name: str) -> list[tuple[int, int] | None]:
         """For each axis of a stored array, the axis of the quantized array that it follows, and elements per entry.
 
-        None: it follows no axis. Tiles follow K where it has no gaps.
+        None: it follows no axis. Tiles along K are as here if K is not cut, or into segments without gaps.
         """
-        axis, group, every = self.spec.axis, self.spec.group, [(d, 1) for d in range(len(self.shape))]
-        batch, k, n = every[:-2], self.k_axis, self.n_axis
-        if name == "codes":
-            return [*every]
+        batch = [(d, 1) for d in range(len(self.shape) - 2)]
         if name == "tiles":
-            return [*batch, (n, BLOCK), (k, DEPTH), None]
+            return [*batch, (self.n_axis, BLOCK), (self.k_axis, DEPTH), None]
         if name == "groups":
-            return [*batch, (n, BLOCK), (k, group or 1), None, None]
-        if name == "balance":
-            return [place if place[0] == axis else None for place in every]
-        if axis is None:
-            return [None] * len(every)
-        by_group = group is not None and (name in ("factors", "zeros") or not self.spec.integer)
-        return [*every[:axis], (axis, group or 1) if by_group else None, *every[axis + 1 :]]
+            return [*batch, (self.n_axis, BLOCK), (self.k_axis, self.spec.group or 1), None, None]
+        size = 1 if name in ("codes", "balance") else self.spec.group or 1
+        lengths = enumerate(self.arrays()[name][0])
+        return [(d, size if d == self.spec.axis else 1) if length > 1 else None for d, length in lengths]
 
     def place(self, name: str, box: Box, shape: Shape) -> Box:
-        """Where the entries for a box of elements, an array of this shape, lie in a stored array."""
+        """Where in a stored array the entries of a box of elements lie, themselves an array of this shape."""
         starts = (0 if entry is None else box[entry[0]].start // entry[1] for entry in self.entries(name))
         return tuple(slice(start, start + n) for start, n in zip(starts, shape))
 
@@ -146,27 +139,18 @@ def parsed(attributes: Mapping[str, Any], names: Mapping[str, Any]) -> Metadata:
         attributes.__getitem__, ATTRIBUTES
     )
     must(_whole(version) and version == VERSION, f"attribute fastq must be {VERSION}, the form known here", version)
-    must(
-        isinstance(shape, list | tuple) and all(_whole(n) and n >= 0 for n in shape),
-        "attribute shape must be a list of lengths",
-        shape,
-    )
+    lengths = isinstance(shape, list | tuple) and all(_whole(n) and n >= 0 for n in shape)
+    must(lengths, "attribute shape must be a list of lengths", shape)
     must(_one_of(dtype, LOGICAL), f"attribute dtype must be one of {', '.join(LOGICAL)}", dtype)
     must(_whole(bits) and MIN_BITS <= bits <= MAX_BITS, "attribute bits must be from 2 to 8", bits)
     must(_one_of(scheme, SCHEMES), f"attribute scheme must be one of {', '.join(SCHEMES)}", scheme)
     ndim = len(shape)
     must(axis is None or (_whole(axis) and 0 <= axis < ndim), f"attribute axis must be null or below {ndim}", axis)
-    must(
-        group is None or (_whole(group) and 0 < group <= sys.maxsize and axis is not None),
-        "attribute group_size must be null, or positive with an axis that is not",
-        group,
-    )
+    grouping = group is None or (_whole(group) and 0 < group <= sys.maxsize and axis is not None)
+    must(grouping, "attribute group_size must be null, or positive with an axis that is not", group)
     power = _whole(rotation) and 0 < rotation <= LARGEST_BLOCK and rotation & (rotation - 1) == 0
-    must(
-        power and (rotation == 1 or (axis is not None and shape[axis] % rotation == 0)),
-        f"attribute rotation must be a power of two that divides the axis, up to {LARGEST_BLOCK}",
-        rotation,
-    )
+    block = power and (rotation == 1 or (axis is not None and shape[axis] % rotation == 0))
+    must(block, f"attribute rotation must be a power of two that divides the axis, up to {LARGEST_BLOCK}", rotation)
     must(isinstance(transposed, bool), "attribute flipped must be true or false", transposed)
     grouped = "groups" in names
     integer = grouped or "factors" in names

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import reduce
 from itertools import product
 from math import lcm, prod
@@ -25,7 +25,7 @@ from fastq.errors import NotFiniteError
 from fastq.layout.tiles import ceil_div
 from fastq.promotion import is_float
 from fastq.quant import affine, groups
-from fastq.quant.by_method import by_method
+from fastq.quant.by_method import Tell, by_method
 from fastq.quant.gptq import Gptq
 from fastq.quant.methods import Method
 from fastq.quant.moment import SecondMoment
@@ -36,6 +36,7 @@ from fastq.storage.metadata import Box, Metadata
 from fastq.storage.writer import BlockWriter, in_memory
 
 Array = npt.NDArray[Any]
+Chunk = tuple[Box, Box]  # as units of the writer, and as elements
 
 IN_ONE_GO = 32 << 20  # bytes: a memory map that is smaller is quantized as other arrays are
 BLOCK = 2 << 20  # elements of x in a chunk: 8 or 16 MiB in the type computed in
@@ -128,7 +129,7 @@ def quantize(
     method: Method,
     moment: SecondMoment | None,
     out: str | os.PathLike[str] | None,
-    tell: Callable[[int, int], Any] | None,
+    tell: Tell,
 ) -> tuple[dict[str, Array], dict[str, Any]]:
     """Quantize block by block, into a new folder if `out` names one, else into packed tiles in memory.
 
@@ -162,10 +163,10 @@ def _boxes(counts: Sequence[int], steps: Sequence[int]) -> Iterator[Box]:
     return product(*([slice(i, min(i + step, n)) for i in range(0, n, step)] for n, step in zip(counts, steps)))
 
 
-def _cut(x: Source, whole: bool, limit: int, writer: BlockWriter) -> tuple[list[list[tuple[Box, Box]]], bool]:
-    """The chunks of each piece, as units and as elements, and whether each chunk holds whole groups.
+def _cut(x: Source, whole: bool, limit: int, writer: BlockWriter) -> tuple[list[list[Chunk]], bool]:
+    """The chunks of each piece, and whether a chunk along the axis holds whole groups.
 
-    `whole`: a piece is one chunk. Groups are kept whole where there are some and a chunk has room for them.
+    `whole`: a piece is one chunk. Otherwise groups, if there are some, are kept whole where a chunk has room for them.
     """
     counts, sizes, axis, group = writer.counts, writer.sizes, x.spec.axis, x.spec.group
     least = [1] * len(counts)
@@ -201,12 +202,7 @@ def _cut(x: Source, whole: bool, limit: int, writer: BlockWriter) -> tuple[list[
 
 
 def _fill(
-    x: Source,
-    given: QuantParams | None,
-    method: Method,
-    moment: SecondMoment | None,
-    writer: BlockWriter,
-    tell: Callable[[int, int], Any] | None,
+    x: Source, given: QuantParams | None, method: Method, moment: SecondMoment | None, writer: BlockWriter, tell: Tell
 ) -> None:
     """Write all codes and parameters."""
     spec = x.spec
@@ -216,7 +212,7 @@ def _fill(
     apart = len(pieces[0]) == 1 or (whole_groups and not spec.integer)  # no chunk shares parameters with another
     total, done = x.array.nbytes * (1 if apart or given is not None else 2), 0
 
-    def blocks(chunks: list[tuple[Box, Box]]) -> Iterator[tuple[Box, Box, Array]]:
+    def blocks(chunks: list[Chunk]) -> Iterator[tuple[Box, Box, Array]]:
         nonlocal done
         for units, box in chunks:
             yield units, box, x.read(box)

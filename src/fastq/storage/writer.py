@@ -18,6 +18,7 @@ from fastq.storage.folder import NpyFile
 from fastq.storage.metadata import Box, Metadata, Shape
 
 Array = npt.NDArray[Any]
+Create = Callable[[str, Shape, npt.DTypeLike], Array | NpyFile]  # makes the array of a name
 
 
 def in_memory(name: str, shape: Shape, dtype: npt.DTypeLike) -> Array:
@@ -31,17 +32,11 @@ def in_memory(name: str, shape: Shape, dtype: npt.DTypeLike) -> Array:
 class BlockWriter:
     """Takes codes and parameters of boxes of x.
 
-    Boxes go by *units* along each axis: what can be packed by itself, a tile along K, a block along N, an element along
-    others.
+    Along each axis boxes are cut at *units*, which can be packed by themselves: a tile along K, a block along N, an
+    element along other axes.
     """
 
-    def __init__(
-        self,
-        form: Metadata,
-        floats: np.dtype[Any],
-        balance: Array | None,
-        create: Callable[[str, Shape, npt.DTypeLike], Array | NpyFile],
-    ) -> None:
+    def __init__(self, form: Metadata, floats: np.dtype[Any], balance: Array | None, create: Create) -> None:
         self.form, self.arrays = form, dict[str, Any]()
         for name, (shape, types) in form.arrays().items():
             if name != "balance":
