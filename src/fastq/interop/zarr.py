@@ -212,9 +212,9 @@ def _create(group: zarr.Group, form: Metadata, lengths: Lengths, q: QArray) -> d
         if name == "sums" or (name == "balance" and q.balance is None):
             continue
         cuts = [max(1, n) for n in shape]
-        for i, entry in enumerate(form.entries(name)):
-            if entry is not None and lengths[entry[0]] < form.shape[entry[0]]:
-                cuts[i] = ceil_div(lengths[entry[0]], entry[1])
+        for i, (axis, step) in enumerate(form.entries(name)):
+            if lengths[axis] < form.shape[axis]:
+                cuts[i] = ceil_div(lengths[axis], step)
         arrays[name] = group.create_array(
             name, shape=shape, dtype=q.scale.dtype if name in ("scale", "offset") else types[0], chunks=tuple(cuts),
             compressors=None, filters=None, fill_value=0,
@@ -228,12 +228,13 @@ def _write(
 ) -> dict[Any, str]:
     """Write the arrays of a chunk. What several chunks share is written by the first; all give its digest."""
     digests = {}
+    cut = {axis for axis, length in enumerate(lengths) if length < form.shape[axis]}
     for name, values in canonical_arrays(part).items():
-        follows = {entry[0] for entry in form.entries(name) if entry is not None}
-        first = tuple(i if d in follows else 0 for d, i in enumerate(block))
+        shared = cut - {axis for axis, step in form.entries(name) if step < form.shape[axis]}
+        first = tuple(0 if axis in shared else i for axis, i in enumerate(block))
         if first == block:
             arrays[name][form.place(name, _box(block, lengths, form.shape), values.shape)] = values
-        if len(follows) < len(block):
+        if shared:
             digests[name, first] = blake2b(values.tobytes(), digest_size=16).hexdigest()
     return digests
 

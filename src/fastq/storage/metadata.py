@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from itertools import zip_longest
 from math import prod
 from typing import Any, NamedTuple
 
@@ -97,24 +98,25 @@ class Metadata(NamedTuple):
             arrays["balance"] = tuple(n if i == spec.axis else 1 for i, n in enumerate(shape)), FLOATS
         return arrays
 
-    def entries(self, name: str) -> list[tuple[int, int] | None]:
-        """For each axis of a stored array, the axis of the quantized array that it follows, and elements per entry.
+    def entries(self, name: str) -> list[tuple[int, int]]:
+        """For each leading axis of a stored array, the axis of the quantized array that it follows, and its step.
 
-        None: it follows no axis. Tiles along K are as here if K is not cut, or into segments without gaps.
+        The step is the number of elements per entry; all, where one entry serves the whole axis. Tiles along K are as
+        here if K is not cut, or into segments without gaps.
         """
-        batch = [(d, 1) for d in range(len(self.shape) - 2)]
+        spec, batch = self.spec, [(axis, 1) for axis in range(len(self.shape) - 2)]
         if name == "tiles":
-            return [*batch, (self.n_axis, BLOCK), (self.k_axis, DEPTH), None]
+            return [*batch, (self.n_axis, BLOCK), (self.k_axis, DEPTH)]
         if name == "groups":
-            return [*batch, (self.n_axis, BLOCK), (self.k_axis, self.spec.group or 1), None, None]
-        size = 1 if name in ("codes", "balance") else self.spec.group or 1
-        lengths = enumerate(self.arrays()[name][0])
-        return [(d, size if d == self.spec.axis else 1) if length > 1 else None for d, length in lengths]
+            return [*batch, (self.n_axis, BLOCK), (self.k_axis, spec.group or 1)]
+        group = 1 if name in ("codes", "balance") else spec.group or 1
+        lengths = enumerate(zip(self.shape, self.arrays()[name][0]))
+        return [(d, max(1, n) if count == 1 else group if d == spec.axis else 1) for d, (n, count) in lengths]
 
     def place(self, name: str, box: Box, shape: Shape) -> Box:
         """Where in a stored array the entries of a box of elements lie, themselves an array of this shape."""
-        starts = (0 if entry is None else box[entry[0]].start // entry[1] for entry in self.entries(name))
-        return tuple(slice(start, start + n) for start, n in zip(starts, shape))
+        starts = (box[axis].start // step for axis, step in self.entries(name))
+        return tuple(slice(start, start + n) for start, n in zip_longest(starts, shape, fillvalue=0))
 
     def stored(self) -> int:
         """Bytes of codes and integer scales, as :attr:`fastq.engine.store.Store.nbytes` counts them."""
