@@ -170,6 +170,7 @@ BROKEN = {
     "group without an axis": (put("attributes", axis=None, group_size=4), {}, r"with an axis that is not; got 4"),
     "another group": (put("attributes", group_size=8), {}, r"scale must be .* shape \(12, 40\)"),
     "rotation": (put("attributes", rotation=24), BALANCED, r"rotation must be a power of two that divides .*; got 24"),
+    "rotation of few": (put("attributes", rotation=8), BALANCED, r"rotation must .* from 16 to 4096, or 1; got 8"),
     "rotation beyond the axis": (put("attributes", rotation=64), BALANCED, r"rotation must .* divides the axis"),
     "rotation without factors": (put("attributes", rotation=32), {}, r"arrays must be those of this form"),
     "flipped": (put("attributes", flipped=0), {}, r"flipped must be true or false; got 0"),

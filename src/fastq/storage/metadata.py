@@ -150,9 +150,13 @@ def parsed(attributes: Mapping[str, Any], names: Mapping[str, Any]) -> Metadata:
     must(axis is None or (_whole(axis) and 0 <= axis < ndim), f"attribute axis must be null or below {ndim}", axis)
     grouping = group is None or (_whole(group) and 0 < group <= sys.maxsize and axis is not None)
     must(grouping, "attribute group_size must be null, or positive with an axis that is not", group)
-    power = _whole(rotation) and 0 < rotation <= LARGEST_BLOCK and rotation & (rotation - 1) == 0
-    block = power and (rotation == 1 or (axis is not None and shape[axis] % rotation == 0))
-    must(block, f"attribute rotation must be a power of two that divides the axis, up to {LARGEST_BLOCK}", rotation)
+    power = _whole(rotation) and rotation > 0 and rotation & (rotation - 1) == 0
+    block = power and axis is not None and 16 <= rotation <= LARGEST_BLOCK and shape[axis] % rotation == 0
+    must(  # kernels mix no fewer channels than 16: products of such arrays would be wrong
+        block or (power and rotation == 1),
+        f"attribute rotation must be a power of two that divides the axis, from 16 to {LARGEST_BLOCK}, or 1",
+        rotation,
+    )
     must(isinstance(transposed, bool), "attribute flipped must be true or false", transposed)
     grouped = "groups" in names
     integer = grouped or "factors" in names
