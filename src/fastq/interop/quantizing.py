@@ -19,7 +19,7 @@ from fastq.qarray.array import QArray, Scheme
 from fastq.quant.arguments import check_balance, check_calibration, check_parameters, check_rotation
 from fastq.quant.gptq import Gptq
 from fastq.quant.methods import Percentile, method_of
-from fastq.quant.spec import QuantSpec, parameter_shape
+from fastq.quant.spec import QuantSpec
 
 
 def quantize(
@@ -82,8 +82,7 @@ def quantize(
     spec = QuantSpec(sample.bits, sample.axis, sample.group_size, scheme, sample.axis_scale is not None)
     bits, axis, group, _, integer, _ = spec
     chosen, block = method_of(method), check_rotation(rotate, axis, x.shape)
-    shape = parameter_shape(x.shape, axis, group)
-    given = check_parameters(scale, zero_point, shape, bits, scheme, float_type(x.dtype, "x"))
+    given = check_parameters(scale, zero_point, spec.parameter_shape(x.shape), bits, scheme, float_type(x.dtype, "x"))
     moment = check_calibration(calibration, chosen, axis, x.shape)
     if moment is not None and isinstance(chosen, Gptq) and block == 1:  # here, rather than from a worker
         moment.tell_of_few_rows()

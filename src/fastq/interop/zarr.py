@@ -273,12 +273,8 @@ def _opened(store: Any) -> tuple[zarr.Group, Metadata, tuple[int, ...]]:
         form = parsed(attributes, arrays)
         stored = attributes.get("chunks")
         lengths = stored if isinstance(stored, list) and all(type(n) is int for n in stored) else []
-        usual = form == form.packed() and len(lengths) == len(form.shape)
-        must(
-            usual and lengths == _whole(form, lengths),
-            "flipped, cuts and chunks must be as fastq writes them",
-            str(attributes),
-        )
+        usual = form == form.packed() and len(lengths) == len(form.shape) and lengths == _whole(form, lengths)
+        must(usual, "flipped, cuts and chunks must be as fastq writes them", str(attributes))
         _check_arrays(arrays, form)
     return group, form, tuple(lengths)
 

@@ -44,12 +44,10 @@ class BlockWriter:
         if balance is not None:
             self.arrays["balance"] = create("balance", balance.shape, balance.dtype)
             self.arrays["balance"][tuple(slice(0, n) for n in balance.shape)] = balance
-        self.sizes = [1] * len(form.shape)  # elements per unit
+        self.counts, self.sizes = list(form.shape), [1] * len(form.shape)  # units along each axis, elements per unit
         if form.k_segments is not None:
-            self.sizes[form.k_axis], self.sizes[form.n_axis] = DEPTH, BLOCK
-        self.counts = [ceil_div(n, size) for n, size in zip(form.shape, self.sizes)]
-        if form.k_segments is not None:
-            self.counts[form.k_axis] = form.k_segments.tiles
+            self.counts[form.k_axis], self.sizes[form.k_axis] = form.k_segments.tiles, DEPTH
+            self.counts[form.n_axis], self.sizes[form.n_axis] = ceil_div(form.shape[form.n_axis], BLOCK), BLOCK
 
     def box(self, units: Box) -> Box:
         """The elements of a range of units along each axis."""
