@@ -22,22 +22,13 @@ from fastq.promotion import EIGHT_BIT, float_type, is_float
 from fastq.qarray.array import QArray, Scheme
 from fastq.qarray.parts import load, put_together
 from fastq.quant import affine
-from fastq.quant.arguments import (
-    check_axis,
-    check_balance,
-    check_calibration,
-    check_group_scale,
-    check_grouping,
-    check_parameters,
-    check_rotation,
-)
 from fastq.quant.by_method import by_method
 from fastq.quant.gptq import Gptq
-from fastq.quant.methods import Percentile, method_of
-from fastq.quant.spec import Quantized, QuantParams, QuantSpec, parameter_shape
-from fastq.scheme import SCHEMES
+from fastq.quant.methods import Percentile
+from fastq.quant.spec import Quantized, QuantSpec
+from fastq.quant.task import QuantTask, check_parameters
 from fastq.storage import out_of_core
-from fastq.validation import check_bits, data_type, truth, word
+from fastq.validation import data_type, truth
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -163,49 +154,31 @@ def quantize(
     """
     if isinstance(x, QArray):
         raise TypeError("x is quantized already; quantize x.dequantize() to change its form")
+    form: dict[str, Any] = {
+        "axis": axis, "group_size": group_size, "scheme": scheme, "group_scale": group_scale, "method": method,
+        "calibration": calibration, "scale": scale, "zero_point": zero_point, "balance": balance, "rotate": rotate,
+    }  # fmt: skip
     if is_dask(x):
         if out is not None or truth(progress, "progress"):
             raise TypeError(
                 "out and progress must be left out for Dask arrays, which are quantized lazily; got one of them"
             )
-        lazy: QArray = importlib.import_module("fastq.interop.dask").quantize(
-            x, bits, axis=axis, group_size=group_size, scheme=scheme, group_scale=group_scale, method=method,
-            calibration=calibration, scale=scale, zero_point=zero_point, balance=balance, rotate=rotate,
-        )  # fmt: skip
+        lazy: QArray = importlib.import_module("fastq.interop.dask").quantize(x, bits, **form)
         return lazy
     array = as_array(x, "x")
     floats = float_type(array.dtype, "x")
-    bits = check_bits(bits)
-    scheme = word(scheme, "scheme", SCHEMES)
-    chosen = method_of(method)
-    at = check_axis(axis, array.ndim)
-    group = check_grouping(group_size, at)
-    shape = parameter_shape(array.shape, at, group)
-    own_scale, own_zero = check_parameters(scale, zero_point, shape, bits, scheme, floats)
-    given = None if own_scale is None else QuantParams(own_scale, own_zero)
-    if given is not None and chosen != "minmax":
-        raise ValueError(f"method={shown(method)} chooses the scale, so scale must be left out; got both")
-    moment = check_calibration(calibration, chosen, at, array.shape)
-    name, factors, block = "x", None, check_rotation(rotate, at, array.shape)
-    if moment is not None and isinstance(chosen, Gptq) and block == 1:  # a rotation makes use of channels' sizes
-        moment.tell_of_few_rows()
-    if balance is not None or block > 1:
-        name = "x / balance" if block == 1 else "x / balance, rotated,"
-        factors = check_balance(balance, at, array.shape)
-        moment = None if moment is None else moment.turned(factors, block, isinstance(chosen, Gptq))
-    integer = check_group_scale(group_scale, bits, group, scheme, given is not None)
-    spec = QuantSpec(bits, at, group, scheme, integer, block)
+    task = QuantTask.of(array.shape, floats, bits, **form)
+    spec, given, chosen, _, factors = task
     tell = progress if callable(progress) else Mebibytes("quantizing") if truth(progress, "progress") else None
+    moment = task.transformed_moment()
     if out_of_core.is_large(x) or (out is not None and array.nbytes >= out_of_core.IN_ONE_GO):
-        source = out_of_core.Source(array, out_of_core.map_of(x), floats, at, factors, block, name)
+        source = out_of_core.Source(array, out_of_core.map_of(x), floats, spec.axis, factors, spec.rotation, task.name)
         return put_together(*out_of_core.quantize(source, spec, given, chosen, moment, out, tell))
-    values = array.astype(floats, copy=False)
-    if factors is not None:
-        values = affine.balanced(values, at, factors, block)
+    values = task.transform(array.astype(floats, copy=False))
     if given is not None:
-        result = affine.quantize(values, spec, given, name)
+        result = affine.quantize(values, spec, given, task.name)
     else:
-        result = by_method(values, spec, chosen, moment, name, by_share(tell, array.nbytes))
+        result = by_method(values, spec, chosen, moment, task.name, by_share(tell, array.nbytes))
     logical = array.dtype if is_float(array.dtype) else floats
     q = _array(result, spec, logical.newbyteorder("="), factors)
     if tell is not None:
@@ -391,8 +364,6 @@ def _requantized(
     task = dispatch.of_floats(a, b, bits, bias, epilogue)
     one = scale is not None and np.size(scale) == 1 and np.size(0 if zero_point is None else zero_point) == 1
     axis = None if one or not task.shape else len(task.shape) - 1
-    shape = parameter_shape(task.shape, axis, None)
-    own_scale, own_zero = check_parameters(scale, zero_point, shape, 8, scheme, np.dtype(task.output.type))
-    given = None if own_scale is None else QuantParams(own_scale, own_zero)
-    result = requantized(task, scheme, given)
-    return _array(result, QuantSpec(8, axis, None, scheme), np.dtype(task.output.type))
+    spec, computed = QuantSpec(8, axis, None, scheme), np.dtype(task.output.type)
+    given = check_parameters(scale, zero_point, spec, task.shape, computed)
+    return _array(requantized(task, spec, given), spec, computed)

@@ -115,6 +115,18 @@ def check_group(group_size: Any) -> int:
     return size
 
 
+def check_axis(axis: Any, ndim: int) -> int | None:
+    """An axis counted from 0, or None."""
+    if axis is None:
+        return None
+    number = integer(axis, "axis", "an integer or None")
+    if not -ndim <= number < ndim:
+        raise ValueError(
+            f"axis must be from {-ndim} to {ndim - 1} for an array of {ndim} dimensions, got {shown(number)}"
+        )
+    return number % ndim
+
+
 def axis_of(axis: Any, ndim: int) -> int:
     """An axis counted from 0, or NumPy's error; NumPy's own function raises OverflowError beyond an int of C."""
     number = integer(axis, "axis", "an integer")

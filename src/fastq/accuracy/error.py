@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 from typing import Any, ClassVar, Generic, SupportsIndex, TypeVar, overload
 
 import numpy as np
@@ -14,6 +13,7 @@ from fastq.errors import shown
 from fastq.products.operands import Operand
 from fastq.promotion import check_real
 from fastq.qarray.coded import QArrayBase
+from fastq.quant.spec import lines, parameter_shape, runs
 from fastq.validation import check_group
 
 Array = npt.NDArray[Any]
@@ -214,15 +214,13 @@ def _by_group(exact: Array, other: Array, axis: Any, size: int) -> Error[Any]:
     """The measures of each group: those of whole groups, then those of the ragged last one."""
     if axis is None or isinstance(axis, tuple):
         raise ValueError(f"group_size needs one axis along which to cut groups; got axis={shown(axis)}")
-    lines = [np.moveaxis(v, axis, -1) for v in (exact, other)]
-    lead, n = lines[0].shape[:-1], lines[0].shape[-1]
-    whole, rest = divmod(n, size)
-    parts = []
-    for part, groups in ((slice(0, whole * size), whole), (slice(whole * size, None), int(rest > 0 or n == 0))):
-        if groups:
-            runs = (v[..., part].reshape(prod(lead) * groups, min(size, n - part.start)) for v in lines)
-            parts.append([v.reshape(*lead, groups) for v in _measured(*runs)])
-    return Error(*(np.moveaxis(np.concatenate(v, axis=-1), -1, axis) for v in zip(*parts)))
+    (at,) = _axes(axis, exact.ndim)
+    fields = [np.empty(parameter_shape(exact.shape, at, size)) for _ in NAMES]
+    for (x, _, groups), (y, _, _) in zip(runs(exact, at, size), runs(other, at, size)):
+        for field, values in zip(fields, _measured(x, y)):
+            place = lines(field, at)[..., groups]
+            place[...] = values.reshape(place.shape)
+    return Error(*fields)
 
 
 def _numbers(value: Any, dtype: npt.DTypeLike | None = None) -> Array:

@@ -19,10 +19,9 @@ from fastq.errors import shown
 from fastq.promotion import as_floats
 from fastq.qarray.array import QArray, Scheme
 from fastq.quant.affine import check_finite
-from fastq.quant.arguments import check_axis
 from fastq.quant.methods import Percentile, scale_method
 from fastq.scheme import SCHEMES
-from fastq.validation import check_bits, check_group, real, word
+from fastq.validation import check_axis, check_bits, check_group, real, word
 
 Array = npt.NDArray[Any]
 Name = TypeVar("Name")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastq.quant.affine import choose
+from fastq.quant.affine import chosen
 from fastq.quant.methods import Percentile
 from fastq.quant.spec import QuantSpec
 from fastq.scheme import code_range
@@ -150,5 +150,5 @@ def _moved(noise: Callable[[Range], float], ends: Range, ones: tuple[bool, bool]
 def parameters(low: Array, high: Array, bits: int, scheme: str) -> tuple[Array, Array | None]:
     """Scale and zero point of ranges, in their type; negative scales for ranges that are upside down."""
     spec = QuantSpec(bits, None, None, scheme)
-    scale, zero, _, _ = choose(np.minimum(low, high), np.maximum(low, high), spec)
+    scale, zero, _, _ = chosen(np.minimum(low, high), np.maximum(low, high), spec)
     return np.where(low > high, -scale, scale), zero

@@ -12,8 +12,7 @@ from fastq.engine.backend import backend
 from fastq.engine.views import FlatParams, GroupedView
 from fastq.errors import NotFiniteError
 from fastq.kernels import jobs, reference
-from fastq.layout.tiles import ceil_div
-from fastq.quant.spec import Quantized, QuantParams, QuantSpec, expand
+from fastq.quant.spec import Quantized, QuantParams, QuantSpec, cut, expand
 
 Array = npt.NDArray[Any]
 CHECKED = 1 << 24  # elements that are looked at together for what is not finite, since they may lie in a large file
@@ -68,21 +67,16 @@ def not_finite(what: str, count: int, size: int, first: tuple[int, ...], value: 
 
 def _views(shape: tuple[int, ...], spec: QuantSpec) -> tuple[list[GroupedView], int]:
     """The views that cover a C-contiguous array, whole groups before the ragged last one, and how many extremes."""
-    axis = spec.axis
+    axis, views = spec.axis, []
     if axis is None:
-        rows, rest = divmod(prod(shape), LONG_RUN)
-        views = [GroupedView(rows, 1, LONG_RUN, 1, LONG_RUN, 0, 1, 0)] if rows else []
-        if rest or not rows:
-            views.append(GroupedView(1, 1, rest, 1, 0, 0, 1, 0, rows * LONG_RUN, rows))
-        return views, rows + len(views[bool(rows) :])
-    outer, n, inner = prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])
-    size = max(1, n) if spec.group is None else spec.group
-    whole, pitch, sets = n // size, n * inner, max(1, ceil_div(n, size)) * inner
-    views = []
-    if whole:
-        views.append(GroupedView(outer, whole, size, inner, pitch, size * inner, sets, inner))
-    if n % size or n == 0:
-        views.append(GroupedView(outer, 1, n % size, inner, pitch, 0, sets, inner, whole * size * inner, whole * inner))
+        for at, rows, n in cut(prod(shape), LONG_RUN):
+            views.append(GroupedView(rows.stop - rows.start, 1, n, 1, n, 0, 1, 0, at.start, rows.start))
+        return views, rows.stop
+    outer, length, inner = prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])
+    pitch, sets = length * inner, spec.parameter_shape(shape)[axis] * inner
+    for at, groups, n in cut(length, spec.group):
+        starts = at.start * inner, groups.start * inner
+        views.append(GroupedView(outer, groups.stop - groups.start, n, inner, pitch, n * inner, sets, inner, *starts))
     return views, outer * sets
 
 
@@ -209,12 +203,3 @@ def extremes(x: Array, spec: QuantSpec) -> tuple[Array, Array]:
         return x.min(keepdims=True), x.max(keepdims=True)
     starts = np.arange(0, x.shape[axis], spec.group or x.shape[axis])
     return np.minimum.reduceat(x, starts, axis=axis), np.maximum.reduceat(x, starts, axis=axis)
-
-
-def choose(low: Array, high: Array, spec: QuantSpec) -> QuantParams:
-    """Parameters of extremes, by the scalar functions that the kernels compile. In NumPy."""
-    if spec.scheme == "affine":
-        with np.errstate(over="ignore"):
-            if not np.isfinite(high - low).all():
-                raise ValueError(_SPAN)
-    return QuantParams.of_scheme(spec.scheme, *reference.parameters(low, high, spec.limits, spec.number))

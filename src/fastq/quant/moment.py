@@ -221,7 +221,7 @@ class SecondMoment:
             f"calibration must show which channels go together, or method='gptq' gains nothing on other rows; got "
             f"{self.rows} rows of {k} channels that do not: {why}channels are not correlated. The result is that of "
             f"method='mse'; {cure} that, with the same calibration",
-            stacklevel=3,
+            stacklevel=4,
         )
 
     @property

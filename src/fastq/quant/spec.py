@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from fastq.layout.tiles import ceil_div
 from fastq.scheme import SCHEMES, CodeRange, code_range
 
 Array = npt.NDArray[Any]
+LARGEST_BLOCK = 4096  # channels that are rotated together: a row of so many stays in the fastest cache
 
 
 class QuantSpec(NamedTuple):
@@ -22,7 +24,7 @@ class QuantSpec(NamedTuple):
     group: int | None  # elements along the axis that share them; None: all
     scheme: str
     integer: bool = False  # groups have integer scales
-    rotation: int = 1  # channels along the axis that are mixed; 1: none
+    rotation: int = 1  # channels along the axis that are mixed, a power of two up to LARGEST_BLOCK; 1: none
 
     @property
     def limits(self) -> CodeRange:
@@ -52,6 +54,29 @@ def expand(values: Array, shape: tuple[int, ...], axis: int | None, group: int |
     if axis is None or group is None or values.shape[axis] == 1:
         return values
     return np.take(values, np.arange(shape[axis]) // group, axis=axis)
+
+
+def cut(n: int, group: int | None) -> Iterator[tuple[slice, slice, int]]:
+    """An axis in runs of one length, whole groups first, then the ragged last one: elements, groups, and the length."""
+    size = group or max(1, n)
+    whole, rest = divmod(n, size)
+    if whole:
+        yield slice(0, whole * size), slice(0, whole), size
+    if rest or n == 0:
+        yield slice(whole * size, n), slice(whole, whole + 1), rest
+
+
+def lines(x: Array, axis: int | None) -> Array:
+    """An array, or its parameters, with the axis that shares them last; a view where x is C-contiguous."""
+    return x.reshape(1, -1) if axis is None else np.moveaxis(x, axis, -1)
+
+
+def runs(x: Array, axis: int | None, group: int | None) -> Iterator[tuple[Array, slice, slice]]:
+    """Runs of elements that share parameters, as rows; and where these are in :func:`lines` of x, and of parameters."""
+    by_line = lines(x, axis)
+    for elements, groups, length in cut(by_line.shape[-1], group):
+        count = prod(by_line.shape[:-1]) * (groups.stop - groups.start)
+        yield by_line[..., elements].reshape(count, length), elements, groups
 
 
 class QuantParams(NamedTuple):

@@ -14,8 +14,7 @@ from fastq.engine.groups import groups_of
 from fastq.errors import shown
 from fastq.layout.tiles import BLOCK, Segments, ceil_div, segments, tile_bytes
 from fastq.quant import groups
-from fastq.quant.arguments import LARGEST_BLOCK
-from fastq.quant.spec import parameter_shape
+from fastq.quant.spec import LARGEST_BLOCK, parameter_shape
 from fastq.scheme import MAX_BITS, MIN_BITS, SCHEMES, CodeRange, code_range
 
 Array = npt.NDArray[Any]
