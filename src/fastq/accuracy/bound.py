@@ -23,8 +23,8 @@ Array = npt.NDArray[Any]
 def matmul_error_bound(a: Any, b: Any, *, bits: int = 8) -> Any:
     """How far ``fq.matmul(a, b, bits=bits)`` may be from the exact product, element by element.
 
-    The exact product is that of the numbers that the operands hold. A :class:`fastq.QArray` holds those of its codes and
-    parameters; how far these are from the numbers that were quantized, :func:`fastq.error` tells. ::
+    The exact product is that of the numbers that the operands hold; a :class:`fastq.QArray` holds those of its codes
+    and parameters. (:func:`fastq.error` tells how far they are from the numbers that were quantized.) ::
 
         |fq.matmul(a, b) - a @ b|  <=  ea_i * sum_k |b_kj|  +  eb_j * sum_k |a_ik|
                                        +  K * ea_i * eb_j  +  rounding_ij
@@ -187,8 +187,8 @@ def _of_floats(
     if balance is not None and balance.block == 1:
         step += 2 * unit * top
     elif balance is not None:
-        # Each result is a sum of a block's elements x, which are rounded when they are multiplied, and log2(block) times
-        # as they are added. The sum of |x| is at most the length of the results.
+        # Each result is a sum of a block's elements x, which are rounded when they are multiplied, and log2(block)
+        # times as they are added. The sum of |x| is at most the length of the results.
         step += _gamma(balance.block.bit_length() + 4, unit) * length
     return Side(step, total, length, top + step)
 

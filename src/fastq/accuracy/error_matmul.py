@@ -13,8 +13,8 @@ from fastq.accuracy.error import Error, Sums
 from fastq.kernels import reference
 from fastq.products import dispatch
 from fastq.products.operands import Operand
-from fastq.promotion import EIGHT_BIT, check_real, is_float
-from fastq.quant.affine import check_finite, quantize, unbalance
+from fastq.promotion import EIGHT_BIT
+from fastq.quant.affine import finite_numbers, quantize, unbalance
 from fastq.quant.spec import QuantSpec
 
 Array = npt.NDArray[Any]
@@ -114,12 +114,12 @@ def error_matmul(x: npt.ArrayLike | Operand, w: npt.ArrayLike, q: Operand) -> Ma
     """
     if not isinstance(q, Operand):
         raise TypeError(f"q must be a QArray, the quantized weights; got {type(q).__name__}")
-    exact = _numbers(w, "w")
+    exact = finite_numbers(w, "w")
     if len(q.shape) != 2 or exact.shape != q.shape:
         raise ValueError(f"w and q must be matrices of the same shape, got {exact.shape} and {q.shape}")
     k, n = q.shape
     quantized = isinstance(x, Operand)
-    array: Any = x if quantized else _numbers(x, "x")
+    array: Any = x if quantized else finite_numbers(x, "x")
     shape = array.shape
     if not shape or shape[-1] != k:
         raise ValueError(f"x must have K = {k} columns, as w has rows; got shape {shape}")
@@ -144,15 +144,6 @@ def error_matmul(x: npt.ArrayLike | Operand, w: npt.ArrayLike, q: Operand) -> Ma
             for part, noise in zip(parts, (by_weights, by_x, rounding, by_weights + by_x + rounding)):
                 part.add(y, y + noise, noise)
     return MatmulError(*(Error(*(float(v[0]) for v in part.measures())) for part in parts))
-
-
-def _numbers(x: Any, name: str) -> Array:
-    """An array of finite real numbers."""
-    array = np.asarray(x)
-    check_real(array, name)
-    if is_float(array.dtype):
-        check_finite(array, name)
-    return array
 
 
 def _left(x: Array, dtype: np.dtype[Any], q: Any) -> tuple[Array, Array]:

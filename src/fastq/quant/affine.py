@@ -1,4 +1,4 @@
-"""Quantizing arrays: geometry, parameters, codes."""
+"""Quantizing arrays by their extremes, or with given parameters."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from fastq.engine.backend import backend
 from fastq.engine.views import FlatParams, GroupedView
 from fastq.errors import NotFiniteError
 from fastq.kernels import jobs, reference
+from fastq.promotion import check_real, is_float
 from fastq.quant.spec import Quantized, QuantParams, QuantSpec, cut, expand
 
 Array = npt.NDArray[Any]
-CHECKED = 1 << 24  # elements that are looked at together for what is not finite, since they may lie in a large file
+CHECKED = 1 << 24  # elements checked for NaN and infinity at a time, because they may lie in a large file
 LONG_RUN = 16384  # a whole array under one scale is cut into runs of this length, for threads to share
 
 
@@ -41,8 +42,17 @@ def restore(codes: Array, spec: QuantSpec, params: QuantParams, balance: Array |
         out[...] = values.astype(out.dtype)
 
 
+def finite_numbers(x: Any, name: str) -> Array:
+    """An array of finite real numbers, checked."""
+    array = np.asarray(x)
+    check_real(array, name)
+    if is_float(array.dtype):
+        check_finite(array, name)
+    return array
+
+
 def check_finite(x: Array, what: str) -> None:
-    """Raise NotFiniteError that counts and locates what is not finite."""
+    """Raise a NotFiniteError that counts and locates NaN and infinity, if there are any."""
     rows = np.atleast_1d(x)
     step = max(1, CHECKED * len(rows) // max(1, x.size))
     count, first = 0, None
@@ -57,7 +67,7 @@ def check_finite(x: Array, what: str) -> None:
 
 
 def not_finite(what: str, count: int, size: int, first: tuple[int, ...], value: Any) -> NotFiniteError:
-    """The error that counts and locates what is not finite."""
+    """The error that counts and locates NaN and infinity."""
     verb = "is" if count == 1 else "are"
     return NotFiniteError(
         f"{what} must be finite, because NaN and infinity have no code; {count} of {size} values {verb} not, "
@@ -66,7 +76,7 @@ def not_finite(what: str, count: int, size: int, first: tuple[int, ...], value: 
 
 
 def _views(shape: tuple[int, ...], spec: QuantSpec) -> tuple[list[GroupedView], int]:
-    """The views that cover a C-contiguous array, whole groups before the ragged last one, and how many extremes."""
+    """The views that cover a C-contiguous array, whole groups first, and the number of its minima."""
     axis, views = spec.axis, []
     if axis is None:
         for at, rows, n in cut(prod(shape), LONG_RUN):
@@ -93,14 +103,14 @@ def _run(
 def quantize(x: Array, spec: QuantSpec, given: QuantParams | None = None, name: str = "x") -> Quantized:
     """Codes of a float32 or float64 array, with given parameters (by group) or those of its extremes."""
     if x.flags.f_contiguous and not x.flags.c_contiguous:
-        # What lies in memory column by column is quantized as what it is in memory: its transpose.
+        # An array that lies by columns is quantized as its transpose, which lies by rows.
         axis = None if spec.axis is None else x.ndim - 1 - spec.axis
         try:
             codes, params = quantize(
                 x.T, spec._replace(axis=axis), None if given is None else given.mapped(np.transpose), name
             )
         except NotFiniteError:
-            check_finite(x, name)  # the same, with the index in x
+            check_finite(x, name)  # the same error, with the index in x
             raise
         return Quantized(codes.T, params.mapped(np.transpose))
     x = np.asarray(x, order="C")
@@ -125,7 +135,7 @@ def quantize(x: Array, spec: QuantSpec, given: QuantParams | None = None, name: 
 
 
 def _room(x: Array, shape: tuple[int, ...], given: QuantParams | None, spots: int) -> FlatParams:
-    """Flat arrays for the parameters, holding those that are given."""
+    """Flat arrays for the parameters; they hold those that are given."""
     if given is None:
         scale, zero, offset = (np.empty(prod(shape), x.dtype) for _ in range(3))
     else:
@@ -150,7 +160,7 @@ _SPAN = (
 
 
 def find(x: Array, spec: QuantSpec) -> tuple[Array, Array] | None:
-    """Extremes of each run, for :func:`chosen`; None if x is not finite. Those of parts of a run may be merged."""
+    """Extremes of each run, for :func:`chosen`; None if x is not finite. Extremes of parts of a run can be merged."""
     x = np.require(x, requirements=["C", "A"])
     views, spots = _views(x.shape, spec)
     shape = spec.parameter_shape(x.shape)
@@ -163,7 +173,7 @@ def find(x: Array, spec: QuantSpec) -> tuple[Array, Array] | None:
 
 
 def chosen(low: Array, high: Array, spec: QuantSpec) -> QuantParams:
-    """Parameters of runs with these extremes, bit for bit those that :func:`quantize` finds."""
+    """Parameters of runs with these extremes, bit for bit those that :func:`quantize` chooses."""
     ends = (np.ascontiguousarray(end).reshape(-1) for end in (low, high))
     flat = FlatParams(*(np.empty(low.size, low.dtype) for _ in range(3)), *ends)
     if _run(low, None, [GroupedView(low.size, 1, 0, 1, 0, 0, 1, 0)], flat, spec, jobs.CHOOSE):
@@ -180,7 +190,7 @@ def balanced(x: Array, axis: int | None, factors: Array, block: int) -> Array:
 
 
 def unbalance(x: Array, axis: int | None, factors: Array | None, block: int) -> float:
-    """Make x ``factors * H x``, in place, if there are factors; returns how much larger its elements may become."""
+    """Make x ``factors * H x``, in place, if there are factors; return by what factor elements may grow."""
     if factors is None or not x.size:
         return 1.0
     _rotate(x, axis, block)

@@ -23,8 +23,8 @@ def parameters(x: Array, spec: QuantSpec, method: Percentile) -> QuantParams:
         -Q(|x|, s/100) .. Q(|x|, s/100)                       symmetric
         Q(x, (100-s)/200) .. Q(x, 1 - (100-s)/200)            asymmetric, affine
 
-    and the parameters are those of its ends. Where it is a single point (more than the share of the elements are
-    equal), it says nothing about a scale, and the extremes are taken. Beside x, one block of runs is held, or one run.
+    and the parameters are those of its ends. If it is a single point (more than the share of the elements are equal),
+    it determines no scale, and the extremes are taken. Beside x, memory holds one block of runs, or one run.
     """
     low, high = extremes(x, spec)
     if not x.size:

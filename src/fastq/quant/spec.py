@@ -1,4 +1,7 @@
-"""What is asked of a quantized array (:class:`QuantSpec`), and what is chosen for it (:class:`QuantParams`)."""
+"""The form of a quantized array (:class:`QuantSpec`), its parameters (:class:`QuantParams`), and its runs.
+
+A run is a set of elements that share parameters.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ LARGEST_BLOCK = 4096  # channels that are rotated together: a row of so many sta
 
 
 class QuantSpec(NamedTuple):
-    """What is asked for; the arguments of :func:`fastq.quantize`, checked."""
+    """The form that is asked for, checked."""
 
     bits: int
     axis: int | None  # along which elements share parameters; None: all do
@@ -28,12 +31,12 @@ class QuantSpec(NamedTuple):
 
     @property
     def limits(self) -> CodeRange:
-        """The codes that there are."""
+        """The range of codes."""
         return code_range(self.bits, self.scheme)
 
     @property
     def number(self) -> int:
-        """The scheme, as kernels know it."""
+        """The scheme as kernels number it."""
         return SCHEMES.index(self.scheme)
 
     def parameter_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -50,14 +53,14 @@ def parameter_shape(shape: tuple[int, ...], axis: int | None, group: int | None)
 
 
 def expand(values: Array, shape: tuple[int, ...], axis: int | None, group: int | None) -> Array:
-    """Parameters in a form that broadcasts to the array."""
+    """Parameters in a shape that broadcasts to that of the array."""
     if axis is None or group is None or values.shape[axis] == 1:
         return values
     return np.take(values, np.arange(shape[axis]) // group, axis=axis)
 
 
 def cut(n: int, group: int | None) -> Iterator[tuple[slice, slice, int]]:
-    """An axis in runs of one length, whole groups first, then the ragged last one: elements, groups, and the length."""
+    """Whole groups along an axis of length n, then the ragged last one: their elements, their numbers, their length."""
     size = group or max(1, n)
     whole, rest = divmod(n, size)
     if whole:
@@ -67,12 +70,12 @@ def cut(n: int, group: int | None) -> Iterator[tuple[slice, slice, int]]:
 
 
 def lines(x: Array, axis: int | None) -> Array:
-    """An array, or its parameters, with the axis that shares them last; a view where x is C-contiguous."""
+    """An array, or its parameters, with the axis of the spec last (a view, if x is C-contiguous)."""
     return x.reshape(1, -1) if axis is None else np.moveaxis(x, axis, -1)
 
 
 def runs(x: Array, axis: int | None, group: int | None) -> Iterator[tuple[Array, slice, slice]]:
-    """Runs of elements that share parameters, as rows; and where these are in :func:`lines` of x, and of parameters."""
+    """Runs as rows of matrices; and their places along the last axis of :func:`lines`, of x and of the parameters."""
     by_line = lines(x, axis)
     for elements, groups, length in cut(by_line.shape[-1], group):
         count = prod(by_line.shape[:-1]) * (groups.stop - groups.start)
@@ -80,7 +83,7 @@ def runs(x: Array, axis: int | None, group: int | None) -> Iterator[tuple[Array,
 
 
 class QuantParams(NamedTuple):
-    """What is chosen; arrays of :func:`parameter_shape`, or that broadcast to it.
+    """The parameters that are chosen: arrays of :func:`parameter_shape`, or that broadcast to it.
 
     With integer scales of groups, `scale` has length 1 along the axis.
     """
@@ -92,20 +95,20 @@ class QuantParams(NamedTuple):
 
     @classmethod
     def of_scheme(cls, scheme: str, scale: Array, zero: Array, offset: Array) -> QuantParams:
-        """Those of the three that a scheme has."""
+        """The parameters that a scheme has, of these three."""
         return cls(
             scale, zero.astype(np.int32) if scheme == "asymmetric" else None, offset if scheme == "affine" else None
         )
 
     @property
     def by_group(self) -> QuantParams:
-        """The same with a float scale for each group, which is the exact product."""
+        """The same with a float scale for each group: the product of both scales, which is exact."""
         if self.group_scale is None:
             return self
         return QuantParams(self.scale * self.group_scale, self.zero, self.offset)
 
     def mapped(self, arrange: Callable[[Array], Array]) -> QuantParams:
-        """With each array, where there is one, put through a function."""
+        """The same with a function applied to each array."""
         return QuantParams(*(None if p is None else arrange(p) for p in self))  # type: ignore[arg-type]
 
 
