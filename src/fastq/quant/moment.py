@@ -18,10 +18,10 @@ from fastq.quant.shrinkage import KeptRows, intensity
 from fastq.validation import integer
 
 Array = npt.NDArray[Any]
-SMALLEST_PIVOT = 1e-9  # of R_ii**2, H's mean diagonal being 1: what is smaller is rounding error
+SMALLEST_PIVOT = 1e-9  # of R_ii**2, in units of H's mean diagonal: below it, all is rounding error
 SMALLEST_DAMPING = 1e-6
 LEAST_WEIGHT = 1e-6  # a channel that is always 0 must not leave a group without weight
-ENOUGH = 4  # times as many rows as channels would show what is worth half a decibel
+ENOUGH = 4  # with so many rows per channel, correlations worth half a decibel would show
 CHUNK = 2048  # rows at a time: fewer, and adding the K x K sum in float64 takes longer than the product
 
 
@@ -124,7 +124,7 @@ class SecondMoment:
         return moment
 
     def update(self, x: Any) -> None:
-        """Take in more rows, of shape (..., K); they are taken whole or, on an error, not at all.
+        """Take in more rows, of shape (..., K): all of them or, on an error, none.
 
         Examples
         --------
@@ -225,7 +225,7 @@ class SecondMoment:
 
     @property
     def weights(self) -> npt.NDArray[np.float64]:
-        """The weight of each channel's error: the diagonal, divided by its mean, and never quite 0."""
+        """The weight of each channel's error: the diagonal, divided by its mean, and above 0."""
         diagonal = self.diagonal
         weights: npt.NDArray[np.float64] = np.maximum(diagonal / (float(diagonal.mean()) or 1.0), LEAST_WEIGHT)
         return weights
@@ -255,8 +255,8 @@ class Damped:
 
     def __init__(self, moment: SecondMoment, damping: float, dtype: np.dtype[Any]) -> None:
         self.matrix, self.damping, self.dtype = moment.matrix, damping, dtype
-        self.diagonal, self.believed = moment.diagonal, 1 - moment.shrinkage
-        self.mean = float(self.diagonal.mean()) or 1.0
+        mean = float(moment.diagonal.mean()) or 1.0
+        self.diagonal, self.off_diagonal = moment.diagonal / mean, (1 - moment.shrinkage) / mean
 
     def rows(self, a: int, b: int) -> Array:
         """Rows a to b in the data's type."""
@@ -268,9 +268,9 @@ class Damped:
 
     def _finished(self, part: Array, channels: Any, first: int = 0) -> Array:
         """Rows of the matrix, shrunk and damped; their diagonal begins in column `first`."""
-        part *= self.believed / self.mean
+        part *= self.off_diagonal
         at = np.arange(len(part))
-        part[at, first + at] = self.diagonal[channels] / self.mean + self.damping
+        part[at, first + at] = self.diagonal[channels] + self.damping
         return part
 
     def factor(self, order: Array) -> tuple[Array, Array]:

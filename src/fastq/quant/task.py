@@ -79,10 +79,9 @@ class QuantTask(NamedTuple):
         return x if self.balance is None else affine.balanced(x, self.spec.axis, self.balance, self.spec.rotation)
 
     def transformed_moment(self) -> SecondMoment | None:
-        """The second moment of what meets the transformed channels in a product."""
-        if self.moment is None:
-            return None
-        return self.moment.turned(self.balance, self.spec.rotation, isinstance(self.method, Gptq))
+        """The second moment of the rows that multiply the transformed channels."""
+        moment, shrink = self.moment, isinstance(self.method, Gptq)
+        return None if moment is None else moment.turned(self.balance, self.spec.rotation, shrink)
 
 
 def _check_group_scale(value: Any, spec: QuantSpec, given: bool) -> bool:
@@ -139,15 +138,15 @@ def _check_rotation(rotate: Any, axis: int | None, shape: tuple[int, ...]) -> in
 def _check_calibration(
     calibration: Any, method: Method, axis: int | None, shape: tuple[int, ...]
 ) -> SecondMoment | None:
-    """The second moment of calibration data, where the method takes one."""
-    led = isinstance(method, Gptq)
+    """The second moment of the calibration data, if there are any."""
+    compensating = isinstance(method, Gptq)
     if calibration is None:
-        if led:
+        if compensating:
             raise ValueError("method='gptq' needs calibration, rows of real input to the product; got none")
         return None
-    if not led and method != "mse":
+    if not compensating and method != "mse":
         raise ValueError(f"calibration is for method 'mse' or 'gptq', which look at errors; got method={shown(method)}")
-    if axis is None or (led and len(shape) != 2):
+    if axis is None or (compensating and len(shape) != 2):
         raise ValueError(
             "calibration is about a product along the axis of a matrix, so it needs "
             + (f"an axis; got shape {shape} with axis=None" if axis is None else f"two dimensions; got shape {shape}")
