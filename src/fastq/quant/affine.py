@@ -13,7 +13,7 @@ from fastq.engine.views import FlatParams, GroupedView
 from fastq.errors import NotFiniteError
 from fastq.kernels import jobs, reference
 from fastq.promotion import check_real, is_float
-from fastq.quant.spec import Quantized, QuantParams, QuantSpec, cut, expand
+from fastq.quant.spec import Quantized, QuantParams, QuantSpec, cut, expand, parameter_shape
 
 Array = npt.NDArray[Any]
 CHECKED = 1 << 24  # elements checked for NaN and infinity at a time, because they may lie in a large file
@@ -79,14 +79,14 @@ def _views(shape: tuple[int, ...], spec: QuantSpec) -> tuple[list[GroupedView], 
     """The views that cover a C-contiguous array, whole groups first, and the number of its minima."""
     axis, views = spec.axis, []
     if axis is None:
-        for at, rows, n in cut(prod(shape), LONG_RUN):
-            views.append(GroupedView(rows.stop - rows.start, 1, n, 1, n, 0, 1, 0, at.start, rows.start))
-        return views, rows.stop
+        for start, first, runs, n in cut(prod(shape), LONG_RUN):
+            views.append(GroupedView(runs, 1, n, 1, n, 0, 1, 0, start, first))
+        return views, first + runs
     outer, length, inner = prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])
-    pitch, sets = length * inner, spec.parameter_shape(shape)[axis] * inner
-    for at, groups, n in cut(length, spec.group):
-        starts = at.start * inner, groups.start * inner
-        views.append(GroupedView(outer, groups.stop - groups.start, n, inner, pitch, n * inner, sets, inner, *starts))
+    pitch, sets = length * inner, parameter_shape(shape, axis, spec.group)[axis] * inner
+    for start, first, groups, n in cut(length, spec.group):
+        starts = start * inner, first * inner
+        views.append(GroupedView(outer, groups, n, inner, pitch, n * inner, sets, inner, *starts))
     return views, outer * sets
 
 

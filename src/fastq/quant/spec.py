@@ -59,14 +59,14 @@ def expand(values: Array, shape: tuple[int, ...], axis: int | None, group: int |
     return np.take(values, np.arange(shape[axis]) // group, axis=axis)
 
 
-def cut(n: int, group: int | None) -> Iterator[tuple[slice, slice, int]]:
-    """Whole groups along an axis of length n, then the ragged last one: their elements, their numbers, their length."""
+def cut(n: int, group: int | None) -> list[tuple[int, int, int, int]]:
+    """Whole groups along an axis of length n, then the ragged last one: first element, first group, groups, length."""
     size = group or max(1, n)
     whole, rest = divmod(n, size)
-    if whole:
-        yield slice(0, whole * size), slice(0, whole), size
+    parts = [(0, 0, whole, size)] if whole else []
     if rest or n == 0:
-        yield slice(whole * size, n), slice(whole, whole + 1), rest
+        parts.append((whole * size, whole, 1, rest))
+    return parts
 
 
 def lines(x: Array, axis: int | None) -> Array:
@@ -77,9 +77,10 @@ def lines(x: Array, axis: int | None) -> Array:
 def runs(x: Array, axis: int | None, group: int | None) -> Iterator[tuple[Array, slice, slice]]:
     """Runs as rows of matrices; and their places along the last axis of :func:`lines`, of x and of the parameters."""
     by_line = lines(x, axis)
-    for elements, groups, length in cut(by_line.shape[-1], group):
-        count = prod(by_line.shape[:-1]) * (groups.stop - groups.start)
-        yield by_line[..., elements].reshape(count, length), elements, groups
+    for start, first, count, length in cut(by_line.shape[-1], group):
+        elements = slice(start, start + count * length)
+        rows = by_line[..., elements].reshape(prod(by_line.shape[:-1]) * count, length)
+        yield rows, elements, slice(first, first + count)
 
 
 class QuantParams(NamedTuple):

@@ -62,11 +62,13 @@ class QuantTask(NamedTuple):
         if given is not None and chosen != "minmax":
             raise ValueError(f"method={shown(method)} chooses the scale, so scale must be left out; got both")
         moment = _check_calibration(calibration, chosen, axis, shape)
-        spec = spec._replace(rotation=_check_rotation(rotate, axis, shape))
-        if moment is not None and isinstance(chosen, Gptq) and spec.rotation == 1:
+        rotation = _check_rotation(rotate, axis, shape)
+        if moment is not None and isinstance(chosen, Gptq) and rotation == 1:
             moment.tell_of_few_rows()  # a rotation makes use of channels' sizes
-        factors = None if balance is None and spec.rotation == 1 else _check_balance(balance, axis, shape)
-        spec = spec._replace(integer=_check_group_scale(group_scale, spec, given is not None))
+        factors = None if balance is None and rotation == 1 else _check_balance(balance, axis, shape)
+        integer = _check_group_scale(group_scale, spec, given is not None)
+        if integer or rotation > 1:
+            spec = spec._replace(integer=integer, rotation=rotation)
         return cls(spec, given, chosen, moment, factors)
 
     @property
@@ -86,7 +88,7 @@ class QuantTask(NamedTuple):
 
 def _check_group_scale(value: Any, spec: QuantSpec, given: bool) -> bool:
     """Whether groups get integer scales."""
-    bits, _, group, scheme, *_ = spec
+    bits, group, scheme = spec.bits, spec.group, spec.scheme
     if value is not None and not (isinstance(value, str) and value in ("integer", "float")):
         raise ValueError(f"group_scale must be 'integer', 'float' or None, got {shown(value)}")
     possible = groups.possible(bits, group, scheme) and not given
@@ -164,11 +166,11 @@ def check_parameters(
     scale: Any, zero_point: Any, spec: QuantSpec, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> QuantParams | None:
     """The user's own scale and zero point for an array of this shape; the scale in this float type."""
-    scheme, shape = spec.scheme, spec.parameter_shape(shape)
     if scale is None:
         if zero_point is not None:
             raise ValueError("zero_point must come with a scale; got zero_point alone")
         return None
+    scheme, shape = spec.scheme, spec.parameter_shape(shape)
     if scheme == "affine":
         raise ValueError(
             "scheme='affine' takes scale and offset from the data; for a scale of your own use 'asymmetric'"
