@@ -163,7 +163,7 @@ def _along(magnitudes: Array, axis: int) -> tuple[Array, Array, Array]:
 
 
 def _of_floats(
-    given: Array,
+    array: Array,
     operand: FloatOperand,
     name: str,
     along: int,
@@ -171,7 +171,7 @@ def _of_floats(
     computed: np.dtype[Any],
 ) -> Side:
     """The figures of floats, times the other operand's balance if it has one, under the scales that they will get."""
-    check_finite(given, name)
+    check_finite(array, name)
     values = operand.array.astype(computed, copy=False)
     if operand.balance is not None:
         values = operand.balance.apply(values)
@@ -182,7 +182,7 @@ def _of_floats(
     # The scale is rounded; a subnormal one may also grow by two of the smallest numbers. The quotient, at most `high`,
     # is rounded before it is rounded to an integer.
     step = (top / high * (1 + 4 * unit) + 2 * float(info.smallest_subnormal)) / 2 * (1 + 2 * (high + 2) * unit)
-    if given.dtype.kind in "iu" and given.dtype.itemsize == 8:
+    if array.dtype.kind in "iu" and array.dtype.itemsize == 8:
         step += unit * top  # such integers are rounded to float64
     if balance is not None and balance.block == 1:
         step += 2 * unit * top

@@ -237,9 +237,9 @@ class _Matrix:
     """A matrix of weights (with `along` = 1, its transpose), or some of its columns, to try forms on."""
 
     def __init__(self, w: npt.ArrayLike, name: str, along: int, calibration: Any, options: dict[str, Any]) -> None:
-        given = _matrix(w, name)
-        whole = given.T if along else given
-        self.name, self.shape, self.options = name, given.shape, options
+        matrix = _matrix(w, name)
+        whole = matrix.T if along else matrix
+        self.name, self.shape, self.options = name, matrix.shape, options
         self.k, self.lines = whole.shape[0], ("columns", "rows")[along]
         k, n = whole.shape
         self.columns = min(n, max(1, SAMPLE // k))
