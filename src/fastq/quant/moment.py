@@ -166,7 +166,7 @@ class SecondMoment:
         self._mean += np.ldexp(1 / total, 2 * exponent) * (values.T @ values).astype(np.float64)
         self.rows = total
 
-    def turned(self, factors: Array | None, block: int, shrink: bool) -> SecondMoment:
+    def transformed(self, factors: Array | None, block: int, shrink: bool) -> SecondMoment:
         """The second moment of rows that are multiplied by factors, and rotated in blocks (1: not).
 
         With `shrink`, it is shrunk first, and the result never again: channels as they come may be uncorrelated, but a

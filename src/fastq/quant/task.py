@@ -83,7 +83,7 @@ class QuantTask(NamedTuple):
     def transformed_moment(self) -> SecondMoment | None:
         """The second moment of the rows that multiply the transformed channels."""
         moment, shrink = self.moment, isinstance(self.method, Gptq)
-        return None if moment is None else moment.turned(self.balance, self.spec.rotation, shrink)
+        return None if moment is None else moment.transformed(self.balance, self.spec.rotation, shrink)
 
 
 def _check_group_scale(value: Any, spec: QuantSpec, given: bool) -> bool:
