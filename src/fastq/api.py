@@ -1,4 +1,4 @@
-"""The public functions: check what came in, then quantize, dequantize, multiply."""
+"""The public functions: quantize, dequantize, matmul."""
 
 from __future__ import annotations
 
@@ -22,22 +22,13 @@ from fastq.promotion import EIGHT_BIT, float_type, is_float
 from fastq.qarray.array import QArray, Scheme
 from fastq.qarray.parts import load, put_together
 from fastq.quant import affine
-from fastq.quant.arguments import (
-    check_axis,
-    check_balance,
-    check_calibration,
-    check_group_scale,
-    check_grouping,
-    check_parameters,
-    check_rotation,
-)
 from fastq.quant.by_method import by_method
 from fastq.quant.gptq import Gptq
-from fastq.quant.methods import Percentile, method_of
-from fastq.quant.spec import Quantized, QuantParams, QuantSpec, parameter_shape
-from fastq.scheme import SCHEMES
+from fastq.quant.methods import Percentile
+from fastq.quant.spec import Quantized, QuantSpec
+from fastq.quant.task import QuantTask, check_parameters
 from fastq.storage import out_of_core
-from fastq.validation import check_bits, data_type, truth, word
+from fastq.validation import data_type, truth
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -74,57 +65,58 @@ def quantize(
     Parameters
     ----------
     x : array_like
-        Of float16, float32, float64, bfloat16 (from ml_dtypes) or integers; any shape and strides. Dask arrays go to
-        :func:`fastq.interop.dask.quantize`, lazily.
+        Of float16, float32, float64, bfloat16 (from ml_dtypes) or integers; any shape and strides. Dask arrays are
+        quantized lazily, by :func:`fastq.interop.dask.quantize`.
     bits : int
         Bits per code, 2 to 8.
     axis : int, optional
-        The axis along which elements share a scale, as in ``np.max(x, axis=axis, keepdims=True)``: -1 gives one scale
-        per row, 0 one per column of a matrix. None: one scale for the whole array.
+        The axis along which elements share a scale, as in ``np.max(x, axis=axis, keepdims=True)``: of a matrix, -1
+        gives one scale per row, and 0 one per column. None: one scale for the whole array.
     group_size : int, optional
-        Cut the axis into groups of this many elements (the last one may be shorter), each with a scale of its own.
+        Cut the axis into groups of this many elements (the last one may be shorter), each with its own scale.
     group_scale : {"integer", "float"}, optional
-        What scales groups have. Integers, up to 2**(8-bits), under one float scale that all groups along the axis share
-        (``q.scale == q.axis_scale * q.group_scale``), let products run at the speed of arrays without groups; float
-        scales of their own make them several times slower. Integers lose 0.01 dB at 2 and 3 bits (groups of 64), 0.15
-        at 4; at 5 and 6 bits, where no more than 8 and 4 of them fit, 0.7 and 1.7. By default integers, where
-        `group_size` is a multiple of 16, bits are at most 6, the scheme is not affine and no scale is given.
+        The scales of groups. ``"integer"``: integers up to 2**(8-bits), times one float scale that all groups along the
+        axis share (``q.scale == q.axis_scale * q.group_scale``). Products then run as fast as those of arrays without
+        groups. ``"float"``: a float scale for each group; products are several times slower. Integers lose 0.01 dB at 2
+        and 3 bits (groups of 64), 0.15 at 4; at 5 and 6 bits, where at most 8 and 4 of them fit, 0.7 and 1.7. The
+        default is integers where `group_size` is a multiple of 16, bits are at most 6, the scheme is not affine and no
+        scale is given; float scales elsewhere.
     scheme : {"symmetric", "asymmetric", "affine"}
         ``"symmetric"``: ``scale = max|x| / (2**(bits-1) - 1)``, no zero point. ``"asymmetric"``:
         ``scale = (max - min) / (2**bits - 1)`` over a range widened to hold 0, ``zero_point = rint(-min / scale)``.
         ``"affine"``: the range as it is, ``offset = min``, codes of ``x - offset``, as MLX's affine; torch's affine
-        (``per_channel_affine``, an integer zero point) is ``"asymmetric"`` here. Where x is never negative, or never
-        positive, half of the codes of a symmetric range are unused: ``"asymmetric"`` halves the step.
+        (``per_channel_affine``, an integer zero point) is ``"asymmetric"`` here. If x is never negative, or never
+        positive, half of the symmetric codes are unused: ``"asymmetric"`` halves the step.
     method : {"minmax", "mse", "percentile", "gptq"}, Percentile or Gptq
-        How scales, and codes, are chosen: ``"minmax"`` from the extremes; ``"mse"`` so that the squared error is
-        smallest (:func:`fastq.quant.search.search`); ``"percentile"`` so that a share of the elements stays inside the
-        range, 99.9 percent or that of a :class:`fastq.Percentile`; ``"gptq"`` so that products with input like the
-        calibration's keep close: each rounding compensates the errors of those before (:mod:`fastq.quant.gptq`). A
-        :class:`fastq.Gptq` changes its settings.
+        How scales and codes are chosen. ``"minmax"``: from the extremes. ``"mse"``: for the smallest squared error
+        (:func:`fastq.quant.search.search`). ``"percentile"``: so that 99.9 percent of the elements stay inside the
+        range, or the share of a :class:`fastq.Percentile`. ``"gptq"``: for a small error of products with input like
+        the calibration's; each rounding compensates the errors of those before (:mod:`fastq.quant.gptq`), with the
+        settings of a :class:`fastq.Gptq`.
     calibration : array_like, iterable of array_like, or SecondMoment, optional
-        Rows of real input, of which only the K x K second moment is kept; ``"gptq"`` needs it, ``"mse"`` weighs the
-        errors of each channel by its mean square. A :class:`fastq.SecondMoment` serves several arrays. Rows need not be
-        many: they are believed as far as rows that were kept aside bear them out, and ``"gptq"`` is then no worse than
-        ``"mse"`` on other rows. A few times as many rows as channels give it all it can gain. Where they show nothing
-        that it could use, the result is that of ``"mse"``, and a UserWarning says so.
+        Rows of real input to the product; only their K x K second moment is kept. ``"gptq"`` needs it; ``"mse"`` weighs
+        the errors of each channel by its mean square. A :class:`fastq.SecondMoment` serves several arrays. With few
+        rows, ``"gptq"`` compensates less, so on other rows it is no worse than ``"mse"``; a few times as many rows as
+        channels give it its full gain. If the rows show no correlations, the result is that of ``"mse"``, and a
+        UserWarning says so.
     scale, zero_point : array_like, optional
-        Use these instead (static quantization); they broadcast to the shape the chosen ones would have. A symmetric
-        scale may be negative. An asymmetric scale needs a zero point.
+        Parameters of your own (static quantization); they broadcast to the shape of those that would be chosen. A
+        symmetric scale may be negative. An asymmetric scale needs a zero point. The affine scheme takes none.
     balance : array_like, optional
-        Positive factors d, one per element of the axis, as :func:`fastq.balance` finds them: x / d is what is
-        quantized, and a product along that axis multiplies the other operand, which must be an array, by d before it
-        is quantized in turn.
+        Positive factors d, one per element of the axis, as :func:`fastq.balance` makes them. x / d is quantized. A
+        product along that axis multiplies the other operand, which must be an array, by d before it quantizes it.
     rotate : bool
-        After the balance, mix the elements of the axis by a Hadamard matrix H in blocks of the largest power of two, at
-        most 4096, that divides their number (which must be a multiple of 16): H x / block is quantized, and a product
-        takes H to the other operand likewise. An outlier is spread over its block, so rows of both operands come close
-        to Gaussian: 11 dB more for balanced products where 8 of 1,024 channels are 20 to 100 times larger than others.
+        After the balance, mix the elements of the axis by a Hadamard matrix H, in blocks. A block is the largest power
+        of two, at most 4096, that divides the number of elements, which must be a multiple of 16. H x / block is
+        quantized, and a product multiplies the other operand by H, too. An outlier is spread over its block, so rows of
+        both operands come close to Gaussian: 11 dB more for balanced products where 8 of 1,024 channels are 20 to 100
+        times larger than the others.
     out : path, optional
-        Write the array to a new folder of this name, block by block, and give it as :func:`fastq.load` does: it lies in
-        the files, and is multiplied there. The folder appears when all is written, or, on an error, not at all.
+        Write the array to a new folder of this name, and return it as :func:`fastq.load` does: it stays in the files,
+        and is multiplied there. The folder appears when all is written; on an error, it does not appear.
     progress : bool or callable
-        True: a line on stderr. A function is called as ``progress(done, total)`` with the bytes of x that have been
-        read, and that are to be: twice its size where parameters depend on all of it.
+        True: a line on stderr. A function is called as ``progress(done, total)``, with the bytes of x that have been
+        read, and all bytes to read: twice the size of x where parameters depend on all of it.
 
     Returns
     -------
@@ -137,16 +129,16 @@ def quantize(
     ValueError
         For arguments out of range. As :class:`fastq.NotFiniteError` if x holds NaN or infinity.
     FileExistsError, OSError
-        If there is something of the name `out` already, or it cannot be written, for want of space say.
+        If `out` exists already, or cannot be written, for example because the disk is full.
 
     Notes
     -----
-    An x of more than 32 MiB is quantized block by block if it is a ``np.memmap``, or if there is an `out`. Codes and
-    parameters are the same; beside x (of which a memory map keeps no more than a block in memory) and the result (which
-    takes none with `out`), a few tens of MiB are needed. Two cases need more: methods other than "minmax" look at all
-    elements that share a scale, and at no fewer than 16 rows or columns, at once (``axis=None``: at all of x); "gptq"
-    besides keeps several matrices of K x K, and the last bits of its result depend on the blocks. The result is packed
-    for ``x @ q``, or with ``axis=-1`` for ``x @ q.T``.
+    An x of 32 MiB or more is quantized block by block if it is a ``np.memmap``, or if there is an `out`. Codes and
+    parameters are the same. A memory-mapped x has at most a block in memory, and a result with `out` has nothing there;
+    a few tens of MiB are needed besides. Two cases need more. Methods other than "minmax" look at all elements that
+    share a scale, of at least 16 rows or columns, at once (``axis=None``: at all of x). "gptq" also keeps several
+    matrices of K x K, and the last bits of its result depend on the blocks. The result is packed for ``x @ q``, or with
+    ``axis=-1`` for ``x @ q.T``.
 
     References
     ----------
@@ -163,49 +155,31 @@ def quantize(
     """
     if isinstance(x, QArray):
         raise TypeError("x is quantized already; quantize x.dequantize() to change its form")
+    form: dict[str, Any] = {
+        "axis": axis, "group_size": group_size, "scheme": scheme, "group_scale": group_scale, "method": method,
+        "calibration": calibration, "scale": scale, "zero_point": zero_point, "balance": balance, "rotate": rotate,
+    }  # fmt: skip
     if is_dask(x):
         if out is not None or truth(progress, "progress"):
             raise TypeError(
                 "out and progress must be left out for Dask arrays, which are quantized lazily; got one of them"
             )
-        lazy: QArray = importlib.import_module("fastq.interop.dask").quantize(
-            x, bits, axis=axis, group_size=group_size, scheme=scheme, group_scale=group_scale, method=method,
-            calibration=calibration, scale=scale, zero_point=zero_point, balance=balance, rotate=rotate,
-        )  # fmt: skip
+        lazy: QArray = importlib.import_module("fastq.interop.dask").quantize(x, bits, **form)
         return lazy
     array = as_array(x, "x")
     floats = float_type(array.dtype, "x")
-    bits = check_bits(bits)
-    scheme = word(scheme, "scheme", SCHEMES)
-    chosen = method_of(method)
-    at = check_axis(axis, array.ndim)
-    group = check_grouping(group_size, at)
-    shape = parameter_shape(array.shape, at, group)
-    own_scale, own_zero = check_parameters(scale, zero_point, shape, bits, scheme, floats)
-    given = None if own_scale is None else QuantParams(own_scale, own_zero)
-    if given is not None and chosen != "minmax":
-        raise ValueError(f"method={shown(method)} chooses the scale, so scale must be left out; got both")
-    moment = check_calibration(calibration, chosen, at, array.shape)
-    name, factors, block = "x", None, check_rotation(rotate, at, array.shape)
-    if moment is not None and isinstance(chosen, Gptq) and block == 1:  # a rotation makes use of channels' sizes
-        moment.tell_of_few_rows()
-    if balance is not None or block > 1:
-        name = "x / balance" if block == 1 else "x / balance, rotated,"
-        factors = check_balance(balance, at, array.shape)
-        moment = None if moment is None else moment.turned(factors, block, isinstance(chosen, Gptq))
-    integer = check_group_scale(group_scale, bits, group, scheme, given is not None)
-    spec = QuantSpec(bits, at, group, scheme, integer, block)
+    task = QuantTask.of(array.shape, floats, bits, **form)
+    spec, given, chosen, _, factors = task
     tell = progress if callable(progress) else Mebibytes("quantizing") if truth(progress, "progress") else None
+    moment = task.transformed_moment()
     if out_of_core.is_large(x) or (out is not None and array.nbytes >= out_of_core.IN_ONE_GO):
-        source = out_of_core.Source(array, out_of_core.map_of(x), floats, spec, factors, name)
+        source = out_of_core.Source(array, out_of_core.map_of(x), floats, spec, factors, task.name)
         return put_together(*out_of_core.quantize(source, given, chosen, moment, out, tell))
-    values = array.astype(floats, copy=False)
-    if factors is not None:
-        values = affine.balanced(values, at, factors, block)
+    values = task.transform(array.astype(floats, copy=False))
     if given is not None:
-        result = affine.quantize(values, spec, given, name)
+        result = affine.quantize(values, spec, given, task.name)
     else:
-        result = by_method(values, spec, chosen, moment, name, by_share(tell, array.nbytes))
+        result = by_method(values, spec, chosen, moment, task.name, by_share(tell, array.nbytes))
     logical = array.dtype if is_float(array.dtype) else floats
     q = _array(result, spec, logical.newbyteorder("="), factors)
     if tell is not None:
@@ -217,7 +191,7 @@ def quantize(
 
 
 def _array(result: Quantized, spec: QuantSpec, dtype: np.dtype[Any], balance: Array | None = None) -> QArray:
-    """What was quantized, as users see it."""
+    """The quantized array that users see."""
     scale, zero, offset, group_scale = result.params
     scales = None
     if group_scale is not None and spec.group is not None:
@@ -232,11 +206,11 @@ def dequantize(q: QArray, dtype: npt.DTypeLike | None = None, out: Array | None 
     Parameters
     ----------
     q : QArray
-        What :func:`quantize` made.
+        A quantized array.
     dtype : data type, optional
         A float type; by default the logical type of `q`, or that of `out`.
     out : numpy.ndarray, optional
-        Where to write them.
+        Where to write the numbers.
 
     Returns
     -------
@@ -291,21 +265,20 @@ def matmul(
     """Matrix product at the speed of the CPU's integer units; a drop-in for ``np.matmul``.
 
     Floats are quantized on the fly (symmetric, `a` by row and `b` by column), quantized arrays are used as they are,
-    and int8 and uint8 arrays are exact integers. What is summed is integer and exact on every CPU ::
+    and int8 and uint8 arrays are exact integers. The sum is one of integers, and exact on every CPU ::
 
         C_ij = epilogue(sa_i * sb_j * sum_k (qa_ik - za_i) * (qb_kj - zb_j) + bias_j)
 
-    Weights that are used again are better quantized once, with :func:`quantize`: with few rows in `a`, quantizing `b`
-    takes longer than the product. How far a product may be from that of the floats tells
-    :func:`fastq.matmul_error_bound`.
+    Quantize weights that are used again once, with :func:`quantize`: with few rows in `a`, quantizing `b` takes longer
+    than the product. :func:`fastq.matmul_error_bound` tells how far a product may be from that of the floats.
 
     Parameters
     ----------
     a, b : array_like or QArray
-        Shapes follow ``np.matmul``: vectors, matrices, and stacks of matrices that broadcast. Also sequences, buffers,
-        memory maps, and tensors with ``__array__`` or DLPack in the CPU's memory; of any strides and byte order. The
-        scale of a quantized operand must not vary along the summed axis, other than in groups. An array that meets a
-        balanced one is multiplied by its factors before it is quantized; integers become floats for that.
+        Shapes follow ``np.matmul``: vectors, matrices, and stacks of matrices that broadcast. Sequences, buffers,
+        memory maps, and tensors with ``__array__`` or DLPack in the CPU's memory are arrays, too; strides and byte
+        order are free. The scale of a quantized operand may vary along the summed axis in groups only. An array that
+        is multiplied with a balanced one is first multiplied by its factors, then quantized; integers become floats.
     out : numpy.ndarray, or a tuple of one, optional
         Where to write the product, which broadcasts to its shape; it may overlap an operand. When the call fails, it
         is unchanged, except in three cases: an `epilogue` of your own raises; the ``__array_wrap__`` of `out` raises;
@@ -315,11 +288,12 @@ def matmul(
     bias : array_like, optional
         A number, or one per column, added to the product.
     epilogue : {"relu", "gelu", "silu"} or function, optional
-        What is applied to each element after the bias, while it is in the cache. ``"relu"`` is max(y, 0), ``"gelu"`` is
-        ``y * Phi(y)`` with the normal distribution Phi (not the tanh form), ``"silu"`` is ``y / (1 + exp(-y))``. A
-        function of your own takes and returns one number and is compiled by ``numba.njit``; kernels are compiled with
-        it inlined, in 1 to 2 seconds. They are kept on disk like others, unless there is something in the function that
-        cannot be told by name and value, such as an array. A division by zero in it gives infinity or NaN, as in NumPy.
+        A function of each element after the bias, applied while the element is in the cache. ``"relu"`` is max(y, 0),
+        ``"gelu"`` is ``y * Phi(y)`` with the normal distribution Phi (not the tanh form), ``"silu"`` is
+        ``y / (1 + exp(-y))``. A function of your own takes and returns one number and is compiled by ``numba.njit``;
+        kernels are compiled with it inlined, in 1 to 2 seconds. They are kept on disk like others, unless the function
+        refers to something without a name and value, such as an array. A division by zero in it gives infinity or NaN,
+        as in NumPy.
     dtype : data type, optional
         Type of the product: float16, float32 or float64 (float16 is rounded from float32), int32 or int64 for 8-bit
         integers. With ``int8`` or ``uint8`` the product is a :class:`QArray` of 8 bits, symmetric or asymmetric, for
@@ -328,22 +302,22 @@ def matmul(
         With ``dtype`` int8 or uint8: parameters of the product, one number, or one per row with shape ``(..., M, 1)``.
         By default they are chosen from the extremes of each row, as ``fq.quantize(c, axis=-1)`` does.
     axes, casting, order, subok : optional
-        As of ``np.matmul``: which axes are multiplied and where those of the product go; what conversions from the
-        product's own type to `dtype` and `out` are allowed; whether a new array lies by rows or, with ``"F"``, by
-        columns (``"A"``: as both operands do); whether the product of a subclass is of the subclass.
+        As in ``np.matmul``: the axes that are multiplied, and those of the product; which conversions from the
+        product's type to `dtype` and `out` are allowed; whether a new array lies by rows or, with ``"F"``, by columns
+        (``"A"``: as both operands do); whether the product of a subclass is of the subclass.
 
     Returns
     -------
     numpy.ndarray or scalar, or QArray
         float32, or float64 if an operand is; int32 for two arrays of 8-bit integers, where NumPy would wrap around.
-        A NumPy scalar for two vectors. Of subclasses (masked arrays, matrices), what their ``__array_wrap__`` makes of
-        it, as in NumPy.
+        A NumPy scalar for two vectors. For subclasses (masked arrays, matrices), the result of their
+        ``__array_wrap__``, as in NumPy.
 
     Raises
     ------
     TypeError, ValueError
-        For shapes, types and values that do not fit, in NumPy's words where it would refuse them too; NaN and infinity
-        in floats are a :class:`fastq.NotFiniteError`.
+        For shapes, types and values that do not fit, with NumPy's message where NumPy refuses them, too. As
+        :class:`fastq.NotFiniteError` for NaN and infinity in floats.
     OverflowError
         If a product of 8-bit integers does not fit int32 (possible for K above 33,000); give an int64 `out` then.
     RuntimeError
@@ -351,13 +325,12 @@ def matmul(
 
     Notes
     -----
-    ``np.matmul`` itself multiplies, with all that it is given, two arrays of which none is of floats (bool, wide
+    ``np.matmul`` itself multiplies, with the same arguments, two arrays of which none is of floats (bool, wide
     integers), and arrays of bool, complex, longdouble or object.
 
-    An object with an ``__array_ufunc__`` of its own (a DataFrame, a quantity with a unit) gets what ``np.matmul`` gives
-    it: its own library's product, in floats, with labels and units. Where that has no say, because a QArray takes part
-    or `bits`, `bias` or `epilogue` are given, the object is read as an array. Dask arrays go to
-    :func:`fastq.interop.dask.matmul`, lazily.
+    An object with its own ``__array_ufunc__`` (a DataFrame, a quantity with a unit) is multiplied as by ``np.matmul``:
+    by its own library, in floats, with labels and units. With a QArray, or with `bits`, `bias` or `epilogue`, the
+    object is read as an array instead. Dask arrays are multiplied lazily, by :func:`fastq.interop.dask.matmul`.
 
     Examples
     --------
@@ -391,8 +364,6 @@ def _requantized(
     task = dispatch.of_floats(a, b, bits, bias, epilogue)
     one = scale is not None and np.size(scale) == 1 and np.size(0 if zero_point is None else zero_point) == 1
     axis = None if one or not task.shape else len(task.shape) - 1
-    shape = parameter_shape(task.shape, axis, None)
-    own_scale, own_zero = check_parameters(scale, zero_point, shape, 8, scheme, np.dtype(task.output.type))
-    given = None if own_scale is None else QuantParams(own_scale, own_zero)
-    result = requantized(task, scheme, given)
-    return _array(result, QuantSpec(8, axis, None, scheme), np.dtype(task.output.type))
+    spec, computed = QuantSpec(8, axis, None, scheme), np.dtype(task.output.type)
+    given = check_parameters(scale, zero_point, spec, task.shape, computed)
+    return _array(requantized(task, spec, given), spec, computed)

@@ -35,7 +35,7 @@ class NotFiniteError(ValueError):
 
 
 class _Short(reprlib.Repr):
-    """A ``repr`` that goes neither deep nor far."""
+    """A ``repr`` that is neither deep nor long."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,5 +59,5 @@ def shown(value: Any) -> str:
 
 
 def with_type(value: Any) -> str:
-    """The same, and of what type it is."""
+    """The same, followed by its type."""
     return f"{shown(value)} of type {type(value).__name__}"

@@ -1,4 +1,4 @@
-"""How far a long task has come, as a line on stderr or as a call of a user's function."""
+"""The progress of a long task, shown on a line of stderr or told to a user's function."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 
 class Progress(NamedTuple):
-    """How far a task has come."""
+    """The progress of a task."""
 
     done: int  # in units
     total: int | None
@@ -24,7 +24,7 @@ class Progress(NamedTuple):
 
     @property
     def remaining(self) -> float | None:
-        """Seconds to go, at this rate; None if that is not known."""
+        """Seconds to go at this rate; None if not known."""
         return (self.total - self.done) / self.rate if self.total is not None and self.rate else None
 
     def __str__(self) -> str:
@@ -34,7 +34,7 @@ class Progress(NamedTuple):
 
 
 class Line:
-    """One line on stderr that is written over on a terminal; into a file, a line every ten seconds."""
+    """On a terminal, one line of stderr that is overwritten; in a file, a new line every ten seconds."""
 
     def __init__(self) -> None:
         self.terminal = sys.stderr.isatty()
@@ -42,7 +42,7 @@ class Line:
         self.last = 0.0
 
     def __call__(self, progress: Progress) -> None:
-        """Tell it, if it is time."""
+        """Show it, if it is time."""
         self.told = progress
         if progress.seconds - self.last >= (0.2 if self.terminal else 10):
             self.last = progress.seconds
@@ -59,7 +59,7 @@ class Line:
 
 
 def by_share(tell: Callable[[int, int], Any] | None, whole: int) -> Callable[[int, int], Any] | None:
-    """What tells how much of `whole` is done of steps that are done of all; the last one is left to the caller."""
+    """A function of (steps done, all steps) that tells the same share of `whole`; the caller tells the last step."""
     if tell is None:
         return None
 
@@ -71,13 +71,13 @@ def by_share(tell: Callable[[int, int], Any] | None, whole: int) -> Callable[[in
 
 
 class Mebibytes:
-    """Tells a line of bytes that are done."""
+    """A line of the bytes that are done."""
 
     def __init__(self, task: str) -> None:
         self.task, self.line, self.begin = task, Line(), time.perf_counter()
 
     def __call__(self, done: int, total: int) -> None:
-        """Tell it, if it is time."""
+        """Show it, if it is time."""
         self.line(Progress(done >> 20, total >> 20, time.perf_counter() - self.begin, self.task, "MiB"))
         if done == total:
             self.line.close()

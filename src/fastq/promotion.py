@@ -44,13 +44,13 @@ def float_type(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:
 
 
 def as_floats(array: Array, name: str) -> Array:
-    """The array in that type."""
+    """The array in the type that arrays are quantized in."""
     return array.astype(float_type(array.dtype, name), copy=False)
 
 
 @lru_cache(maxsize=256)
 def output_type(a: np.dtype[Any], b: np.dtype[Any], quantized: tuple[bool, bool]) -> np.dtype[Any] | None:
-    """The type of the product of arrays of types a and b, either `quantized` or not; None where NumPy is asked."""
+    """The type of the product of arrays of types a and b, each `quantized` or not; None if NumPy multiplies them."""
     if any(quantized):
         for dtype, is_quantized in zip((a, b), quantized):
             if not (is_quantized or dtype.kind in "biu" or is_float(dtype)):
@@ -102,7 +102,7 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 def deliverable(natural: np.dtype[Any]) -> tuple[str, ...]:
-    """The types in which a product, by nature of another type, can be had."""
+    """The types that a product can have if its own type is `natural`."""
     return ("float16", "float32", "float64") + (("int32", "int64") if natural.kind == "i" else ())
 
 

@@ -1,4 +1,4 @@
-"""Checks of arguments: each gives the value in the form that the code below relies on, or raises in words."""
+"""Checks of arguments: each returns the value in the form that other code relies on, or raises an error."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def check_bits(bits: Any) -> int:
 
 
 def _bits_meant(given: Any) -> str:
-    """What to write instead, of the name of a type or of a number that is not an integer."""
+    """The advice for bits given as the name of a type, or as a float."""
     name = ""
     if isinstance(given, str):
         name = given
@@ -39,10 +39,10 @@ def _bits_meant(given: Any) -> str:
             name = np.dtype(given).name
     elif isinstance(given, float | np.floating):
         name = str(float(given))
-    found = re.fullmatch(r"(u?)(?:int)?([2-8])(?:\.0)?", name)
-    if found is None:
+    match = re.fullmatch(r"(u?)(?:int)?([2-8])(?:\.0)?", name)
+    if match is None:
         return ""
-    return f": write bits={found[2]}" + (", with scheme='asymmetric' if codes are to be unsigned" if found[1] else "")
+    return f": write bits={match[2]}" + (", with scheme='asymmetric' if codes are to be unsigned" if match[1] else "")
 
 
 def integer(value: Any, name: str, rule: str) -> int:
@@ -57,7 +57,7 @@ def integer(value: Any, name: str, rule: str) -> int:
 
 def real(value: Any, name: str, rule: str) -> float:
     """A Python float from any kind of real number but bool; `rule` ends the sentence "name must be ..."."""
-    decimal = sys.modules.get("decimal")  # who has such a number has imported it
+    decimal = sys.modules.get("decimal")  # a program that has such a number has imported it
     numbers = Real if decimal is None else (Real, decimal.Decimal)
     if isinstance(value, bool) or not isinstance(value, numbers):
         raise TypeError(f"{name} must be {rule}, got {with_type(value)}")
@@ -68,12 +68,12 @@ def real(value: Any, name: str, rule: str) -> float:
 
 
 def as_str(value: Any) -> Any:
-    """A string of a user's own class as a plain one, which is what is kept and shown; others as they are."""
+    """A string of a user's own class as a plain string; other values unchanged."""
     return str.__str__(value) if isinstance(value, str) else value
 
 
 def word(value: Any, name: str, words: tuple[str, ...]) -> Any:
-    """One of several words, as a plain string; arrays, which compare by element, and what equals anything are none."""
+    """One of several words, as a plain string. Arrays, and objects that equal anything, are none of them."""
     text = as_str(value)
     if not isinstance(text, str) or text not in words:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, words))}; got {shown(value)}")
@@ -81,8 +81,8 @@ def word(value: Any, name: str, words: tuple[str, ...]) -> Any:
 
 
 def truth(value: Any, name: str) -> bool:
-    """Whether a value counts as true; what cannot tell, such as an array, is refused."""
-    if value is None or isinstance(value, int | float | np.bool_):  # outside of what a signal's handler may break into
+    """Whether a value counts as true; one that cannot tell, such as an array, is refused."""
+    if value is None or isinstance(value, int | float | np.bool_):  # a signal handler's exception must not be caught
         return bool(value)
     try:
         return bool(value)
@@ -91,28 +91,42 @@ def truth(value: Any, name: str) -> bool:
 
 
 def data_type(value: Any, name: str = "dtype") -> np.dtype[Any]:
-    """A data type, from whatever NumPy takes for one."""
+    """A data type, from anything that NumPy takes as one."""
     if isinstance(value, np.dtype):
         return value
-    if isinstance(value, type) and issubclass(value, np.generic | float | int):  # no handler's exception is caught
+    if isinstance(value, type) and issubclass(
+        value, np.generic | float | int
+    ):  # a signal handler's exception must not be caught
         return np.dtype(value)
     try:
-        found: np.dtype[Any] = np.dtype(value)
-        return found
-    except Exception as error:  # of many kinds, for what looks like a description of fields
+        dtype: np.dtype[Any] = np.dtype(value)
+        return dtype
+    except Exception as error:  # of many kinds, if the value looks like a description of fields
         if isinstance(error, TypeError) and "data type" in str(error):
-            raise  # in NumPy's words
+            raise  # with NumPy's message
         raise TypeError(f"{name} must be a data type, got {shown(value)}; NumPy says: {error}") from None
 
 
 def check_group(group_size: Any) -> int:
-    """A size of groups along an axis."""
+    """The size of groups along an axis."""
     size = integer(group_size, "group_size", "a positive integer or None")
     if size < 1:
         raise ValueError(f"group_size must be a positive integer or None, got {shown(size)}")
     if size > sys.maxsize:
         raise ValueError(f"group_size must be at most {sys.maxsize}, as any length is; got {shown(size)}")
     return size
+
+
+def check_axis(axis: Any, ndim: int) -> int | None:
+    """An axis counted from 0, or None."""
+    if axis is None:
+        return None
+    number = integer(axis, "axis", "an integer or None")
+    if not -ndim <= number < ndim:
+        raise ValueError(
+            f"axis must be from {-ndim} to {ndim - 1} for an array of {ndim} dimensions, got {shown(number)}"
+        )
+    return number % ndim
 
 
 def axis_of(axis: Any, ndim: int) -> int:
@@ -129,10 +143,10 @@ def axes_of(axes: Any, ndim: int) -> tuple[int, ...]:
         several = (axes,) if hasattr(axes, "__index__") and np.ndim(axes) == 0 else tuple(axes)
     except TypeError:
         raise TypeError(f"axis must be an integer or several, got {with_type(axes)}") from None
-    found = tuple(axis_of(axis, ndim) for axis in several)
-    if len(set(found)) < len(found):
+    numbers = tuple(axis_of(axis, ndim) for axis in several)
+    if len(set(numbers)) < len(numbers):
         raise ValueError(f"axis must name each axis once (repeated axis), got {shown(axes)}")
-    return found
+    return numbers
 
 
 def check_bias(bias: Any, n: int, dtype: np.dtype[Any]) -> Array:
@@ -149,9 +163,8 @@ def check_bias(bias: Any, n: int, dtype: np.dtype[Any]) -> Array:
 
 
 def check_dtype(dtype: Any, natural: np.dtype[Any]) -> np.dtype[Any]:
-    """The type that a product, by nature of another type, is asked for."""
-    wanted = data_type(dtype)
-    known = deliverable(natural)
+    """The type asked for, of a product whose own type is `natural`."""
+    wanted, known = data_type(dtype), deliverable(natural)
     if wanted.name not in known:
         raise TypeError(
             f"dtype must be one of {', '.join(known)} for a product of type {natural}, or int8 or uint8 for a "

@@ -93,20 +93,20 @@ def test_shrinkage_does_not_depend_on_parts_and_falls_with_rows(rng):
 
 @pytest.mark.parametrize("block", [1, 16])
 @pytest.mark.parametrize("shrink", [False, True])
-def test_turned_moment_is_shrunk_before_and_not_again(rng, block, shrink):
+def test_transformed_moment_is_shrunk_before_and_not_again(rng, block, shrink):
     moment, d = SecondMoment.of(related(rng, 20)), np.exp(rng.standard_normal(32)).astype(np.float32)
-    turned = moment.turned(d, block, shrink)
+    transformed = moment.transformed(d, block, shrink)
     turn = np.diag(d.astype(np.float64)) @ reference.rotated(np.eye(32), block)
-    close(turned.matrix, turn.T @ (moment.shrunk if shrink else moment.matrix) @ turn)
-    assert turned.rows == 20
-    assert turned.shrinkage == 0
-    assert moment.turned(None, 1, shrink) is moment
+    close(transformed.matrix, turn.T @ (moment.shrunk if shrink else moment.matrix) @ turn)
+    assert transformed.rows == 20
+    assert transformed.shrinkage == 0
+    assert moment.transformed(None, 1, shrink) is moment
 
 
 def test_a_diagonal_stays_one_under_factors(rng):
     moment = SecondMoment.of(rng.standard_normal((20, 32)))
     d = np.ones(32, np.float32)
-    assert [moment.turned(d, block, True).shrinkage for block in (1, 16)] == [1, 0]
+    assert [moment.transformed(d, block, True).shrinkage for block in (1, 16)] == [1, 0]
 
 
 def test_repr_tells_size():

@@ -1,4 +1,4 @@
-"""How far a product can be from that of the numbers: what the scales promise, and what the roundings add."""
+"""A bound of a product's error: half a step of each quantized element, and the roundings of the epilogue."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ Array = npt.NDArray[Any]
 def matmul_error_bound(a: Any, b: Any, *, bits: int = 8) -> Any:
     """How far ``fq.matmul(a, b, bits=bits)`` may be from the exact product, element by element.
 
-    The exact product is that of the real numbers that the operands hold; a :class:`fastq.QArray` holds what its codes
-    and parameters say, so it has no error of its own here (:func:`fastq.error` tells how far it is from its origin). ::
+    The exact product is that of the numbers that the operands hold; a :class:`fastq.QArray` holds those of its codes
+    and parameters. (:func:`fastq.error` tells how far they are from the numbers that were quantized.) ::
 
         |fq.matmul(a, b) - a @ b|  <=  ea_i * sum_k |b_kj|  +  eb_j * sum_k |a_ik|
                                        +  K * ea_i * eb_j  +  rounding_ij
 
-    where ea_i is half a step of row i, ``max_k |a_ik| / (2**(bits-1) - 1) / 2``, if `a` is quantized on the fly, and
-    eb_j half a step of column j if `b` is; otherwise 0. The rounding is that of the epilogue, about 1e-6 of the product
-    of the lengths of row and column in float32.
+    Here ea_i is half a step of row i, ``max_k |a_ik| / (2**(bits-1) - 1) / 2``, if `a` is quantized on the fly, and 0
+    otherwise; eb_j likewise, of column j of `b`. The rounding is that of the epilogue: in float32, about 1e-6 times the
+    lengths of row and column.
 
     Parameters
     ----------
@@ -43,10 +43,9 @@ def matmul_error_bound(a: Any, b: Any, *, bits: int = 8) -> Any:
     Returns
     -------
     numpy.ndarray or scalar
-        float64, of the shape of the product. 0 for two arrays of 8-bit integers, which are exact. Infinity where the
-        product may overflow its float type on the way. For what NumPy multiplies: 0 for integers and bool, whose
-        product it defines (modulo 2**bits, or logically), and the bound of a sum of K rounded products for longdouble
-        and complex numbers.
+        float64, of the shape of the product. 0 for two arrays of 8-bit integers, whose product is exact. Infinity where
+        the product may overflow its float type on the way. Of products that NumPy computes: 0 for integers and bool
+        (NumPy's result is the definition), and the bound of a sum of K rounded products for longdouble and complex.
 
     Raises
     ------
@@ -55,8 +54,8 @@ def matmul_error_bound(a: Any, b: Any, *, bits: int = 8) -> Any:
 
     Notes
     -----
-    The bound is one of the worst case: it grows with K, where the error grows with its square root. It takes memory for
-    each operand in float64.
+    The bound is that of the worst case: it grows with K, whereas a typical error grows with the square root of K. The
+    function needs memory for each operand in float64.
 
     Examples
     --------
@@ -82,9 +81,9 @@ def matmul_error_bound(a: Any, b: Any, *, bits: int = 8) -> Any:
 
 
 class Side(NamedTuple):
-    """What is known of the lines of an operand, rows on the left and columns on the right: one value for each."""
+    """Figures of the lines of an operand (rows on the left, columns on the right), one value for each line."""
 
-    step: Array  # how far an element may be from what is multiplied in its place
+    step: Array  # how far an element may be from the number that is multiplied in its place
     sum: Array  # of magnitudes along K
     length: Array  # Euclidean
     top: Array  # the largest number: an element, a scale, an offset
@@ -99,11 +98,11 @@ class Side(NamedTuple):
 #     the sum of segments                     segments - 1
 #
 # and parameters are rounded themselves, if they come in a wider type or a balance is multiplied into them. So no term
-# meets more than segments + 6 of them. The terms are at most the products of |s * c| + |o| of both sides, whose sum
-# along K is at most that of the lengths of row and column.
+# is rounded more than segments + 6 times. A term is at most the product of |s * c| + |o| of both sides, and the sum of
+# these along K is at most the product of the lengths of row and column.
 ROUNDINGS = 6
-# Whatever underflows in a product, a transform or an epilogue is off by so many of the smallest numbers per k at most,
-# times what is multiplied with it later.
+# An underflow in a product, a transform or an epilogue makes an error of at most so many of the smallest numbers per k,
+# times whatever is multiplied with it later.
 UNDERFLOWS = 4096
 
 
@@ -112,27 +111,27 @@ def _bound(task: Task, computed: np.dtype[Any]) -> Array:
     unit, k = float(info.eps) / 2, task.k
     left, right = _side(task, "left", computed), _side(task, "right", computed)
     quantized = left.step * right.sum + left.sum * right.step + k * left.step * right.step
-    # What is multiplied in place of an element is larger than it by a step at most.
+    # The number multiplied in place of an element is larger by a step at most.
     sums = left.sum + k * left.step, right.sum + k * right.step
     lengths = (left.length + left.step * np.sqrt(k)) * (right.length + right.step * np.sqrt(k))
     rounded = _gamma(_segments(task) + ROUNDINGS, unit) * lengths
     underflow = float(info.smallest_subnormal) * UNDERFLOWS * k * (1 + left.top) * (1 + right.top)
     # All this is computed in float64, in sums of K.
     bound: Array = (quantized + rounded + underflow) * (1 + (k + 64) * 2.0**-52)
-    largest = np.maximum(np.maximum(256 * sums[0], sums[1]), lengths)  # of what the epilogue comes upon
+    largest = np.maximum(np.maximum(256 * sums[0], sums[1]), lengths)  # of the numbers in the epilogue
     return np.where(largest < float(info.max) / 4, bound, np.inf)
 
 
 def _gamma(count: int, unit: float) -> float:
-    """How far so many roundings may lead, relatively."""
+    """The largest relative error of so many roundings."""
     return count * unit / (1 - count * unit) if count * unit < 1 else np.inf
 
 
 def _segments(task: Task) -> int:
-    """How many parts of K are added up as floats, at most."""
+    """The largest number of segments of K, whose products are added up as floats."""
 
     def lines(operand: Operand, index: tuple[int, ...], side: str) -> Any:
-        # Floats need not be quantized for what is asked here.
+        # Floats need not be quantized to know this.
         return operand.lines(index, "left" if isinstance(operand, FloatOperand) else side)
 
     pairs = ((lines(task.left, i, "left"), lines(task.right, j, "right")) for _, i, j in task.each())
@@ -140,7 +139,7 @@ def _segments(task: Task) -> int:
 
 
 def _side(task: Task, side: str, computed: np.dtype[Any]) -> Side:
-    """The lines of an operand, with one in place of K."""
+    """The figures of an operand's lines; arrays have length 1 in place of K."""
     along = -1 if side == "left" else -2
     operand, other = (task.left, task.right) if side == "left" else (task.right, task.left)
     if isinstance(operand, FloatOperand):
@@ -164,15 +163,15 @@ def _along(magnitudes: Array, axis: int) -> tuple[Array, Array, Array]:
 
 
 def _of_floats(
-    given: Array,
+    array: Array,
     operand: FloatOperand,
     name: str,
     along: int,
     balance: ChannelTransform | None,
     computed: np.dtype[Any],
 ) -> Side:
-    """Floats, by the other operand's balance if there is one, and the scales that they will have."""
-    check_finite(given, name)
+    """The figures of floats, times the other operand's balance if it has one, under the scales that they will get."""
+    check_finite(array, name)
     values = operand.array.astype(computed, copy=False)
     if operand.balance is not None:
         values = operand.balance.apply(values)
@@ -180,16 +179,16 @@ def _of_floats(
     total, length, top = _along(np.abs(values.astype(np.float64)), along)
     info = np.finfo(computed)
     unit, high = float(info.eps) / 2, 2 ** (operand.bits - 1) - 1
-    # The scale is rounded, and where it is subnormal made larger by up to two of the smallest numbers; the quotient,
-    # which is rounded before it is rounded to an integer, is `high` at most.
+    # The scale is rounded; a subnormal one may also grow by two of the smallest numbers. The quotient, at most `high`,
+    # is rounded before it is rounded to an integer.
     step = (top / high * (1 + 4 * unit) + 2 * float(info.smallest_subnormal)) / 2 * (1 + 2 * (high + 2) * unit)
-    if given.dtype.kind in "iu" and given.dtype.itemsize == 8:
+    if array.dtype.kind in "iu" and array.dtype.itemsize == 8:
         step += unit * top  # such integers are rounded to float64
     if balance is not None and balance.block == 1:
         step += 2 * unit * top
     elif balance is not None:
-        # A sum of a block's elements x that are rounded when they are multiplied, and log2(block) times as they are
-        # added; the sum of |x| is at most the length of what comes out.
+        # Each result is a sum of a block's elements x, which are rounded when they are multiplied, and log2(block)
+        # times as they are added. The sum of |x| is at most the length of the results.
         step += _gamma(balance.block.bit_length() + 4, unit) * length
     return Side(step, total, length, top + step)
 
@@ -211,7 +210,7 @@ def _of_codes(q: QArrayBase, summed: int) -> tuple[Array, float]:
 
 
 def _of_numpy(a: Any, b: Any) -> Any:
-    """The bound of what NumPy multiplies."""
+    """The bound of products that NumPy computes."""
     k, shape = result_shape(a.shape, b.shape)[2:5:2]
     kind = np.result_type(a.dtype, b.dtype)
     if kind.kind not in "biufc":
@@ -219,7 +218,7 @@ def _of_numpy(a: Any, b: Any) -> Any:
     if kind.kind in "biu":
         return np.zeros(shape) if shape else np.float64(0)
     info = np.finfo(kind)
-    # Operands are converted, and the sums of K products, or in complex numbers of 2 K, are rounded in any order.
+    # Operands are converted; sums of K products, of 2 K for complex numbers, are rounded in any order.
     count, factor = (2 * k + 6, 2) if kind.kind == "c" else (k + 3, 1)
     with np.errstate(all="ignore"):
         magnitudes = numpys.matmul(*(np.abs(x.astype(kind)) for x in (a, b)))

@@ -1,4 +1,4 @@
-"""How large an error is."""
+"""Measures of the error of an approximation."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from fastq.errors import shown
 from fastq.products.operands import Operand
 from fastq.promotion import check_real
 from fastq.qarray.coded import QArrayBase
+from fastq.quant.spec import lines, parameter_shape, runs
 from fastq.validation import check_group
 
 Array = npt.NDArray[Any]
@@ -42,15 +43,15 @@ class Error(Generic[Value]):
     cosine
         ``sum(x * y) / (|x| * |y|)``; 1 if both are zero, 0 if one is.
     hint : str
-        What would make it smaller, where :func:`fastq.error` knows; "" otherwise. It is printed, too.
+        What would make the error smaller, if :func:`fastq.error` knows; else "". It is printed, too.
 
     Examples
     --------
     >>> import fastq as fq
-    >>> found = fq.error([3.0, 4.0], [3.0, 4.5])
-    >>> found.max_abs, found.sqnr_db
+    >>> e = fq.error([3.0, 4.0], [3.0, 4.5])
+    >>> e.max_abs, e.sqnr_db
     (0.5, 20.0)
-    >>> found
+    >>> e
     Error(mse=0.125, rmse=0.3536, l2=0.5, max_abs=0.5, sqnr_db=20, cosine=0.9985)
     >>> x, y = [[3.0, 4.0], [0.0, 0.0]], [[3.0, 4.5], [0.0, 0.0]]
     >>> print(fq.error(x, y, axis=-1).rmse)
@@ -63,7 +64,7 @@ class Error(Generic[Value]):
     max_abs: Value
     sqnr_db: Value
     cosine: Value
-    hint: ClassVar[str] = ""  # an instance may have its own; no field, since it is no measure and not compared
+    hint: ClassVar[str] = ""  # an instance may have its own; it is no measure, so it is no field and not compared
 
     def __repr__(self) -> str:
         shape = np.shape(self.mse)
@@ -78,21 +79,21 @@ class Error(Generic[Value]):
 
 
 def _shown(value: Any) -> str:
-    """A number in four digits, of an array the smallest and the largest."""
+    """A number in four digits; for an array, its smallest and largest."""
     if np.ndim(value) == 0:
         return f"{value:.4g}"
     return f"{np.min(value):.4g} .. {np.max(value):.4g}" if np.size(value) else "none"
 
 
 class Sums:
-    """What all measures follow from, one entry per row, added up in blocks."""
+    """The sums from which all measures follow, one entry per row, added up in blocks."""
 
     def __init__(self, rows: int) -> None:
         self.count = 0
         self.noise, self.signal, self.other, self.inner, self.largest = (np.zeros(rows) for _ in range(5))
 
     def add(self, exact: Array, other: Array, difference: Array) -> None:
-        """Add columns of x, of y and of their difference, which the caller may know better than x - y."""
+        """Add columns of x, y and their difference; the caller may know that more exactly than x - y."""
         self.count += exact.shape[1]
         self.signal += numpys.einsum("ij,ij->i", exact, exact)
         self.other += numpys.einsum("ij,ij->i", other, other)
@@ -101,7 +102,7 @@ class Sums:
         np.maximum(self.largest, np.abs(difference).max(axis=1, initial=0), out=self.largest)
 
     def measures(self, exponent: int = 0) -> tuple[Array, ...]:
-        """The fields of an Error, of numbers that were multiplied by ``2**-exponent``."""
+        """The fields of an Error of numbers that were multiplied by ``2**-exponent``."""
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             sqnr = np.where(self.noise == 0, np.inf, 10 * np.log10(self.signal / self.noise))
             norms = np.sqrt(self.signal) * np.sqrt(self.other)
@@ -139,16 +140,16 @@ def error(
     y : QArray or array_like
         The approximation, of the same shape.
     axis : int or tuple of ints, optional
-        The axis or axes to sum over, as in ``np.sum``: 0 gives one value per column of a matrix. None: all.
+        The axis or axes to sum over, as in ``np.sum``: 0 gives one value per column of a matrix. None: all axes.
     group_size : int, optional
-        Cut the axis, which is then one integer, into groups of this many elements (the last one may be shorter) and
-        measure each: one value per scale of ``fq.quantize(x, axis=axis, group_size=group_size)``, in the same shape.
+        Measure groups of this many elements along the axis, which is then one integer; the last group may be shorter.
+        The shape is that of the scale of ``fq.quantize(x, axis=axis, group_size=group_size)``.
 
     Returns
     -------
     Error
-        Computed in float64. An error over nothing is 0, its sqnr_db inf and cosine 1. Its `hint` says so if y is a
-        symmetric QArray half of whose codes are unused, because x lies on one side of zero.
+        Computed in float64. The error of no elements is 0, its sqnr_db inf, its cosine 1. The `hint` is set if y is a
+        symmetric QArray, and x is on one side of zero, so that half of the codes are unused.
 
     Raises
     ------
@@ -172,20 +173,22 @@ def error(
         raise ValueError(f"x and y must have the same shape, got {exact.shape} and {other.shape}")
     axes = _axes(axis, exact.ndim)
     if group_size is not None:
-        found = _by_group(exact, other, axis, check_group(group_size))
+        result = _by_group(exact, other, axis, check_group(group_size))
     else:
         kept = tuple(n for i, n in enumerate(exact.shape) if i not in axes)
-        values = _measured(*(_summed_last(v, axes, kept) for v in (exact, other)))
-        found = Error(*(float(v[0]) if axis is None else v.reshape(kept) for v in values))
-    if isinstance(y, QArrayBase) and _coarse(y, found):
-        object.__setattr__(found, "hint", one_sided(exact, "x"))
-    return found
+        order = [i for i in range(exact.ndim) if i not in axes] + list(axes)
+        summed = prod(exact.shape[i] for i in axes)
+        values = _measured(*(v.transpose(order).reshape(prod(kept), summed) for v in (exact, other)))
+        result = Error(*(float(v[0]) if axis is None else v.reshape(kept) for v in values))
+    if isinstance(y, QArrayBase) and _coarse(y, result):
+        object.__setattr__(result, "hint", one_sided(exact, "x"))
+    return result
 
 
-def _coarse(q: QArrayBase, found: Error[Any]) -> bool:
-    """Whether an array is symmetric, and off by more than the asymmetric scheme would be with half of its step."""
+def _coarse(q: QArrayBase, error: Error[Any]) -> bool:
+    """Whether an array is symmetric, and the asymmetric scheme, whose step is half, would have a smaller error."""
     symmetric = q.scheme == "symmetric" and q.balance is None and q.size > 0
-    return symmetric and bool(np.max(found.max_abs) > np.abs(q.scale).max() / 4)
+    return symmetric and bool(np.max(error.max_abs) > np.abs(q.scale).max() / 4)
 
 
 def one_sided(x: Array, name: str) -> str:
@@ -211,18 +214,16 @@ def _measured(exact: Array, other: Array) -> tuple[Array, ...]:
 
 
 def _by_group(exact: Array, other: Array, axis: Any, size: int) -> Error[Any]:
-    """The measures of each group: those of whole groups, then those of the ragged last one."""
+    """The measures of each group."""
     if axis is None or isinstance(axis, tuple):
         raise ValueError(f"group_size needs one axis along which to cut groups; got axis={shown(axis)}")
-    lines = [np.moveaxis(v, axis, -1) for v in (exact, other)]
-    lead, n = lines[0].shape[:-1], lines[0].shape[-1]
-    whole, rest = divmod(n, size)
-    parts = []
-    for part, groups in ((slice(0, whole * size), whole), (slice(whole * size, None), int(rest > 0 or n == 0))):
-        if groups:
-            runs = (v[..., part].reshape(prod(lead) * groups, min(size, n - part.start)) for v in lines)
-            parts.append([v.reshape(*lead, groups) for v in _measured(*runs)])
-    return Error(*(np.moveaxis(np.concatenate(v, axis=-1), -1, axis) for v in zip(*parts)))
+    (at,) = _axes(axis, exact.ndim)
+    fields = [np.empty(parameter_shape(exact.shape, at, size)) for _ in NAMES]
+    for (x, _, groups), (y, _, _) in zip(runs(exact, at, size), runs(other, at, size)):
+        for field, values in zip(fields, _measured(x, y)):
+            place = lines(field, at)[..., groups]
+            place[...] = values.reshape(place.shape)
+    return Error(*fields)
 
 
 def _numbers(value: Any, dtype: npt.DTypeLike | None = None) -> Array:
@@ -245,10 +246,3 @@ def _axes(axis: Any, ndim: int) -> tuple[int, ...]:
     if len(set(wrapped)) != len(wrapped):
         raise ValueError(f"axis must name each axis once, got {shown(axis)}")
     return wrapped
-
-
-def _summed_last(v: npt.NDArray[Any], axes: tuple[int, ...], kept: tuple[int, ...]) -> npt.NDArray[Any]:
-    """As a matrix: what is kept by what is summed."""
-    order = [i for i in range(v.ndim) if i not in axes] + list(axes)
-    rows = int(np.prod(kept))
-    return v.transpose(order).reshape(rows, v.size // rows if rows else 0)

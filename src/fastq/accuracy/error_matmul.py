@@ -1,4 +1,4 @@
-"""Where the error of a product comes from: weights, activations, or the rounding of the output."""
+"""The parts of a product's error: from weights, from activations, and from the rounding of the output."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from fastq.accuracy.error import Error, Sums
 from fastq.kernels import reference
 from fastq.products import dispatch
 from fastq.products.operands import Operand
-from fastq.promotion import EIGHT_BIT, check_real, is_float
-from fastq.quant.affine import check_finite, quantize, unbalance
+from fastq.promotion import EIGHT_BIT
+from fastq.quant.affine import finite_numbers, quantize, unbalance
 from fastq.quant.spec import QuantSpec
 
 Array = npt.NDArray[Any]
@@ -27,18 +27,18 @@ _BLOCK = 1 << 20  # elements of x, of w and of the product that are held in floa
 class MatmulError:
     """The error of ``x @ q`` and its three parts, each measured against the exact product ``x @ w``.
 
-    The parts add up to the total element by element; their squares do so but for their correlations.
+    Element by element, the parts add up to the total; their squares do so if the parts are not correlated.
 
     Attributes
     ----------
     weights : Error
-        Of ``x @ (w_hat - w)``: what quantizing the weights costs.
+        ``x @ (w_hat - w)``: from quantizing the weights.
     activations : Error
-        Of ``(x_hat - x) @ w_hat``: what quantizing x costs.
+        ``(x_hat - x) @ w_hat``: from quantizing x.
     rounding : Error
-        Of ``x @ q - x_hat @ w_hat``: the product is computed and written in floats.
+        ``x @ q - x_hat @ w_hat``: from computing and writing the product in floats.
     total : Error
-        Of ``x @ q - x @ w``.
+        ``x @ q - x @ w``.
 
     Examples
     --------
@@ -75,7 +75,7 @@ class MatmulError:
 def error_matmul(x: npt.ArrayLike | Operand, w: npt.ArrayLike, q: Operand) -> MatmulError:
     """Tell which part of the error of ``x @ q`` comes from the weights, from x, and from rounding.
 
-    With ``x_hat`` what x is after quantization and ``w_hat`` what q stands for, computed in float64 ::
+    With ``x_hat``, the numbers that x is quantized to, and ``w_hat``, those of q, in float64 ::
 
         x @ q - x @ w  =  x @ (w_hat - w)            weights
             total         + (x_hat - x) @ w_hat      activations
@@ -85,7 +85,7 @@ def error_matmul(x: npt.ArrayLike | Operand, w: npt.ArrayLike, q: Operand) -> Ma
     ----------
     x : array_like or QArray
         Rows (M, K), or stacks of them. Floats are quantized as ``x @ q`` does (symmetric, 8 bits, one scale per row).
-        A QArray and arrays of int8 or uint8 are taken as they are, so their activations part is 0.
+        A QArray and arrays of int8 or uint8 are multiplied as they are, so their part, activations, is 0.
     w : array_like
         The exact weights (K, N).
     q : QArray
@@ -108,73 +108,63 @@ def error_matmul(x: npt.ArrayLike | Operand, w: npt.ArrayLike, q: Operand) -> Ma
     >>> import numpy as np, fastq as fq
     >>> rng = np.random.default_rng(0)
     >>> x, w = rng.standard_normal((9, 64)), rng.standard_normal((64, 32))
-    >>> found = fq.error_matmul(x, w, fq.quantize(w, bits=3, axis=0))
-    >>> found.weights.sqnr_db < found.activations.sqnr_db < found.rounding.sqnr_db
+    >>> e = fq.error_matmul(x, w, fq.quantize(w, bits=3, axis=0))
+    >>> e.weights.sqnr_db < e.activations.sqnr_db < e.rounding.sqnr_db
     True
     """
     if not isinstance(q, Operand):
         raise TypeError(f"q must be a QArray, the quantized weights; got {type(q).__name__}")
-    exact = _numbers(w, "w")
+    exact = finite_numbers(w, "w")
     if len(q.shape) != 2 or exact.shape != q.shape:
         raise ValueError(f"w and q must be matrices of the same shape, got {exact.shape} and {q.shape}")
     k, n = q.shape
     quantized = isinstance(x, Operand)
-    given: Any = x if quantized else _numbers(x, "x")
-    shape = given.shape
+    array: Any = x if quantized else finite_numbers(x, "x")
+    shape = array.shape
     if not shape or shape[-1] != k:
         raise ValueError(f"x must have K = {k} columns, as w has rows; got shape {shape}")
     if quantized and len(shape) != 2:
         raise ValueError(f"x must be a matrix if it is quantized, got shape {shape}")
-    rows: Any = _Values(x) if quantized else given.reshape(prod(shape[:-1]), k)
+    rows: Any = _Values(x) if quantized else array.reshape(prod(shape[:-1]), k)
     whole = dispatch.matmul(x, q) if quantized else None  # a QArray is not cut into rows
     weights = _Values(q)
-    parts = [Sums(1) for _ in range(4)]
-    high = max(1, min(_BLOCK // max(1, k), _BLOCK // max(1, n)))
-    wide = max(1, _BLOCK // max(1, k))
+    parts = [Sums(1) for _ in PARTS]
+    high, wide = (max(1, _BLOCK // max(1, n)) for n in (max(k, n), k))
     for top in range(0, len(rows), high):
-        here = slice(top, top + high)
-        found = dispatch.matmul(rows[here], q) if whole is None else whole[here]
-        true, hat = (rows[here, :],) * 2 if isinstance(rows, _Values) else _left(rows[here], found.dtype, q)
+        block = slice(top, top + high)
+        product = dispatch.matmul(rows[block], q) if whole is None else whole[block]
+        true, hat = (rows[block, :],) * 2 if quantized else _left(rows[block], product.dtype, q)
         for left in range(0, n, wide):
             columns = slice(left, left + wide)
             w_hat, w_true = weights[:, columns], exact[:, columns].astype(np.float64)
             y = (true @ w_true).reshape(1, -1)
             by_weights = (true @ (w_hat - w_true)).reshape(1, -1)
             by_x = ((hat - true) @ w_hat).reshape(1, -1)
-            rounding = found[:, columns].astype(np.float64).reshape(1, -1) - (hat @ w_hat).reshape(1, -1)
+            rounding = product[:, columns].astype(np.float64).reshape(1, -1) - (hat @ w_hat).reshape(1, -1)
             for part, noise in zip(parts, (by_weights, by_x, rounding, by_weights + by_x + rounding)):
                 part.add(y, y + noise, noise)
     return MatmulError(*(Error(*(float(v[0]) for v in part.measures())) for part in parts))
 
 
-def _numbers(x: Any, name: str) -> Array:
-    """An array of finite real numbers."""
-    array = np.asarray(x)
-    check_real(array, name)
-    if is_float(array.dtype):
-        check_finite(array, name)
-    return array
-
-
 def _left(x: Array, dtype: np.dtype[Any], q: Any) -> tuple[Array, Array]:
-    """Rows as they are, and as their product with q, computed in `dtype`, sees them; both in float64."""
+    """Rows of x, and the numbers that they are quantized to for a product in `dtype` with q; both in float64."""
     true = x.astype(np.float64)
-    if q.balance is None or q.axis != 0:  # along the other axis it is the weights' alone
+    if q.balance is None or q.axis != 0:  # a balance along the other axis concerns the weights alone
         if x.dtype in EIGHT_BIT:
             return true, true
-        seen = quantize(x.astype(dtype, copy=False), _BY_ROW)
-        return true, seen.codes * seen.params.scale.astype(np.float64)
-    # They are multiplied by the balance and rotated before they are rounded; here they are brought back after that.
+        codes, params = quantize(x.astype(dtype, copy=False), _BY_ROW)
+        return true, codes * params.scale.astype(np.float64)
+    # The balance and the rotation come before the rounding; they are undone after it.
     factors = q.balance.reshape(-1)
-    turned = reference.rotated(x.astype(dtype) * factors, q.rotation)
-    seen = quantize(np.ascontiguousarray(turned), _BY_ROW)
-    back = reference.rotated(seen.codes * seen.params.scale.astype(np.float64), q.rotation)
+    codes, params = quantize(np.ascontiguousarray(reference.rotated(x.astype(dtype) * factors, q.rotation)), _BY_ROW)
+    back = reference.rotated(codes * params.scale.astype(np.float64), q.rotation)
     return true, back / (q.rotation * factors.astype(np.float64))
 
 
 class _Values:
-    """What a quantized matrix stands for, in float64, where scale times code is exact; some of it at a time (all
-    along the axis that a balance lies along).
+    """The numbers of a quantized matrix, a block at a time, in float64, where scale times code is exact.
+
+    A block holds all of the axis that a balance lies along.
     """
 
     def __init__(self, q: Any) -> None:
@@ -196,11 +186,10 @@ class _Values:
         return values
 
     def _spread(self, parameter: Array, part: tuple[slice, slice]) -> Array:
-        """A parameter as it broadcasts to some of the elements."""
+        """A parameter in a shape that broadcasts to a block."""
         q = self.q
         for d, elements in enumerate(part):
             if parameter.shape[d] > 1:
                 at = np.arange(q.shape[d])[elements]
-                grouped = d == q.axis and q.group_size is not None
-                parameter = np.take(parameter, at // q.group_size if grouped else at, axis=d)
+                parameter = parameter.take(at // (q.group_size or 1) if d == q.axis else at, axis=d)
         return parameter

@@ -1,4 +1,4 @@
-"""Which form for which weights: what forms cost, and spending a budget of bits where it saves the most noise."""
+"""Forms of weights: their cost in bits, and how to spend a budget of bits where it saves the most noise."""
 
 from __future__ import annotations
 
@@ -12,11 +12,7 @@ from fastq.validation import word
 
 
 def bits_per_weight(k: int, bits: int, group: int | None, scheme: str) -> float:
-    """Bits of storage for each of k weights in a line: codes, and the parameters that come with them.
-
-    A line has a float32 scale. Where scales of groups are integers under it (2 to 6 bits, groups of a multiple of
-    16, symmetric or asymmetric), a byte of scale and one of zero point are stored for each group; otherwise each has a
-    float32 scale of its own, with a zero point of 8 bits if asymmetric, or a float32 offset if affine.
+    """Bits per weight of a column of k weights, as the notes of :func:`fastq.choose_bits` count them.
 
     Examples
     --------
@@ -32,7 +28,7 @@ def bits_per_weight(k: int, bits: int, group: int | None, scheme: str) -> float:
 
 
 class Candidate(NamedTuple):
-    """A width and a size of groups, and what they cost in bits per weight."""
+    """Bits and group size, and their cost in bits per weight."""
 
     cost: float
     bits: int
@@ -43,7 +39,7 @@ class Candidate(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """A form that was tried, and its noise, relative to the signal."""
+    """A form that was tried, and its noise relative to the signal."""
 
     form: Candidate
     noise: float
@@ -58,9 +54,9 @@ class Trial(NamedTuple):
 
 
 def allocate(trials: Mapping[Any, list[Trial]], sizes: Mapping[Any, int], allowed: float) -> dict[Any, Trial]:
-    """A trial for each name, whose bits, by the sizes, are within what is allowed: the smallest are.
+    """A trial for each key, such that ``sum(cost * size)`` is at most `allowed`; that of the cheapest trials must be.
 
-    Steps along the lower convex hulls, the steepest first; then what else fits.
+    Steps along the lower convex hulls are taken, the steepest first; then whatever else fits.
     """
     hulls = {key: hull_of(tried) for key, tried in trials.items()}
     chosen = {key: hull[0] for key, hull in hulls.items()}
@@ -72,7 +68,7 @@ def allocate(trials: Mapping[Any, list[Trial]], sizes: Mapping[Any, int], allowe
     steps = [(_gain(a, b) / sizes[key], key, b) for key, hull in hulls.items() for a, b in pairwise(hull)]
     for _, key, after in sorted(steps, key=lambda step: -step[0]):
         if spent + price(key, after) > allowed:
-            break  # smaller steps that save less would use up what may buy a better form below
+            break  # smaller steps that save less would use up bits that may buy a better form below
         spent += price(key, after)
         chosen[key] = after
     while True:

@@ -24,20 +24,20 @@ Array = npt.NDArray[Any]
 
 
 class Static(NamedTuple):
-    """Parameters for arrays to come, as fq.quantize takes them: numbers, or arrays of shape (1, C) by channel."""
+    """Parameters for later arrays, as fq.quantize takes them: numbers, or arrays of shape (1, C) by channel."""
 
     scale: float | Array
     zero_point: int | Array | None
 
 
 class Calibrator:
-    """Watches batches of activations go by and gives the static scale that fits them.
+    """Finds a static scale from batches of activations.
 
     With ``method="minmax"`` the result is, bit for bit, that of :func:`fastq.quantize` on all batches at once.
-    Percentile and mse work on a histogram of 65,536 bins, whatever the amount of data; its bins, and so the result,
-    do not depend on how the data were cut into batches. An end of a percentile's range is within half a bin's width of
-    the exact one, and the root mean squared error of an mse scale within one width of the smallest that the search
-    could find; a width is at most ``max|x| / 16384``.
+    Percentile and mse use a histogram of 65,536 bins, for any amount of data. Its bins, and so the result, do not
+    depend on how the data are cut into batches. An end of a percentile's range is within half a bin's width of the
+    exact one; the root mean squared error of an mse scale is within one width of the smallest that the search could
+    find. A width is at most ``max|x| / 16384``.
 
     Parameters
     ----------
@@ -47,8 +47,8 @@ class Calibrator:
         As in :func:`fastq.quantize`; "asymmetric" is what torch calls affine, with an integer zero point.
     axis : {None, 0}
         The axis along which elements share a scale. None: one scale for everything. 0: batches are rows of C channels
-        ``(..., C)``, all rows share, and each channel has a scale of its own, in shape (1, C); for "minmax" only.
-        A scale per row (-1) cannot be static: rows to come are not known.
+        ``(..., C)``, and each channel has its own scale, in shape (1, C); for "minmax" only. A scale per row (-1)
+        cannot be static, because later rows are not known.
     method : {"minmax", "mse", "percentile"} or Percentile
         As in :func:`fastq.quantize`.
 
@@ -57,7 +57,7 @@ class Calibrator:
     channel_max : numpy.ndarray
         ``max|x|`` of each channel of the last axis.
     values : int
-        How many numbers were seen.
+        The number of elements seen.
 
     Raises
     ------
@@ -100,8 +100,7 @@ class Calibrator:
             )
         self.values = 0
         self._seen = Histogram()
-        self._low: Array | None = None  # by channel, as is the highest
-        self._high: Array | None = None
+        self._ends: tuple[Array, Array] | None = None  # minimum and maximum of each channel
         self._dtype: np.dtype[Any] | None = None
 
     def __repr__(self) -> str:
@@ -109,7 +108,7 @@ class Calibrator:
         return f"Calibrator({about}; {self.values} values seen)"
 
     def update(self, batch: npt.ArrayLike) -> Calibrator:
-        """Look at a batch.
+        """Take in a batch.
 
         Parameters
         ----------
@@ -127,7 +126,7 @@ class Calibrator:
             If the batch is not of real numbers.
         ValueError
             If it has another width, or no axis. As :class:`fastq.NotFiniteError` if it holds NaN or infinity.
-            The calibrator is then as it was before.
+            The calibrator is then unchanged.
 
         Examples
         --------
@@ -138,9 +137,9 @@ class Calibrator:
         x = as_floats(np.asarray(batch), "batch")
         if x.ndim == 0:
             raise ValueError("batch must have one axis or more, the last of which holds the channels; got one number")
-        if self._low is not None and x.shape[-1] != len(self._low):
+        if self._ends is not None and x.shape[-1] != (width := len(self._ends[0])):
             raise ValueError(
-                f"batch must have {len(self._low)} channels along its last axis, as those before; got shape {x.shape}"
+                f"batch must have {width} channels along its last axis, as those before; got shape {x.shape}"
             )
         check_finite(x, "batch")
         if x.size == 0:
@@ -149,8 +148,9 @@ class Calibrator:
         low, high = rows.min(axis=0).astype(np.float64), rows.max(axis=0).astype(np.float64)
         if self.method != "minmax":
             self._seen.add(rows)
-        self._low = low if self._low is None else np.minimum(self._low, low)
-        self._high = high if self._high is None else np.maximum(self._high, high)
+        if self._ends is not None:
+            low, high = np.minimum(self._ends[0], low), np.maximum(self._ends[1], high)
+        self._ends = low, high
         self._dtype = x.dtype if self._dtype is None else np.result_type(self._dtype, x.dtype)
         self.values += x.size
         return self
@@ -162,17 +162,17 @@ class Calibrator:
         progress: bool | Callable[[Progress], Any] = True,
         total: int | None = None,
     ) -> Calibrator:
-        """Look at many batches, and tell how it goes.
+        """Take in many batches, and show the progress.
 
         Parameters
         ----------
         batches : iterable of array_like
-            What :meth:`update` takes. If one of them raises, those before it have been seen.
+            As for :meth:`update`. If a batch raises, those before it have been taken in.
         progress : bool or callable
-            True: a line on stderr, with the rate and the time to go. A function is called after each batch with a
-            value that has `done`, `total`, `seconds`, `rate`, `remaining`, and prints as that line.
+            True: a line on stderr, with the rate and the remaining time. A function is called after each batch, with an
+            object that has `done`, `total`, `seconds`, `rate`, `remaining`, and prints as that line.
         total : int, optional
-            How many batches there are; by default their ``len``, if they have one.
+            The number of batches; by default their ``len``, if they have one.
 
         Returns
         -------
@@ -218,18 +218,18 @@ class Calibrator:
         return np.maximum(-low, high).astype(self._dtype)
 
     def _extremes(self) -> tuple[Array, Array]:
-        if self._low is None or self._high is None:
+        if self._ends is None:
             raise ValueError("a calibrator must have seen data before it knows a scale; call update(batch) first")
-        return self._low, self._high
+        return self._ends
 
     def parameters(self) -> Static:
-        """The scale and zero point for what was seen.
+        """The scale and zero point for the data seen.
 
         Returns
         -------
         Static
-            A named tuple of `scale` and `zero_point` (None for symmetric), to be given to :func:`fastq.quantize`, or
-            to :func:`fastq.matmul` with ``dtype=np.int8`` or ``np.uint8``.
+            A named tuple of `scale` and `zero_point` (None for symmetric), for :func:`fastq.quantize`, or for
+            :func:`fastq.matmul` with ``dtype=np.int8`` or ``np.uint8``.
 
         Raises
         ------
@@ -257,13 +257,13 @@ class Calibrator:
         return Static(scale[None], None if zero is None else zero[None])
 
     def quantize(self, x: npt.ArrayLike) -> QArray:
-        """``fq.quantize`` with these bits, scheme, axis and parameters; by channel, x must be a matrix.
+        """``fq.quantize`` with these bits, scheme, axis and parameters; with ``axis=0``, x must be a matrix.
 
         Examples
         --------
         >>> import fastq as fq
-        >>> seen = fq.Calibrator().update([127.0, -5.0])
-        >>> seen.quantize([3.0, 500.0]).codes  # what lies beyond what was seen is clipped
+        >>> c = fq.Calibrator().update([127.0, -5.0])
+        >>> c.quantize([3.0, 500.0]).codes  # numbers outside of the range seen are clipped
         array([  3, 127], dtype=int8)
         """
         if self.axis == 0 and np.ndim(x) != 2:

@@ -1,4 +1,4 @@
-"""How many bits, in groups of what size: for a wanted quality, or under a budget."""
+"""Choosing bits and group sizes: for a wanted quality, or within a budget."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from fastq.errors import shown
 from fastq.promotion import as_floats
 from fastq.qarray.array import QArray, Scheme
 from fastq.quant.affine import check_finite
-from fastq.quant.arguments import check_axis
 from fastq.quant.methods import Percentile, scale_method
 from fastq.scheme import SCHEMES
-from fastq.validation import check_bits, check_group, real, word
+from fastq.validation import check_axis, check_bits, check_group, real, word
 
 Array = npt.NDArray[Any]
 Name = TypeVar("Name")
 ScaleMethod = Literal["minmax", "mse", "percentile"] | Percentile
-SAMPLE = 1 << 20  # elements of a matrix that are tried, as whole columns (or rows)
+_Say = Callable[..., None]
+SAMPLE = 1 << 20  # elements of a matrix to try forms on, in whole columns (or rows)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A form for a matrix of weights, and what it costs and gives; :func:`fastq.choose_bits` makes them.
+    """Bits and group size for a matrix of weights, their cost and quality; :func:`fastq.choose_bits` makes it.
 
     Attributes
     ----------
     bits : int
     group_size : int or None
     bits_per_weight : float
-        With scales and zero points, as :func:`fastq.choose_bits` counts them.
+        Including scales and zero points, as :func:`fastq.choose_bits` counts them.
     sqnr_db : float
-        Of the weights, or of the output where a calibration was given.
+        Of the weights, or of the output if a calibration was given.
     scheme, method : str
-        As they were given.
+        As given.
     axis : int
         The axis along which elements share a scale, 0 or 1.
     report : str
@@ -85,9 +85,9 @@ class Choice:
         return self.report or repr(self)
 
     def quantize(self, w: npt.ArrayLike) -> QArray:
-        """``fq.quantize(w)`` in this form."""
-        form: dict[str, Any] = {"group_size": self.group_size, "scheme": self.scheme, "method": self.method}
-        return quantize(w, self.bits, axis=self.axis, **form)
+        """``fq.quantize(w)`` with these bits, group size, scheme, method and axis."""
+        options: dict[str, Any] = {"group_size": self.group_size, "scheme": self.scheme, "method": self.method}
+        return quantize(w, self.bits, axis=self.axis, **options)
 
 
 @overload
@@ -115,43 +115,42 @@ def choose_bits(
     scheme: Scheme = "symmetric",
     report: bool | Callable[[str], Any] = False,
 ) -> Any:
-    """Choose the width and the size of groups for weights: the smallest that are good enough, or the best that fit.
+    """Choose bits and group size for weights: the smallest form that is good enough, or the best within a budget.
 
-    The relative noise of a form is ::
+    The relative noise of a form (bits and group size) is ::
 
         r = |D|^2 / |W|^2                    D = W_hat - W, without a calibration
         r = tr(D^T H D) / tr(W^T H W)        with one, H = X^T X of its rows X
 
-    the latter being that of the output ``x @ w``. With `sqnr`, each matrix gets the form of the fewest bits per weight
-    that has ``-10 log10(r) >= sqnr``. With `budget`, the sum of r over all matrices is made small while the bits per
-    weight, averaged over all elements, stay within the budget: from the smallest form of each, steps along the lower
-    convex hulls of (bits, noise) are taken in the order of what they gain per bit, as a Lagrange multiplier would,
+    The latter is that of the output ``x @ w``. With `sqnr`, each matrix gets the form of the fewest bits per weight
+    that has ``-10 log10(r) >= sqnr``. With `budget`, the sum of r over all matrices is made small, and the bits per
+    weight, averaged over all elements, stay within the budget. Each matrix starts from its smallest form. Steps along
+    the lower convex hulls of (bits, noise) are taken in the order of their gain per bit, as with a Lagrange multiplier;
     then the bits left over are spent where they gain most.
 
     Parameters
     ----------
     w : array_like or mapping of them
-        Weights (K, N) for ``x @ q``, which will have one scale per column, or several such under their names; with
-        ``axis=1`` weights (N, K) for ``x @ q.T``, which will have one per row.
+        Weights (K, N) for ``x @ q``, with a scale per column (and group); with ``axis=1``, weights (N, K) for
+        ``x @ q.T``, with a scale per row. A mapping has several matrices under their names.
     sqnr : float, optional
         The wanted signal to quantization noise ratio in dB. Either this or `budget`.
     budget : float, optional
         Bits per weight, with scales, on average over the elements of all weights.
     calibration : array_like, mapping, or object with `matrix`, optional
-        Rows (n, K) of what the weights will be multiplied with, or an object whose `matrix` is their second moment
-        (K, K), in any unit. For several weights a mapping with the same names.
+        Rows (n, K) of input to the product, or an object whose `matrix` is their second moment (K, K), in any unit. For
+        several weights, a mapping with the same names.
     axis : int
-        The axis of all weights along which elements share a scale, as :func:`fastq.quantize` takes it. It is the one
-        that products sum over, so calibration rows have as many elements.
+        The axis along which elements share a scale, as in :func:`fastq.quantize`. Products sum over it, so rows of the
+        calibration have as many elements.
     group_sizes : iterable of int or None
         Sizes of groups to choose from; None is one scale per column.
     bits : iterable of int
         Widths to choose from.
     method, scheme : str
-        As :func:`fastq.quantize` takes them, but for ``"gptq"``: choose with ``"mse"``, and what gptq makes of the form
-        is better still.
+        As in :func:`fastq.quantize`, except ``"gptq"``: choose with ``"mse"``; gptq then does better in the same form.
     report : bool or callable
-        True: print what was decided and why, which printing a choice shows, too. Or call this with each line of it.
+        True: print what was decided and why; printing a choice shows it, too. A function is called with each line.
 
     Returns
     -------
@@ -168,13 +167,13 @@ def choose_bits(
 
     Notes
     -----
-    Bits per weight are those of the codes and of what comes with them: a float32 scale for each column (row), or for
-    each of its groups, with a zero point of 8 bits if asymmetric or a float32 offset if affine. Groups that have
-    integer scales (2 to 6 bits, sizes that are multiples of 16, symmetric or asymmetric) take a byte of scale and one
-    of zero point each, under a float32 scale of the column.
+    Bits per weight count the codes and their parameters: a float32 scale for each column (row) or group, with a zero
+    point of 8 bits if asymmetric, or a float32 offset if affine. A group with an integer scale (2 to 6 bits, a size
+    that is a multiple of 16, symmetric or asymmetric) takes a byte of scale and a byte of zero point, and each column
+    has a float32 scale.
 
-    Of a matrix with more than 2**20 elements some columns (rows) are tried, spread evenly; the report says how many. An
-    SQNR may then differ a little from that of the whole.
+    Of a matrix with more than 2**20 elements, evenly spread columns (rows) are tried; the report says how many. Its
+    SQNR may then differ a little from that of the whole matrix.
 
     References
     ----------
@@ -209,46 +208,38 @@ def choose_bits(
     if not weights:
         raise ValueError("w must hold one matrix or more, got an empty mapping")
     examples = {"w": calibration} if alone else _by_name(calibration, weights)
-    say = _Report(print if report is True else report if callable(report) else None)
-    form = {"scheme": word(scheme, "scheme", SCHEMES), "method": scale_method(method)}
-    matrices = {key: _Matrix(value, str(key), along, examples[key], form) for key, value in weights.items()}
+    tell = print if report is True else report if callable(report) else None
+    lines: list[tuple[_Matrix | None, str]] = []
+
+    def say(line: str, matrix: _Matrix | None = None) -> None:
+        """Pass a line on at once, and keep it for the report of one matrix, or of all."""
+        lines.append((matrix, line))
+        if tell is not None:
+            tell(line)
+
+    options = {"scheme": word(scheme, "scheme", SCHEMES), "method": scale_method(method)}
+    matrices = {key: _Matrix(value, str(key), along, examples[key], options) for key, value in weights.items()}
     forms = {key: m.forms(widths, groups) for key, m in matrices.items()}
     if budget is None:
         say(f"choose_bits: the fewest bits per weight with an SQNR of {goal:g} dB or more, each by itself")
         trials = {key: _good_enough(m, forms[key], goal, say) for key, m in matrices.items()}
     else:
         trials = _best_mix(matrices, forms, goal, say)
-    found = {
-        key: Choice(t.form.bits, t.form.group, t.form.cost, t.sqnr, **form, axis=along, report=say.about(matrices[key]))
-        for key, t in trials.items()
-    }
-    return found["w"] if alone else found
-
-
-class _Report:
-    """What is decided and why: each line is passed on at once, and kept for the matrix that it is about, or for all."""
-
-    def __init__(self, tell: Callable[[str], Any] | None) -> None:
-        self.tell = tell
-        self.lines: list[tuple[_Matrix | None, str]] = []
-
-    def __call__(self, line: str, matrix: _Matrix | None = None) -> None:
-        self.lines.append((matrix, line))
-        if self.tell is not None:
-            self.tell(line)
-
-    def about(self, matrix: _Matrix) -> str:
-        """The lines for one matrix."""
-        return "\n".join(line for about, line in self.lines if about is None or about is matrix)
+    choices = {}
+    for key, trial in trials.items():
+        about = "\n".join(line for matrix, line in lines if matrix in (None, matrices[key]))
+        form = trial.form
+        choices[key] = Choice(form.bits, form.group, form.cost, trial.sqnr, **options, axis=along, report=about)
+    return choices["w"] if alone else choices
 
 
 class _Matrix:
-    """One matrix of weights, or some columns of it, to try forms on; with `along` = 1, its transpose."""
+    """A matrix of weights (with `along` = 1, its transpose), or some of its columns, to try forms on."""
 
-    def __init__(self, w: npt.ArrayLike, name: str, along: int, calibration: Any, form: dict[str, Any]) -> None:
-        given = _matrix(w, name)
-        whole = given.T if along else given
-        self.name, self.shape, self.form = name, given.shape, form
+    def __init__(self, w: npt.ArrayLike, name: str, along: int, calibration: Any, options: dict[str, Any]) -> None:
+        matrix = _matrix(w, name)
+        whole = matrix.T if along else matrix
+        self.name, self.shape, self.options = name, matrix.shape, options
         self.k, self.lines = whole.shape[0], ("columns", "rows")[along]
         k, n = whole.shape
         self.columns = min(n, max(1, SAMPLE // k))
@@ -273,27 +264,27 @@ class _Matrix:
         of, high = f"{self.name} ({self.shape[0]} x {self.shape[1]}", math.prod(self.shape) // self.k
         return of + (f", {self.columns} {self.lines} tried)" if self.columns < high else ")")
 
-    def tell(self, trial: Trial, why: str, say: _Report) -> None:
-        """What was chosen, and what would be better still."""
+    def tell(self, trial: Trial, why: str, say: _Say) -> None:
+        """Say what was chosen, and give a hint if another scheme would do better."""
         say(f"  {self}: {trial}" + f"; {why}" * bool(why), self)
-        hint = one_sided(self.w, self.name) if self.form["scheme"] == "symmetric" and trial.noise else ""
+        hint = one_sided(self.w, self.name) if self.options["scheme"] == "symmetric" and trial.noise else ""
         if hint:
             say(f"    hint: {hint}", self)
 
     def forms(self, widths: list[int], groups: list[int | None]) -> list[Candidate]:
-        """All forms to choose from, the cheapest first; a group that holds a whole column is none."""
-        k = self.k
-        pairs = {(b, None if g is None or g >= k else g) for b in widths for g in groups}
-        cost = {(b, g): bits_per_weight(k, b, g, self.form["scheme"]) for b, g in pairs}
-        return sorted((Candidate(cost[b, g], b, g) for b, g in pairs), key=lambda f: f[:2])
+        """All forms to choose from, the cheapest first; groups of a whole column or more count as no groups."""
+        pairs = {(b, None if g is None or g >= self.k else g) for b in widths for g in groups}
+        forms = (Candidate(bits_per_weight(self.k, b, g, self.options["scheme"]), b, g) for b, g in pairs)
+        return sorted(forms, key=lambda f: f[:2])
 
     def trial(self, form: Candidate) -> Trial:
-        """Quantize in a form, and measure."""
-        q = quantize(self.w, form.bits, axis=0, group_size=form.group, **self.form)
+        """Quantize in this form, and measure the noise."""
+        q = quantize(self.w, form.bits, axis=0, group_size=form.group, **self.options)
         noise = self._power(q.dequantize(np.float64) - self.w)
         return Trial(form, noise / self.signal if self.signal else 0.0)
 
     def _power(self, d: Array) -> float:
+        """``tr(D^T H D)``, or ``|D|^2`` without a calibration."""
         if self.moment is not None:
             return max(0.0, float(numpys.vdot(d, self.moment @ d)))
         if self.rows is not None:
@@ -301,7 +292,7 @@ class _Matrix:
         return float(numpys.vdot(d, d))
 
 
-def _good_enough(matrix: _Matrix, forms: list[Candidate], sqnr: float, say: _Report) -> Trial:
+def _good_enough(matrix: _Matrix, forms: list[Candidate], sqnr: float, say: _Say) -> Trial:
     """The cheapest form that is good enough."""
     tried: list[Trial] = []
     for form in forms:
@@ -319,7 +310,7 @@ def _good_enough(matrix: _Matrix, forms: list[Candidate], sqnr: float, say: _Rep
 
 
 def _best_mix(
-    matrices: dict[Any, _Matrix], forms: dict[Any, list[Candidate]], budget: float, say: _Report
+    matrices: dict[Any, _Matrix], forms: dict[Any, list[Candidate]], budget: float, say: _Say
 ) -> dict[Any, Trial]:
     """The forms of least noise in total, within a budget."""
     sizes = {key: math.prod(m.shape) for key, m in matrices.items()}

@@ -1,4 +1,4 @@
-"""A histogram of numbers whose range is not known beforehand, and ranges chosen from it."""
+"""A histogram of numbers whose range is not known in advance, and ranges chosen from it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastq.quant.affine import choose
+from fastq.quant.affine import chosen
 from fastq.quant.methods import Percentile
 from fastq.quant.spec import QuantSpec
 from fastq.scheme import code_range
@@ -24,10 +24,9 @@ _MOVES = (np.arange(4, -128, -1) / 8, np.arange(-8, 9) / 64)
 class Histogram:
     """Counts of numbers in bins of one width, a power of two, on both sides of 0; zeros are counted apart.
 
-    Bin i holds ``i * width <= x < (i + 1) * width``. When a number does not fit, the width doubles as often as needed,
-    and pairs of bins become one. So what a number's bin is in the end follows from the largest magnitude alone: the
-    counts are the same however the numbers were cut into batches, and in whatever order these came. The largest
-    magnitude is HALF / 2 bins from 0 or more.
+    Bin i holds ``i * width <= x < (i + 1) * width``. When a number does not fit, the width doubles until it does, and
+    pairs of bins become one. So the width follows from the largest magnitude alone, and the counts do not depend on the
+    batches or on their order. The largest magnitude is HALF / 2 bins from 0 or more.
     """
 
     def __init__(self) -> None:
@@ -57,7 +56,7 @@ class Histogram:
         self.exponent = max(self.exponent, exponent)
 
     def points(self) -> tuple[Array, Array]:
-        """The centres of the bins that hold something, and 0 if it was seen, ascending; and the counts."""
+        """The centres of the bins that are not empty, and 0 if it was seen, ascending; and the counts."""
         at = np.flatnonzero(self.counts)
         centres, counts = np.ldexp(at - HALF + 0.5, self.exponent or 0), self.counts[at]
         if self.zeros:
@@ -72,19 +71,19 @@ def range_of_share(seen: Histogram, low: float, high: float, scheme: str, method
     Each end is within half a bin's width of the quantile that ``fq.quantize`` takes for such a percentile.
     """
     centres, counts = seen.points()
+    shares = method.ends(scheme)
     if scheme == "symmetric":
-        top, sizes = max(-low, high), np.abs(centres)
+        sizes = np.abs(centres)
         order = np.argsort(sizes)
-        inside = _quantile(sizes[order], counts[order], method.ends(scheme)[0], 0.0, top)
-        ends = -inside, inside
+        last = _quantile(sizes[order], counts[order], shares[0], 0.0, max(-low, high))
+        first = -last
     else:
-        first, last = (_quantile(centres, counts, end, low, high) for end in method.ends(scheme))
-        ends = first, last
-    return (low, high) if ends[0] == ends[1] else ends
+        first, last = (_quantile(centres, counts, share, low, high) for share in shares)
+    return (low, high) if first == last else (first, last)
 
 
 def _quantile(centres: Array, counts: Array, share: float, low: float, high: float) -> float:
-    """``np.quantile`` by linear interpolation, of numbers of which the bins and the extremes are known."""
+    """``np.quantile`` (linear interpolation) of numbers whose bins and extremes are known."""
     upto = np.cumsum(counts)
     last = int(upto[-1]) - 1
 
@@ -100,12 +99,12 @@ def _quantile(centres: Array, counts: Array, share: float, low: float, high: flo
 
 
 def range_of_least_error(seen: Histogram, low: float, high: float, bits: int, scheme: str) -> Range:
-    """The range under which the numbers, taken to lie at their bins' centres, have the smallest squared error.
+    """The range with the smallest squared error, if each number lies at the centre of its bin.
 
-    The distance from a number to the nearest value that has a code changes by no more than the number does. So under
-    any one scale the root mean squared errors of the numbers and of the centres differ by half a bin's width at most
-    (Minkowski's inequality), and the range found here is within one width, in that error, of the best for the numbers
-    among those tried. A symmetric range may come out upside down, low above high, for a negative scale.
+    When a number moves, its distance to the nearest value with a code changes by no more than the move. So under one
+    scale, the root mean squared errors of the numbers and of the centres differ by half a bin's width at most
+    (Minkowski's inequality). In that error, the range found is within one width of the best one tried. A symmetric
+    range may come out upside down, low above high, for a negative scale.
     """
     top = max(-low, high)
     if top == 0:
@@ -130,16 +129,16 @@ def range_of_least_error(seen: Histogram, low: float, high: float, bits: int, sc
         _, ends = min(_moved(noise, (-end, end), (True, True)) for end in (top, -top))
     else:
         ends = min(low, 0.0), max(high, 0.0)
-        for ones in ((True, True), (True, False), (False, True), (True, False), (False, True)):
-            _, ends = _moved(noise, ends, ones)
+        for moving in ((True, True), (True, False), (False, True), (True, False), (False, True)):
+            _, ends = _moved(noise, ends, moving)
     return float(np.ldexp(ends[0], exponent)), float(np.ldexp(ends[1], exponent))
 
 
-def _moved(noise: Callable[[Range], float], ends: Range, ones: tuple[bool, bool]) -> tuple[float, Range]:
-    """The least error, and its range, when some of a range's ends are multiplied by a factor."""
+def _moved(noise: Callable[[Range], float], ends: Range, moving: tuple[bool, bool]) -> tuple[float, Range]:
+    """The least error, and its range, when the marked ends of a range are multiplied by a factor."""
 
     def at(power: float) -> Range:
-        return ends[0] * 2.0 ** (power * ones[0]), ends[1] * 2.0 ** (power * ones[1])
+        return ends[0] * 2.0 ** (power * moving[0]), ends[1] * 2.0 ** (power * moving[1])
 
     least, best = noise(ends), 0.0
     for powers in _MOVES:
@@ -148,7 +147,7 @@ def _moved(noise: Callable[[Range], float], ends: Range, ones: tuple[bool, bool]
 
 
 def parameters(low: Array, high: Array, bits: int, scheme: str) -> tuple[Array, Array | None]:
-    """Scale and zero point of ranges, in their type; negative scales for ranges that are upside down."""
+    """Scale and zero point of ranges, in their float type; a range that is upside down has a negative scale."""
     spec = QuantSpec(bits, None, None, scheme)
-    scale, zero, _, _ = choose(np.minimum(low, high), np.maximum(low, high), spec)
+    scale, zero, _, _ = chosen(np.minimum(low, high), np.maximum(low, high), spec)
     return np.where(low > high, -scale, scale), zero

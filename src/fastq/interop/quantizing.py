@@ -16,10 +16,10 @@ from fastq.interop.collection import DaskQArray, kept, whole
 from fastq.layout.tiles import ceil_div
 from fastq.promotion import float_type
 from fastq.qarray.array import QArray, Scheme
-from fastq.quant.arguments import check_balance, check_calibration, check_parameters, check_rotation
 from fastq.quant.gptq import Gptq
-from fastq.quant.methods import Percentile, method_of
+from fastq.quant.methods import Percentile
 from fastq.quant.spec import QuantSpec
+from fastq.quant.task import QuantTask
 
 
 def quantize(
@@ -73,40 +73,36 @@ def quantize(
     True
     """
     x = known(x, "x")
-    shared: dict[str, Any] = {"group_size": group_size, "scheme": scheme, "group_scale": group_scale}
-    given_alike: dict[str, Any] = {}
-    if scale is not None:
-        given_alike = {"scale": 1, "zero_point": 0 if scheme == "asymmetric" else None, "method": method}
-    # One element, quantized alike: this checks the arguments, and tells the form of the result.
-    sample = api.quantize(np.ones((1,) * x.ndim, x.dtype), bits, axis=axis, **shared, **given_alike)
-    spec = QuantSpec(sample.bits, sample.axis, sample.group_size, scheme, sample.axis_scale is not None)
-    bits, axis, group, _, integer, _ = spec
-    chosen, block = method_of(method), check_rotation(rotate, axis, x.shape)
-    given = check_parameters(scale, zero_point, spec.parameter_shape(x.shape), bits, scheme, float_type(x.dtype, "x"))
-    moment = check_calibration(calibration, chosen, axis, x.shape)
-    if moment is not None and isinstance(chosen, Gptq) and block == 1:  # here, rather than from a worker
-        moment.tell_of_few_rows()
-    if balance is not None or block > 1:
-        balance = None if balance is None else check_balance(balance, axis, x.shape)
-        ones = np.ones([block if i == axis else 1 for i in range(x.ndim)], x.dtype)
-        sample = api.quantize(ones, bits, axis=axis, **shared, balance=np.ones(block), rotate=rotate)
+    task = QuantTask.of(
+        x.shape, float_type(x.dtype, "x"), bits, axis=axis, group_size=group_size, scheme=scheme,
+        group_scale=group_scale, method=method, calibration=calibration, scale=scale, zero_point=zero_point,
+        balance=balance, rotate=rotate,
+    )  # fmt: skip
+    spec, given, chosen, moment, factors = task
+    axis, group, block = spec.axis, spec.group, spec.rotation
+    form: dict[str, Any] = {
+        "bits": spec.bits, "axis": axis, "group_size": group, "scheme": spec.scheme, "rotate": block > 1,
+        "group_scale": "integer" if spec.integer else "float",
+    }  # fmt: skip
+    # One block of channels, quantized alike, tells what form comes out.
+    ones = np.ones([block if i == axis else 1 for i in range(x.ndim)], x.dtype)
+    sample = api.quantize(ones, **form, balance=None if factors is None else np.ones(block))
     if group is not None:
         x = x.rechunk({axis: whole(x.chunks[axis], group)})
     if any(x.numblocks[i] > 1 for i in (range(x.ndim) if axis is None else (axis,))):
-        if chosen != "minmax" or balance is not None or block > 1:
+        if chosen != "minmax" or factors is not None:
             if axis is None:
                 raise ValueError(
                     f"method={shown(method)} with axis=None looks at all elements at once, so x must be one chunk; got "
                     f"{x.npartitions} chunks: give an axis, or call x.rechunk(-1)"
                 )
             x = x.rechunk({axis: -1})
-        elif scale is None and (group is None or integer):
+        elif given is None and (group is None or spec.integer):
             return kept(with_shared_scales(x, spec, sample))  # type: ignore[no-any-return]
     along = (1,) if group is None else tuple(ceil_div(n, group) for n in x.chunks[axis])
     cuts = tuple(along if axis in (None, i) else c for i, c in enumerate(x.chunks))
-    parameters = [da.from_array(np.array(p), cuts) for p in given if p is not None]
-    channels: dict[str, Any] = {"calibration": moment, "balance": balance, "rotate": rotate}
-    work = partial(blocks.quantized, bits=bits, axis=axis, method=chosen, **shared, **channels)
+    parameters = [da.from_array(np.array(p), cuts) for p in given or () if p is not None]
+    work = partial(blocks.quantized, method=chosen, calibration=moment, balance=factors, **form)
     return kept(da.map_blocks(work, x, *parameters, dtype=sample.dtype, meta=sample))  # type: ignore[no-any-return]
 
 

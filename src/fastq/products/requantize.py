@@ -13,32 +13,30 @@ from fastq.quant.affine import quantize as quantize_array
 from fastq.quant.spec import Quantized, QuantParams, QuantSpec
 
 
-def requantized(task: Task, scheme: str, given: QuantParams | None) -> Quantized:
+def requantized(task: Task, spec: QuantSpec, given: QuantParams | None) -> Quantized:
     """The product as codes of 8 bits, with the given parameters (one, or one per row) or those of its rows.
 
     It never exists as floats, but for a band of rows at a time.
     """
-    axis = None if given is not None and given.scale.size == 1 else len(task.shape) - 1
-    spec = QuantSpec(8, axis, None, scheme)
     columns = len(task.inputs[1].shape) > 1  # else the last axis is that of rows, which share no scale
     if not columns or len(task.shape) < 2 or 0 in (*task.shape, task.k):
         floats = empty(task.matrices, np.dtype(task.output.type))
         task.fill(floats)
         floats = floats.reshape(task.shape)
-        return quantize_array(floats, spec._replace(axis=axis if task.shape else None), given, "a @ b")
+        return quantize_array(floats, spec, given, "a @ b")
     codes = np.empty(task.matrices, np.int8 if spec.limits.signed else np.uint8)
     params = _parameters(task, given)
     status = 0
     with task.named_errors():
         for number, left_at, right_at in task.each():
-            chosen = params if axis is None else FlatParams(*(p[number] for p in params))
+            chosen = params if spec.axis is None else FlatParams(*(p[number] for p in params))
             grid = Grid(chosen, spec.limits, spec.number)
             status |= task.one(codes[number], left_at, right_at, grid)[1]
     if status:
         raise NotFiniteError("a @ b must be finite, because NaN and infinity have no code; it overflows its float type")
-    shape = (1,) * len(task.shape) if axis is None else (*task.shape[:-1], 1)
+    shape = (1,) * len(task.shape) if spec.axis is None else (*task.shape[:-1], 1)
     scale, zero = params.scale.reshape(shape), params.zero.reshape(shape)
-    return Quantized(codes.reshape(task.shape), QuantParams.of_scheme(scheme, scale, zero, params.offset))
+    return Quantized(codes.reshape(task.shape), QuantParams.of_scheme(spec.scheme, scale, zero, params.offset))
 
 
 def _parameters(task: Task, given: QuantParams | None) -> FlatParams:

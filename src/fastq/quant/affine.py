@@ -1,4 +1,4 @@
-"""Quantizing arrays: geometry, parameters, codes."""
+"""Quantizing arrays by their extremes, or with given parameters."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from fastq.engine.backend import backend
 from fastq.engine.views import FlatParams, GroupedView
 from fastq.errors import NotFiniteError
 from fastq.kernels import jobs, reference
-from fastq.layout.tiles import ceil_div
-from fastq.quant.spec import Quantized, QuantParams, QuantSpec, expand
+from fastq.promotion import check_real, is_float
+from fastq.quant.spec import Quantized, QuantParams, QuantSpec, cut, expand, parameter_shape
 
 Array = npt.NDArray[Any]
-CHECKED = 1 << 24  # elements that are looked at together for what is not finite, since they may lie in a large file
+CHECKED = 1 << 24  # elements checked for NaN and infinity at a time, because they may lie in a large file
 LONG_RUN = 16384  # a whole array under one scale is cut into runs of this length, for threads to share
 
 
@@ -42,8 +42,17 @@ def restore(codes: Array, spec: QuantSpec, params: QuantParams, balance: Array |
         out[...] = values.astype(out.dtype)
 
 
+def finite_numbers(x: Any, name: str) -> Array:
+    """An array of finite real numbers, checked."""
+    array = np.asarray(x)
+    check_real(array, name)
+    if is_float(array.dtype):
+        check_finite(array, name)
+    return array
+
+
 def check_finite(x: Array, what: str) -> None:
-    """Raise NotFiniteError that counts and locates what is not finite."""
+    """Raise a NotFiniteError that counts and locates NaN and infinity, if there are any."""
     rows = np.atleast_1d(x)
     step = max(1, CHECKED * len(rows) // max(1, x.size))
     count, first = 0, None
@@ -58,7 +67,7 @@ def check_finite(x: Array, what: str) -> None:
 
 
 def not_finite(what: str, count: int, size: int, first: tuple[int, ...], value: Any) -> NotFiniteError:
-    """The error that counts and locates what is not finite."""
+    """The error that counts and locates NaN and infinity."""
     verb = "is" if count == 1 else "are"
     return NotFiniteError(
         f"{what} must be finite, because NaN and infinity have no code; {count} of {size} values {verb} not, "
@@ -67,22 +76,17 @@ def not_finite(what: str, count: int, size: int, first: tuple[int, ...], value: 
 
 
 def _views(shape: tuple[int, ...], spec: QuantSpec) -> tuple[list[GroupedView], int]:
-    """The views that cover a C-contiguous array, whole groups before the ragged last one, and how many extremes."""
-    axis = spec.axis
+    """The views that cover a C-contiguous array, whole groups first, and the number of its minima."""
+    axis, views = spec.axis, []
     if axis is None:
-        rows, rest = divmod(prod(shape), LONG_RUN)
-        views = [GroupedView(rows, 1, LONG_RUN, 1, LONG_RUN, 0, 1, 0)] if rows else []
-        if rest or not rows:
-            views.append(GroupedView(1, 1, rest, 1, 0, 0, 1, 0, rows * LONG_RUN, rows))
-        return views, rows + len(views[bool(rows) :])
-    outer, n, inner = prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])
-    size = max(1, n) if spec.group is None else spec.group
-    whole, pitch, sets = n // size, n * inner, max(1, ceil_div(n, size)) * inner
-    views = []
-    if whole:
-        views.append(GroupedView(outer, whole, size, inner, pitch, size * inner, sets, inner))
-    if n % size or n == 0:
-        views.append(GroupedView(outer, 1, n % size, inner, pitch, 0, sets, inner, whole * size * inner, whole * inner))
+        for start, first, runs, n in cut(prod(shape), LONG_RUN):
+            views.append(GroupedView(runs, 1, n, 1, n, 0, 1, 0, start, first))
+        return views, first + runs
+    outer, length, inner = prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])
+    pitch, sets = length * inner, parameter_shape(shape, axis, spec.group)[axis] * inner
+    for start, first, groups, n in cut(length, spec.group):
+        starts = start * inner, first * inner
+        views.append(GroupedView(outer, groups, n, inner, pitch, n * inner, sets, inner, *starts))
     return views, outer * sets
 
 
@@ -99,14 +103,14 @@ def _run(
 def quantize(x: Array, spec: QuantSpec, given: QuantParams | None = None, name: str = "x") -> Quantized:
     """Codes of a float32 or float64 array, with given parameters (by group) or those of its extremes."""
     if x.flags.f_contiguous and not x.flags.c_contiguous:
-        # What lies in memory column by column is quantized as what it is in memory: its transpose.
+        # An array that lies by columns is quantized as its transpose, which lies by rows.
         axis = None if spec.axis is None else x.ndim - 1 - spec.axis
         try:
             codes, params = quantize(
                 x.T, spec._replace(axis=axis), None if given is None else given.mapped(np.transpose), name
             )
         except NotFiniteError:
-            check_finite(x, name)  # the same, with the index in x
+            check_finite(x, name)  # the same error, with the index in x
             raise
         return Quantized(codes.T, params.mapped(np.transpose))
     x = np.asarray(x, order="C")
@@ -131,7 +135,7 @@ def quantize(x: Array, spec: QuantSpec, given: QuantParams | None = None, name: 
 
 
 def _room(x: Array, shape: tuple[int, ...], given: QuantParams | None, spots: int) -> FlatParams:
-    """Flat arrays for the parameters, holding those that are given."""
+    """Flat arrays for the parameters; they hold those that are given."""
     if given is None:
         scale, zero, offset = (np.empty(prod(shape), x.dtype) for _ in range(3))
     else:
@@ -156,7 +160,7 @@ _SPAN = (
 
 
 def find(x: Array, spec: QuantSpec) -> tuple[Array, Array] | None:
-    """Extremes of each run, for :func:`chosen`; None if x is not finite. Those of parts of a run may be merged."""
+    """Extremes of each run, for :func:`chosen`; None if x is not finite. Extremes of parts of a run can be merged."""
     x = np.require(x, requirements=["C", "A"])
     views, spots = _views(x.shape, spec)
     shape = spec.parameter_shape(x.shape)
@@ -169,7 +173,7 @@ def find(x: Array, spec: QuantSpec) -> tuple[Array, Array] | None:
 
 
 def chosen(low: Array, high: Array, spec: QuantSpec) -> QuantParams:
-    """Parameters of runs with these extremes, bit for bit those that :func:`quantize` finds."""
+    """Parameters of runs with these extremes, bit for bit those that :func:`quantize` chooses."""
     ends = (np.ascontiguousarray(end).reshape(-1) for end in (low, high))
     flat = FlatParams(*(np.empty(low.size, low.dtype) for _ in range(3)), *ends)
     if _run(low, None, [GroupedView(low.size, 1, 0, 1, 0, 0, 1, 0)], flat, spec, jobs.CHOOSE):
@@ -186,7 +190,7 @@ def balanced(x: Array, axis: int | None, factors: Array, block: int) -> Array:
 
 
 def unbalance(x: Array, axis: int | None, factors: Array | None, block: int) -> float:
-    """Make x ``factors * H x``, in place, if there are factors; returns how much larger its elements may become."""
+    """Make x ``factors * H x``, in place, if there are factors; return by what factor elements may grow."""
     if factors is None or not x.size:
         return 1.0
     _rotate(x, axis, block)
@@ -209,12 +213,3 @@ def extremes(x: Array, spec: QuantSpec) -> tuple[Array, Array]:
         return x.min(keepdims=True), x.max(keepdims=True)
     starts = np.arange(0, x.shape[axis], spec.group or x.shape[axis])
     return np.minimum.reduceat(x, starts, axis=axis), np.maximum.reduceat(x, starts, axis=axis)
-
-
-def choose(low: Array, high: Array, spec: QuantSpec) -> QuantParams:
-    """Parameters of extremes, by the scalar functions that the kernels compile. In NumPy."""
-    if spec.scheme == "affine":
-        with np.errstate(over="ignore"):
-            if not np.isfinite(high - low).all():
-                raise ValueError(_SPAN)
-    return QuantParams.of_scheme(spec.scheme, *reference.parameters(low, high, spec.limits, spec.number))

@@ -1,4 +1,4 @@
-"""Quantizing by a method: parameters first, integer group scales where they are wanted, then codes."""
+"""Quantizing by a method: parameters first, then integer group scales if asked for, then codes."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ def by_method(
     name: str = "x",
     progress: Tell = None,
 ) -> Quantized:
-    """Codes and parameters; `moment` is that of what the axis will be multiplied by.
+    """Codes and parameters; `moment` is the second moment of what is multiplied with the axis.
 
-    `progress` is called with steps done and steps to do, where there are many.
+    `progress` is called with (steps done, steps to do), if there are many.
     """
     x = x if x.flags.aligned else x.copy()
     if isinstance(method, Gptq):
         assert moment is not None
         if moment.shrinkage < 1:
             return _compensated(x, spec, method, moment, progress)
-        method = "mse"  # no channel tells of another: no error can be compensated
+        method = "mse"  # channels are not correlated: no error can be compensated
     weights = None if moment is None else moment.weights
     integer = spec.integer and x.size > 0
     if method == "minmax":
         result = affine.quantize(x, spec, name=name)
         if not integer:
             return result
-        own = result.params
+        params = result.params
     else:
         affine.check_finite(x, name)
-        own = percentile.parameters(x, spec, method) if isinstance(method, Percentile) else search(x, spec, weights)
+        params = percentile.parameters(x, spec, method) if isinstance(method, Percentile) else search(x, spec, weights)
     if integer:
-        own = groups.chosen(x, own, spec, weights) if method == "mse" else groups.widened(own, spec)
-    return Quantized(affine.quantize(x, spec, own.by_group, name).codes, own)
+        params = groups.chosen(x, params, spec, weights) if method == "mse" else groups.widened(params, spec)
+    return Quantized(affine.quantize(x, spec, params.by_group, name).codes, params)
 
 
 def _compensated(x: Array, spec: QuantSpec, method: Gptq, moment: SecondMoment, progress: Tell) -> Quantized:
-    """Error-compensating rounding along either axis of a matrix."""
+    """Rounding that compensates its errors, along either axis of a matrix."""
     if spec.axis == 0:
         return quantize_columns(x, spec, moment, method, progress)
     codes, params = quantize_columns(x.T, spec._replace(axis=0), moment, method, progress)

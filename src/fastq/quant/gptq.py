@@ -1,34 +1,33 @@
-"""Rounding that makes up for its own errors (``method="gptq"``), led by calibration data.
+"""Rounding that compensates its own errors by calibration data (``method="gptq"``).
 
-What counts is not how far weights are off but how far products are: ``error.T @ H @ error`` per column, with H the
-second moment of the inputs (:class:`fastq.SecondMoment`), shrunk as far as its rows are too few
-(:mod:`fastq.quant.shrinkage`). Where inputs are correlated, the error of one row of weights
-can be made up for by the rows that follow. With the triangular factor of the damped moment, ``H = R @ R.T`` and R upper
-triangular, the sum falls apart into one square per row ::
+It makes the error of products small, not that of weights: ``error.T @ H @ error`` per column. H is the second moment of
+the inputs (:class:`fastq.SecondMoment`), shrunk where rows are few (:mod:`fastq.quant.shrinkage`). Where inputs are
+correlated, the rows of weights that follow can compensate the error of one row. With the triangular factor of the
+damped moment, ``H = R @ R.T`` and R upper triangular, the sum is one of squares, one per row ::
 
     error.T @ H @ error = sum_i R_ii**2 * (rounded_i - value_i)**2
     value_i = w_i - sum_{j<i} (R_ji / R_ii) * (rounded_j - w_j)
 
-so rounding value_i to its nearest code, row after row, is what GPTQ does (Frantar et al., 2022, arXiv:2210.17323); in
-this form, Babai's nearest plane (Chen et al., 2025, arXiv:2507.18553), it needs no inverse of H.
+GPTQ rounds value_i to its nearest code, row after row (Frantar et al., 2022, arXiv:2210.17323). This form of it,
+Babai's nearest plane (Chen et al., 2025, arXiv:2507.18553), needs no inverse of H.
 
-Two things are added, both for what they gain. Decibels of output error against the mse search, 3 bits, held-out rows::
+Two things are added. Decibels of output error against the mse search, 3 bits, held-out rows::
 
                                             digits, group 16    AR(1) 0.9, group 64
     GPTQ, scales by the mse search                -6.4                -6.8
     scales by trial                               -7.8                -7.5
     and two sweeps                                -8.2                -7.6
 
-* *Scales by trial*: a group's scale is the one of several around the mse search's under which the sum above, over the
-  rows of the group, comes out smallest; some around the search weighed by R_ii**2 are tried, too. Those matter where a
-  few channels outweigh all others (eight of 1,024, 20 to 100 times larger, groups of 64: 3 dB), and alone they gain
-  little on these two: -6.5 and -6.6.
-* *Sweeps*: group after group is done again with all others held fixed, those after it included: scale (and offset) by
-  least squares, then again by trial, codes by nearest plane with the factor of the group's own block of H. A column
-  takes the result if its error becomes smaller. Descent on single codes instead gained 0.1 less; beams of 4 and 16
-  codes instead of the nearest, 0.1 to 0.2 more before the sweeps and nothing after them on the digits.
+* *Scales by trial*: several scales around that of the mse search are tried for each group, and the one with the
+  smallest sum above, over the rows of the group, is taken. Scales around those of a search weighed by R_ii**2 are
+  tried, too. They matter where a few channels outweigh all others (eight of 1,024, 20 to 100 times larger, groups of
+  64: 3 dB); alone they gain little on these two: -6.5 and -6.6.
+* *Sweeps*: each group is done again while all others, before and after it, stay fixed: scale (and offset) by least
+  squares, then again by trial, and codes by nearest plane with the factor of the group's block of H. A column takes the
+  result if its error becomes smaller. Descent on single codes instead gained 0.1 less; beams of 4 and 16 codes instead
+  of the nearest, 0.1 to 0.2 more before the sweeps and nothing after them on the digits.
 
-Integer scales lose 0.1 dB here. At 6 bits, where no more than four of them fit, one scale per column does better.
+Integer scales lose 0.1 dB here. At 6 bits, where at most four of them fit, one scale per column does better.
 """
 
 from __future__ import annotations
@@ -65,15 +64,15 @@ class Gptq:
     Parameters
     ----------
     damping : float
-        Share of its mean diagonal that is added to the diagonal of the second moment, 0 to 1. Inputs that depend on
-        each other leave it without an inverse: damping gives it one. It need not make up for few rows, which the
-        moment's shrinkage does; more of it takes from small channels what a few large ones have (eight of 1,024, 20 to
-        100 times larger: 0.6 dB at 0.01). Where the Cholesky factor cannot be had, damping rises tenfold, up to 1.
+        Share of its mean diagonal that is added to the diagonal of the second moment, 0 to 1. A second moment of inputs
+        that depend on each other has no inverse; damping gives it one. Few rows need no more of it, because the moment
+        is shrunk; with more, small channels beside a few large ones lose (eight of 1,024, 20 to 100 times larger:
+        0.6 dB at 0.01). Where the Cholesky factor cannot be had, damping rises tenfold, up to 1.
     activation_order : bool
-        Round the rows with the largest inputs first, so that others make up for their errors. Scales are then chosen
+        Round the rows with the largest inputs first, so that the others compensate their errors. Scales are then chosen
         beforehand, from the weights as they are.
     sweeps : int
-        How often every group is done again after the first pass.
+        How many times every group is done again after the first pass.
 
     Raises
     ------
@@ -124,33 +123,14 @@ def quantize_columns(
 ) -> Quantized:
     """Codes and parameters of a K x N matrix that keep the error of ``x @ w`` small for inputs like the calibration's.
 
+    w is float32 or float64, of any strides; `spec` has axis 0. Parameters have shape (groups, N); under integer scales
+    of groups, scale has shape (1, N). `progress` is called with (rows done, rows to do) as it goes, over all passes.
+
     A channel whose input was always 0 has no say in others' errors; its row is rounded to the nearest codes. The result
     is the same on every instruction set as long as NumPy's BLAS, which the larger products go to, is the same.
 
-    Parameters
-    ----------
-    w : numpy.ndarray
-        K x N, float32 or float64, any strides.
-    spec : QuantSpec
-        With axis 0: parameters are shared along K. If `integer`, a column's scales are integers (int8, `group_scale`)
-        times one unit, such that ``group_scale * (code - zero)`` fits int8 (:func:`fastq.quant.groups.possible`).
-    moment : SecondMoment
-        Of rows of K channels.
-    options : Gptq, optional
-        Damping, order and sweeps.
-    progress : callable, optional
-        Called with (rows done, rows to do) as it goes, over all passes.
-
-    Returns
-    -------
-    Quantized
-        Parameters have shape (groups, N); with integer scales, scale has shape (1, N).
-
-    Raises
-    ------
-    ValueError
-        If the moment has another width, or no damping up to 1 makes it positive definite. As
-        :class:`fastq.NotFiniteError` if w holds NaN or infinity.
+    ValueError tells that the moment has another width, or that no damping up to 1 makes it positive definite;
+    NotFiniteError that w holds NaN or infinity.
     """
     options = Gptq() if options is None else options
     k = len(w)
@@ -172,7 +152,7 @@ def quantize_columns(
     work = _Work(values, spec, unit)
     if w.size:
         work.solve(Damped(moment, float(options.damping), w.dtype), options, progress or (lambda done, total: 0))
-    codes, scale, zero, offset = (p[:, :n].copy() for p in (work.codes, work.scale, work.zero, work.offset))
+    codes, (scale, zero, offset) = work.codes[:, :n].copy(), work.params[..., :n].copy()
     group_scale = None
     if unit is not None:
         group_scale = np.rint(scale / unit[:n]).astype(np.int8)
@@ -197,30 +177,25 @@ class _Work:
         limits, group = spec.limits, spec.group or max(k, 1)
         self.w, self.spec, self.limits, self.scheme, self.unit = w, spec, limits, spec.scheme, unit
         self.groups = [(a, min(a + group, k)) for a in range(0, max(k, 1), group)]
-        self.set_of = np.arange(k) // group
+        self.group_of = np.arange(k) // group
         self.codes = np.zeros((k, n), np.int8 if limits.signed else np.uint8)
         self.error = np.zeros_like(w)  # rounded - w
-        self.scale = np.ones((len(self.groups), n), w.dtype)
-        self.zero, self.offset = np.zeros_like(self.scale), np.zeros_like(self.scale)
+        self.params = np.zeros((3, len(self.groups), n), w.dtype)
+        self.scale, self.zero, self.offset = self.params
+        self.scale[:] = 1
 
     def solve(self, metric: Damped, options: Gptq, progress: Callable[[int, int], Any]) -> None:
         """All passes."""
-        k = len(self.w)
-        total = k * (1 + options.sweeps)
-        if options.activation_order:
-            self.round_by_activation(metric)
-            progress(k, total)
-        else:
-            for done in self.round_in_order(metric):
-                progress(done, total)
-        for sweep in range(1, options.sweeps + 1):
-            for done in self.sweep(metric):
-                progress(sweep * k + done, total)
+        first = self.round_by_activation if options.activation_order else self.round_in_order
+        passes = [first, *[self.sweep] * options.sweeps]
+        for number, one_pass in enumerate(passes):
+            for done in one_pass(metric):
+                progress(number * len(self.w) + done, len(passes) * len(self.w))
 
     # First pass
 
     def round_in_order(self, metric: Damped) -> Iterator[int]:
-        """Groups one after the other, each with parameters for what those before it made of its weights."""
+        """Group after group, with parameters for its weights plus what compensates the errors before them."""
         carry, weight = metric.factor(np.arange(len(self.w)))
         for g, (a, b) in enumerate(self.groups):
             target = _target(self.w, self.error, carry, a, b)
@@ -229,7 +204,7 @@ class _Work:
             for weights, multiples in ((weight[a:b], FEW), (None, FIRST)):
                 self.search(g, target, weights)
                 starts.append(self.candidates(g, np.concatenate([sign * multiples for sign in signs])))
-            tried = [np.concatenate(both) for both in zip(*starts)]
+            tried = np.concatenate(starts, axis=1)
             pieces = list(_pieces(0, b - a))
             loss = sum(
                 self.compensate(target[p:q], carry[a + p : a + q, a + p : a + q], weight[a + p : a + q], tried)[0]
@@ -243,7 +218,7 @@ class _Work:
                 self.error[rows] = self.rounded(rows) - self.w[rows]
             yield b
 
-    def round_by_activation(self, metric: Damped) -> None:
+    def round_by_activation(self, metric: Damped) -> Iterator[int]:
         """Rows by falling inputs, with parameters chosen beforehand."""
         for g, (a, b) in enumerate(self.groups):
             self.search(g, self.w[a:b])
@@ -252,11 +227,12 @@ class _Work:
         w, error = self.w[order], np.zeros_like(self.w)
         for a, b in _pieces(0, len(w)):
             rows = order[a:b]
-            parameters = [p[self.set_of[rows]][None] for p in (self.scale, self.zero, self.offset)]
+            by_row = self.params[:, None, self.group_of[rows]]
             target = _target(w, error, carry, a, b)
-            _, self.codes[rows] = self.compensate(target, carry[a:b, a:b], weight[a:b], parameters)
+            _, self.codes[rows] = self.compensate(target, carry[a:b, a:b], weight[a:b], by_row)
             error[a:b] = self.rounded(rows) - w[a:b]
         self.error[order] = error
+        yield len(w)
 
     # Sweeps
 
@@ -295,22 +271,20 @@ class _Work:
     def again(
         self, g: int, rows: slice, block: Array, gradient: Array, metric: Damped, multiples: npt.NDArray[np.float64]
     ) -> None:
-        """Parameters and codes of rows (a group, or a piece of one) for the errors of all others."""
-        # With all other rows fixed, the error of these is (error - best).T @ block @ (error - best) and what no choice
-        # here can change.
+        """Parameters and codes of rows (a group, or a piece of one), given the errors of all others."""
+        # With all other rows fixed, the sum is (error - best).T @ block @ (error - best) plus a constant.
         away = numpys.solve(block.astype(metric.dtype), gradient)
         target = self.w[rows] + self.error[rows] - away
         carry, weight = metric.triangle(block)
         tried = self.candidates(g, multiples)
-        before = [p[g].copy() for p in (self.scale, self.zero, self.offset)]
+        before = self.params[:, g].copy()
         if len(multiples) > 1:
             loss, _ = self.compensate(target, carry, weight, tried)
             self.take(g, tried, loss)
         loss, codes = self.compensate(target, carry, weight, self.candidates(g))
         better = loss[0] < (away * gradient).sum(axis=0)
         self.codes[rows] = np.where(better, codes, self.codes[rows])
-        for values, old in zip((self.scale, self.zero, self.offset), before):
-            values[g] = np.where(better, values[g], old)
+        self.params[:, g] = np.where(better, self.params[:, g], before)
         self.error[rows] = self.rounded(rows) - self.w[rows]
 
     # Parameters and codes of a group
@@ -331,33 +305,33 @@ class _Work:
         most = largest(factor, zero if self.scheme == "asymmetric" else None, self.spec.bits)
         return (np.clip(factor, -most, most) * self.unit).astype(scale.dtype)
 
-    def candidates(self, g: int, multiples: npt.NDArray[np.float64] | None = None) -> list[Array]:
-        """Scale, zero point and offset of a group, (candidates, 1, n), with the scale multiplied about mid-range."""
+    def candidates(self, g: int, multiples: npt.NDArray[np.float64] | None = None) -> Array:
+        """Parameters of a group, (3, candidates, 1, n), with the scale multiplied about mid-range."""
         if multiples is None:
-            return [p[g][None, None] for p in (self.scale, self.zero, self.offset)]
-        scale = self.snap(self.scale[g] * multiples[:, None].astype(self.w.dtype), self.zero[g])
-        # Copies, because what is tried may outlive the group's own parameters: the next search overwrites those.
-        zero, offset = (np.broadcast_to(p[g], scale.shape).copy() for p in (self.zero, self.offset))
+            return self.params[:, g, None, None]
+        # A copy, because what is tried may outlive the group's own parameters: the next search overwrites those.
+        tried = np.repeat(self.params[:, g, None], len(multiples), axis=1)
+        scale, _, offset = tried
+        scale[:] = self.snap(scale * multiples[:, None].astype(scale.dtype), self.zero[g])
         if self.scheme == "affine":
-            offset = offset + (self.scale[g] - scale) * self.w.dtype.type(self.limits.high / 2)
-        return [p[:, None] for p in (scale, zero, offset)]
+            offset += (self.scale[g] - scale) * scale.dtype.type(self.limits.high / 2)
+        return tried[:, :, None]
 
-    def take(self, g: int, tried: list[Array], loss: Any) -> None:
+    def take(self, g: int, tried: Array, loss: Any) -> None:
         """Give each column of a group the candidate with its smallest loss."""
         best = loss.argmin(axis=0)
-        for values, candidates in zip((self.scale, self.zero, self.offset), tried):
-            values[g] = np.take_along_axis(candidates[:, 0], best[None], axis=0)[0]
+        self.params[:, g] = np.take_along_axis(tried[:, :, 0], best[None, None], axis=1)[:, 0]
 
     def rounded(self, rows: Any) -> Array:
         """The values that rows of codes stand for."""
-        if isinstance(rows, slice) and self.set_of[rows.start] == self.set_of[rows.stop - 1]:
-            at: Any = self.set_of[rows.start]
+        if isinstance(rows, slice) and self.group_of[rows.start] == self.group_of[rows.stop - 1]:
+            at: Any = self.group_of[rows.start]
         else:
-            at = self.set_of[rows]
+            at = self.group_of[rows]
         values: Array = self.scale[at] * (self.codes[rows] - self.zero[at]) + self.offset[at]
         return values
 
-    def compensate(self, target: Array, carry: Array, weight: Array, parameters: list[Array]) -> tuple[Array, Array]:
+    def compensate(self, target: Array, carry: Array, weight: Array, parameters: Array) -> tuple[Array, Array]:
         """The loss of each candidate, and the codes of the last: :class:`fastq.kernels.jobs.CompensateJob`."""
         loss = np.empty((len(parameters[0]), target.shape[1]), target.dtype)
         codes = np.empty(target.shape, self.codes.dtype)
@@ -367,7 +341,7 @@ class _Work:
 
 
 def _target(w: Array, error: Array, carry: Array, a: int, b: int) -> Array:
-    """Rows a to b as they should be, given the errors of all rows before: rounding them from there is what is left."""
+    """What rows a to b should be rounded from: their weights plus what compensates the errors of all rows before."""
     if a == 0:
         return w[:b]
     pull = carry[:a, a:b].T @ error[:a]

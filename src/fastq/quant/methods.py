@@ -1,4 +1,4 @@
-"""Ways to choose a scale that have a setting of their own."""
+"""Methods of choosing scales and codes, as users name them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ SCALES = ("minmax", "mse", "percentile")
 
 @dataclass(frozen=True)
 class Percentile:
-    """A scale under which a share of the elements stays inside the range, and the outermost ones are cut off.
+    """A scale under which a share of the elements stays inside the range; the others are clipped.
 
     Parameters
     ----------
     share : float
-        Percent of the elements of a run that stay inside, above 0 and up to 100. 100 is ``method="minmax"``.
+        Percent of the elements that stay inside, of those that share a scale; above 0 and up to 100. 100 is
+        ``method="minmax"``.
 
     Raises
     ------
@@ -46,7 +47,7 @@ class Percentile:
         object.__setattr__(self, "share", share)
 
     def ends(self, scheme: str) -> tuple[float, ...]:
-        """Where the range ends, as quantiles: of |x| for symmetric arrays, of x at both ends for others."""
+        """The ends of the range as quantiles: one of abs(x) for symmetric arrays, two of x for others."""
         if scheme == "symmetric":
             return (self.share / 100,)
         cut = (100 - self.share) / 200
@@ -57,7 +58,7 @@ Method = str | Percentile | Gptq
 
 
 def method_of(method: Any) -> Method:
-    """``"minmax"``, ``"mse"``, or a method with its settings, from what a user may write."""
+    """Check a method: ``"minmax"``, ``"mse"``, or one with its settings."""
     if isinstance(method, Gptq):
         return method
     method = as_str(method)
@@ -67,7 +68,7 @@ def method_of(method: Any) -> Method:
 
 
 def scale_method(method: Any, other: str = "", others: str = "") -> str | Percentile:
-    """The same for methods that choose a scale and leave codes to rounding; `other` ones belong to the message."""
+    """Check a method that chooses scales only; `other` and `others` are more names for the message."""
     if isinstance(method, Percentile):
         return method
     method = as_str(method)

@@ -1,4 +1,4 @@
-"""The second moment of a layer's inputs: which directions of the inputs matter, and how much."""
+"""The second moment of a layer's inputs: which of their directions matter, and how much."""
 
 from __future__ import annotations
 
@@ -18,30 +18,29 @@ from fastq.quant.shrinkage import KeptRows, intensity
 from fastq.validation import integer
 
 Array = npt.NDArray[Any]
-SMALLEST_PIVOT = 1e-9  # of R_ii**2, H's mean diagonal being 1: what is smaller is rounding error
+SMALLEST_PIVOT = 1e-9  # of R_ii**2, in units of H's mean diagonal: below it, all is rounding error
 SMALLEST_DAMPING = 1e-6
 LEAST_WEIGHT = 1e-6  # a channel that is always 0 must not leave a group without weight
-ENOUGH = 4  # times as many rows as channels would show what is worth half a decibel
+ENOUGH = 4  # with so many rows per channel, correlations worth half a decibel would show
 CHUNK = 2048  # rows at a time: fewer, and adding the K x K sum in float64 takes longer than the product
 
 
 class SecondMoment:
-    """The mean of ``x.T @ x`` over rows of real input, all that error-compensating rounding needs to know of them.
+    """The mean of ``x.T @ x`` over rows of real input: all that error-compensating rounding must know of them.
 
-    A product ``x @ w`` whose weights are off by e is off by ``x @ e``, whose mean square is the quadratic form ::
+    An error e of the weights makes an error ``x @ e`` of the product ``x @ w``. Its mean square is ::
 
         mean((x @ e)**2) = e.T @ H @ e,   H = mean(x.T @ x)
 
     for x of shape (1, K), e (K, 1), H (K, K).
 
-    Few rows tell the directions of few inputs, and by chance show some that are none. Rounding therefore believes
-    ``(1 - shrinkage) * matrix + shrinkage * diag(diagonal)``, Ledoit and Wolf's form, with the shrinkage that does best
-    on rows that are not in the matrix (:mod:`fastq.quant.shrinkage`): up to 256 rows are kept for this, spread evenly
-    over all that came.
+    Few rows show correlations that are mere chance. Rounding therefore uses Ledoit and Wolf's estimate,
+    ``(1 - shrinkage) * matrix + shrinkage * diag(diagonal)``. The shrinkage is the one that does best on rows that are
+    not in the matrix (:mod:`fastq.quant.shrinkage`); up to 256 rows are kept for this, spread evenly over all.
 
-    Rows are read in chunks, so a memory map need not fit into memory. A chunk is multiplied in float32, scaled by a
-    power of two so that no square overflows; chunks are added in float64. The last bits are those of NumPy's BLAS and
-    may differ between machines.
+    Rows are read in chunks, so a memory map need not fit into memory. A chunk is scaled by a power of two, so that no
+    square overflows, and multiplied in float32; chunks are added in float64. The last bits are those of NumPy's BLAS
+    and may differ between machines.
 
     Parameters
     ----------
@@ -62,10 +61,10 @@ class SecondMoment:
     diagonal : numpy.ndarray
         The mean square of each of the K channels.
     shrinkage : float
-        From 0 (the rows are enough) to 1 (they say nothing of how channels go together: too few, or channels that do
-        not). Found when it is asked for, in time that goes with K**3, and kept until the next update.
+        From 0 (the rows are enough) to 1 (they show no correlations: there are none, or the rows are too few). It is
+        found when it is first read, in time that grows with K**3, and kept until the next update.
     shrunk : numpy.ndarray
-        The estimate that rounding believes, float64, K x K.
+        The estimate that rounding uses, float64, K x K.
 
     Examples
     --------
@@ -125,7 +124,7 @@ class SecondMoment:
         return moment
 
     def update(self, x: Any) -> None:
-        """Take in more rows, of shape (..., K); they are taken whole or, on an error, not at all.
+        """Take in more rows, of shape (..., K): all of them or, on an error, none.
 
         Examples
         --------
@@ -167,11 +166,11 @@ class SecondMoment:
         self._mean += np.ldexp(1 / total, 2 * exponent) * (values.T @ values).astype(np.float64)
         self.rows = total
 
-    def turned(self, factors: Array | None, block: int, shrink: bool) -> SecondMoment:
+    def transformed(self, factors: Array | None, block: int, shrink: bool) -> SecondMoment:
         """The second moment of rows that are multiplied by factors, and rotated in blocks (1: not).
 
-        If it is to be shrunk, then before, and the result does not shrink again: channels as they come may have nothing
-        to do with each other, whereas a rotation makes few large ones show in all.
+        With `shrink`, it is shrunk first, and the result never again: channels as they come may be uncorrelated, but a
+        rotation makes a few large ones show in all.
         """
         if factors is None:
             return self
@@ -179,7 +178,7 @@ class SecondMoment:
         matrix = self.shrunk if shrink else self._known()
         result = SecondMoment()
         result.rows = self.rows
-        result._shrinkage = 1.0 if shrink and block == 1 and self.shrinkage == 1 else 0.0  # a diagonal still
+        result._shrinkage = 1.0 if shrink and block == 1 and self.shrinkage == 1 else 0.0  # still a diagonal
         result._mean = reference.rotated(reference.rotated(matrix * d * d[:, None], block).T, block)
         return result
 
@@ -197,7 +196,7 @@ class SecondMoment:
 
     @property
     def shrinkage(self) -> float:
-        """How far the matrix is to be shrunk towards its diagonal: :func:`fastq.quant.shrinkage.intensity`."""
+        """How far the matrix is shrunk towards its diagonal: :func:`fastq.quant.shrinkage.intensity`."""
         if self._shrinkage is None:
             self._shrinkage = intensity(self._known(), self.rows, self._held.rows)
         return self._shrinkage
@@ -210,7 +209,7 @@ class SecondMoment:
         return result
 
     def tell_of_few_rows(self) -> None:
-        """Warn whoever called :func:`fastq.quantize`, once, if rounding cannot follow these rows."""
+        """Warn the caller of :func:`fastq.quantize`, once, if these rows show no correlations."""
         if self.shrinkage < 1 or self._told:
             return
         self._told = True
@@ -221,12 +220,12 @@ class SecondMoment:
             f"calibration must show which channels go together, or method='gptq' gains nothing on other rows; got "
             f"{self.rows} rows of {k} channels that do not: {why}channels are not correlated. The result is that of "
             f"method='mse'; {cure} that, with the same calibration",
-            stacklevel=3,
+            stacklevel=4,
         )
 
     @property
     def weights(self) -> npt.NDArray[np.float64]:
-        """The weight of each channel's error: the diagonal, divided by its mean, and never quite 0."""
+        """The weight of each channel's error: the diagonal, divided by its mean, and above 0."""
         diagonal = self.diagonal
         weights: npt.NDArray[np.float64] = np.maximum(diagonal / (float(diagonal.mean()) or 1.0), LEAST_WEIGHT)
         return weights
@@ -256,31 +255,29 @@ class Damped:
 
     def __init__(self, moment: SecondMoment, damping: float, dtype: np.dtype[Any]) -> None:
         self.matrix, self.damping, self.dtype = moment.matrix, damping, dtype
-        self.diagonal, self.believed = moment.diagonal, 1 - moment.shrinkage
-        self.mean = float(self.diagonal.mean()) or 1.0
+        mean = float(moment.diagonal.mean()) or 1.0
+        self.diagonal, self.off_diagonal = moment.diagonal / mean, (1 - moment.shrinkage) / mean
 
     def rows(self, a: int, b: int) -> Array:
         """Rows a to b in the data's type."""
-        part = self.finished(self.matrix[a:b] * (self.believed / self.mean), np.arange(a, b), np.arange(a, b))
-        return part.astype(self.dtype, copy=False)
+        return self._finished(self.matrix[a:b].copy(), slice(a, b), a).astype(self.dtype, copy=False)
 
     def block(self, a: int, b: int) -> npt.NDArray[np.float64]:
         """Rows and columns a to b."""
-        return self.finished(self.matrix[a:b, a:b] * (self.believed / self.mean), np.arange(b - a), np.arange(a, b))
+        return self._finished(self.matrix[a:b, a:b].copy(), slice(a, b))
 
-    def finished(self, part: Array, columns: Array, channels: Array) -> Array:
-        """A part of the moment with the diagonal of these channels, in these columns of it."""
-        part[np.arange(len(part)), columns] = self.diagonal[channels] / self.mean + self.damping
+    def _finished(self, part: Array, channels: Any, first: int = 0) -> Array:
+        """Rows of the matrix, shrunk and damped; their diagonal begins in column `first`."""
+        part *= self.off_diagonal
+        at = np.arange(len(part))
+        part[at, first + at] = self.diagonal[channels] + self.damping
         return part
 
     def factor(self, order: Array) -> tuple[Array, Array]:
-        """The triangular factor of the moment with rows and columns in this order; raises damping where it must."""
+        """The :meth:`triangle` of the moment, rows and columns in this order; it raises damping until there is one."""
         while True:
-            h = self.matrix[np.ix_(order, order)]
-            h *= self.believed / self.mean
-            self.finished(h, np.arange(len(h)), order)
             try:
-                carry, weight = self.triangle(h)
+                carry, weight = self.triangle(self._finished(self.matrix[np.ix_(order, order)], order))
                 if weight.min() > SMALLEST_PIVOT:
                     return carry, weight
             except np.linalg.LinAlgError:

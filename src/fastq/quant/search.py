@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fastq.engine.backend import backend
-from fastq.quant.affine import choose, extremes
-from fastq.quant.spec import QuantParams, QuantSpec
+from fastq.quant.affine import chosen, extremes
+from fastq.quant.spec import QuantParams, QuantSpec, lines, runs
 
 Array = npt.NDArray[Any]
 
@@ -26,33 +26,26 @@ def search(x: Array, spec: QuantSpec, weights: Array | None = None) -> QuantPara
     A symmetric scale may come out negative: codes reach from -2**(b-1) to 2**(b-1) - 1, one step further down than up,
     so a run whose largest values are positive is served better upside down.
     """
-    first = choose(*extremes(x, spec), spec)
+    first = chosen(*extremes(x, spec), spec)
     values = [np.array(np.zeros_like(first.scale) if p is None else p, x.dtype) for p in first[:3]]
-    if x.size:
-        _improve(x, spec, values, weights)
+    for rows, elements, groups in runs(x, spec.axis, spec.group) if x.size else ():
+        places = [lines(v, spec.axis)[..., groups] for v in values]
+        starts = [np.ascontiguousarray(p) for p in places]
+        of_runs = np.ones((1, rows.shape[1])) if weights is None else weights[elements].reshape(-1, rows.shape[1])
+        _improve(np.ascontiguousarray(rows), spec, starts, np.ascontiguousarray(of_runs, x.dtype))
+        for place, improved in zip(places, starts):
+            place[...] = improved
     scale, zero, offset = values
     return QuantParams.of_scheme(spec.scheme, scale, np.clip(zero, spec.limits.low, spec.limits.high), offset)
 
 
-def _improve(x: Array, spec: QuantSpec, values: list[Array], weights: Array | None) -> None:
-    """Run the search over all runs, whole groups first, then the ragged last one; `values` are changed in place."""
-    if spec.axis is None:
-        _improve_runs(np.ascontiguousarray(x).reshape(1, -1), spec, values, None)
-        return
-    lines = np.moveaxis(x, spec.axis, -1)
-    moved = [np.moveaxis(v, spec.axis, -1) for v in values]
-    size = spec.group or lines.shape[-1]
-    whole = lines.shape[-1] // size
-    for part, sets in ((slice(0, whole * size), slice(0, whole)), (slice(whole * size, None), slice(whole, None))):
-        piece = lines[..., part]
-        if piece.size == 0:
-            continue
-        length = min(size, piece.shape[-1])
-        of_part = [np.ascontiguousarray(m[..., sets]) for m in moved]
-        by_run = None if weights is None else np.ascontiguousarray(weights[part], x.dtype).reshape(-1, length)
-        _improve_runs(np.ascontiguousarray(piece).reshape(-1, length), spec, of_part, by_run)
-        for into, value in zip(moved, of_part):
-            into[..., sets] = value
+def _improve(x: Array, spec: QuantSpec, values: list[Array], weights: Array) -> None:
+    """Run the search over the rows of x; `values` are changed in place."""
+    low, high = x.min(axis=1), x.max(axis=1)
+    factor = near_one(np.maximum(np.abs(low), np.abs(high)))
+    if spec.scheme == "asymmetric":
+        low, high = np.minimum(low, 0), np.maximum(high, 0)
+    backend().search(x, weights, factor, low, high, values, spec.limits, spec.number)
 
 
 def near_one(top: Array) -> Array:
@@ -61,13 +54,3 @@ def near_one(top: Array) -> Array:
     usable = top > np.finfo(top.dtype).tiny * 2.0**30
     factor: Array = np.where(usable, np.ldexp(np.ones_like(top), np.where(usable, -exponent, 0)), 0).astype(top.dtype)
     return factor
-
-
-def _improve_runs(x: Array, spec: QuantSpec, values: list[Array], weights: Array | None) -> None:
-    low, high = x.min(axis=1), x.max(axis=1)
-    factor = near_one(np.maximum(np.abs(low), np.abs(high)))
-    if weights is None:
-        weights = np.ones((1, x.shape[1]), x.dtype)
-    if spec.scheme == "asymmetric":
-        low, high = np.minimum(low, 0), np.maximum(high, 0)
-    backend().search(x, weights, factor, low, high, values, spec.limits, spec.number)

@@ -15,8 +15,7 @@ from fastq.engine.groups import groups_of
 from fastq.errors import shown
 from fastq.layout.tiles import BLOCK, DEPTH, Segments, ceil_div, segments, tile_bytes
 from fastq.quant import groups
-from fastq.quant.arguments import LARGEST_BLOCK
-from fastq.quant.spec import QuantSpec, parameter_shape
+from fastq.quant.spec import LARGEST_BLOCK, QuantSpec, parameter_shape
 from fastq.scheme import MAX_BITS, MIN_BITS, SCHEMES
 
 Array = npt.NDArray[Any]

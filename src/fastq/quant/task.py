@@ -1,50 +1,94 @@
-"""Checks of what :func:`fastq.quantize` is asked for."""
+"""A quantization whose arguments have been checked."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from fastq.errors import shown
 from fastq.promotion import check_real
-from fastq.quant import groups
+from fastq.quant import affine, groups
 from fastq.quant.gptq import Gptq
-from fastq.quant.methods import Method
+from fastq.quant.methods import Method, method_of
 from fastq.quant.moment import SecondMoment
-from fastq.scheme import code_range
-from fastq.validation import check_group, integer
+from fastq.quant.spec import LARGEST_BLOCK, QuantParams, QuantSpec
+from fastq.scheme import SCHEMES
+from fastq.validation import check_axis, check_bits, check_group, word
 
 Array = npt.NDArray[Any]
-LARGEST_BLOCK = 4096  # channels that are rotated together: a row of so many stays in the fastest cache
 MOST_INTEGER_BITS = 6  # with 7 bits two integers are left for scales
 
 
-def check_axis(axis: Any, ndim: int) -> int | None:
-    """An axis counted from 0, or None."""
-    if axis is None:
-        return None
-    number = integer(axis, "axis", "an integer or None")
-    if not -ndim <= number < ndim:
-        raise ValueError(
-            f"axis must be from {-ndim} to {ndim - 1} for an array of {ndim} dimensions, got {shown(number)}"
-        )
-    return number % ndim
+class QuantTask(NamedTuple):
+    """The arguments of :func:`fastq.quantize`, checked: the code below trusts them."""
+
+    spec: QuantSpec
+    given: QuantParams | None  # the user's own scale and zero point
+    method: Method
+    moment: SecondMoment | None  # of the calibration rows as they came
+    balance: Array | None  # factors that broadcast to x; 1 if channels are rotated only
+
+    @classmethod
+    def of(
+        cls,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        bits: Any,
+        *,
+        axis: Any,
+        group_size: Any,
+        scheme: Any,
+        group_scale: Any,
+        method: Any,
+        calibration: Any,
+        scale: Any,
+        zero_point: Any,
+        balance: Any,
+        rotate: Any,
+    ) -> QuantTask:
+        """Check the arguments for an array of this shape, whose scales will be of this float type."""
+        bits, scheme, chosen = check_bits(bits), word(scheme, "scheme", SCHEMES), method_of(method)
+        axis = check_axis(axis, len(shape))
+        if group_size is not None:
+            group_size = check_group(group_size)
+            if axis is None:
+                raise ValueError(
+                    f"group_size needs an axis along which to cut groups; got group_size={group_size} with axis=None"
+                )
+        spec = QuantSpec(bits, axis, group_size, scheme)
+        given = check_parameters(scale, zero_point, spec, shape, dtype)
+        if given is not None and chosen != "minmax":
+            raise ValueError(f"method={shown(method)} chooses the scale, so scale must be left out; got both")
+        moment = _check_calibration(calibration, chosen, axis, shape)
+        rotation = _check_rotation(rotate, axis, shape)
+        if moment is not None and isinstance(chosen, Gptq) and rotation == 1:
+            moment.tell_of_few_rows()  # a rotation makes use of channels' sizes
+        factors = None if balance is None and rotation == 1 else _check_balance(balance, axis, shape)
+        integer = _check_group_scale(group_scale, spec, given is not None)
+        if integer or rotation > 1:
+            spec = spec._replace(integer=integer, rotation=rotation)
+        return cls(spec, given, chosen, moment, factors)
+
+    @property
+    def name(self) -> str:
+        """What is quantized, in messages."""
+        return "x" if self.balance is None else "x / balance" if self.spec.rotation == 1 else "x / balance, rotated,"
+
+    def transform(self, x: Array) -> Array:
+        """Balance and rotate the channels of x, if asked."""
+        return x if self.balance is None else affine.balanced(x, self.spec.axis, self.balance, self.spec.rotation)
+
+    def transformed_moment(self) -> SecondMoment | None:
+        """The second moment of the rows that multiply the transformed channels."""
+        moment, shrink = self.moment, isinstance(self.method, Gptq)
+        return None if moment is None else moment.transformed(self.balance, self.spec.rotation, shrink)
 
 
-def check_grouping(group_size: Any, axis: int | None) -> int | None:
-    """A group size that has an axis to be cut, or None."""
-    if group_size is None:
-        return None
-    size = check_group(group_size)
-    if axis is None:
-        raise ValueError(f"group_size needs an axis along which to cut groups; got group_size={size} with axis=None")
-    return size
-
-
-def check_group_scale(value: Any, bits: int, group: int | None, scheme: str, given: bool) -> bool:
+def _check_group_scale(value: Any, spec: QuantSpec, given: bool) -> bool:
     """Whether groups get integer scales."""
+    bits, group, scheme = spec.bits, spec.group, spec.scheme
     if value is not None and not (isinstance(value, str) and value in ("integer", "float")):
         raise ValueError(f"group_scale must be 'integer', 'float' or None, got {shown(value)}")
     possible = groups.possible(bits, group, scheme) and not given
@@ -57,7 +101,7 @@ def check_group_scale(value: Any, bits: int, group: int | None, scheme: str, giv
     return possible and (value == "integer" or (value is None and bits <= MOST_INTEGER_BITS))
 
 
-def check_balance(balance: npt.ArrayLike | None, axis: int | None, shape: tuple[int, ...]) -> Array:
+def _check_balance(balance: npt.ArrayLike | None, axis: int | None, shape: tuple[int, ...]) -> Array:
     """Factors of x along the axis, in a shape that broadcasts to its shape; None stands for factors of 1."""
     if axis is None:
         raise ValueError("balance needs the axis along which its factors lie; got balance with axis=None")
@@ -76,7 +120,7 @@ def check_balance(balance: npt.ArrayLike | None, axis: int | None, shape: tuple[
     return factors
 
 
-def check_rotation(rotate: Any, axis: int | None, shape: tuple[int, ...]) -> int:
+def _check_rotation(rotate: Any, axis: int | None, shape: tuple[int, ...]) -> int:
     """The size of the blocks along the axis that are rotated."""
     if not isinstance(rotate, bool | np.bool_):
         raise TypeError(f"rotate must be True or False, got {shown(rotate)}")
@@ -93,18 +137,18 @@ def check_rotation(rotate: Any, axis: int | None, shape: tuple[int, ...]) -> int
     return block
 
 
-def check_calibration(
+def _check_calibration(
     calibration: Any, method: Method, axis: int | None, shape: tuple[int, ...]
 ) -> SecondMoment | None:
-    """The second moment of calibration data, where the method takes one."""
-    led = isinstance(method, Gptq)
+    """The second moment of the calibration data, if there are any."""
+    compensating = isinstance(method, Gptq)
     if calibration is None:
-        if led:
+        if compensating:
             raise ValueError("method='gptq' needs calibration, rows of real input to the product; got none")
         return None
-    if not led and method != "mse":
+    if not compensating and method != "mse":
         raise ValueError(f"calibration is for method 'mse' or 'gptq', which look at errors; got method={shown(method)}")
-    if axis is None or (led and len(shape) != 2):
+    if axis is None or (compensating and len(shape) != 2):
         raise ValueError(
             "calibration is about a product along the axis of a matrix, so it needs "
             + (f"an axis; got shape {shape} with axis=None" if axis is None else f"two dimensions; got shape {shape}")
@@ -119,13 +163,14 @@ def check_calibration(
 
 
 def check_parameters(
-    scale: Any, zero_point: Any, shape: tuple[int, ...], bits: int, scheme: str, dtype: np.dtype[Any]
-) -> tuple[Array | None, Array | None]:
-    """Own scale and zero point, in the shape and types that the kernels take."""
+    scale: Any, zero_point: Any, spec: QuantSpec, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> QuantParams | None:
+    """The user's own scale and zero point for an array of this shape; the scale in this float type."""
     if scale is None:
         if zero_point is not None:
             raise ValueError("zero_point must come with a scale; got zero_point alone")
-        return None, None
+        return None
+    scheme, shape = spec.scheme, spec.parameter_shape(shape)
     if scheme == "affine":
         raise ValueError(
             "scheme='affine' takes scale and offset from the data; for a scale of your own use 'asymmetric'"
@@ -142,17 +187,19 @@ def check_parameters(
     if scheme == "symmetric":
         if zero_point is not None and np.any(np.asarray(zero_point) != 0):
             raise ValueError("zero_point must be left out (or 0) for scheme='symmetric'; use 'asymmetric' for others")
-        return values, None
+        return QuantParams(values)
     if zero_point is None:
         raise ValueError("scheme='asymmetric' with a scale of your own needs its zero_point too; got scale alone")
     zeros = np.asarray(zero_point)
     if zeros.dtype.kind not in "iu":
         raise TypeError(f"zero_point must be of integers, got dtype {zeros.dtype}")
-    high = code_range(bits, scheme).high
+    high = spec.limits.high
     if zeros.size and not (int(zeros.min()) >= 0 and int(zeros.max()) <= high):
         worst = int(zeros.min()) if int(zeros.min()) < 0 else int(zeros.max())
-        raise ValueError(f"zero_point must be a code, from 0 to {high} for {bits} bits, so that 0 has one; got {worst}")
-    return values, _broadcast(zeros.astype(np.int32), shape, "zero_point")
+        raise ValueError(
+            f"zero_point must be a code, from 0 to {high} for {spec.bits} bits, so that 0 has one; got {worst}"
+        )
+    return QuantParams(values, _broadcast(zeros.astype(np.int32), shape, "zero_point"))
 
 
 def _broadcast(values: Array, shape: tuple[int, ...], name: str) -> Array:
