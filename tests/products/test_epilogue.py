@@ -11,8 +11,6 @@ import fastq as fq
 from fastq.engine import prepared
 from fastq.kernels.epilogue.activations import on_arrays
 from fastq.kernels.epilogue.outputs import ACTIVATIONS
-from fastq.kernels.table import ISAS
-from fastq.machine import cpu
 
 # One row, a few (GEMV), some that fill no tile, and blocks with edges on both sides.
 SHAPES = [(1, 70, 40), (5, 64, 33), (33, 200, 64), (70, 130, 100), (160, 70, 96)]
@@ -33,13 +31,6 @@ def picky(y):
     if y > 1:
         raise ValueError("too large")
     return y
-
-
-@pytest.fixture(params=[isa for isa in ISAS if isa in cpu.available(ISAS)])
-def isa(request):
-    cpu.force(request.param)
-    yield request.param
-    cpu.force(None)
 
 
 def operands(rng, m, k, n, dtype=np.float32):

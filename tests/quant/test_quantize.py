@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-
 import ml_dtypes
 import numpy as np
 import pytest
@@ -12,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import fastq as fq
-from fastq.machine import cpu
+from tests.cases import instruction_set
 
 SCHEMES = ("symmetric", "asymmetric", "affine")
 BITS = range(2, 9)
@@ -65,17 +63,6 @@ def documented_codes(x, q):
 def same(a, b):
     """Equal parameters: both None, or equal numbers of one type and shape."""
     return (a is None) == (b is None) and (a is None or (a.dtype == b.dtype and np.array_equal(a, b)))
-
-
-@contextmanager
-def reference():
-    """Work on the reference instead of the instruction set in use."""
-    before = cpu._forced
-    cpu.force("reference")
-    try:
-        yield
-    finally:
-        cpu.force(before)
 
 
 # Codes and parameters
@@ -257,7 +244,7 @@ def test_any_finite_numbers(isa, scheme, dtype, data):
     q = fq.quantize(x, **form)
     assert np.array_equal(q.codes, documented_codes(x, q))
     assert (q.scale > 0).all()
-    with reference():
+    with instruction_set("reference"):
         plain = fq.quantize(x, **form)
     assert all(same(getattr(q, p), getattr(plain, p)) for p in ("scale", "zero_point", "offset"))
 
@@ -588,7 +575,7 @@ def test_a_searched_scale_is_the_same_everywhere(isa, scheme, dtype, rng):
     for axis, group in ((None, None), (0, None), (1, None), (1, 20)):
         form = {"bits": 3, "axis": axis, "group_size": group, "scheme": scheme, "method": "mse"}
         q = fq.quantize(x, **form)
-        with reference():
+        with instruction_set("reference"):
             assert q.equals(fq.quantize(x, **form)), form
 
 
