@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import fastq as fq
+from fastq.cli import digits
 from fastq.kernels.table import ISAS
 from fastq.machine import cores, cpu, pool
 
@@ -38,3 +39,12 @@ def many_cores(monkeypatch):
 @pytest.fixture
 def rng():
     return np.random.default_rng(20240607)
+
+
+@pytest.fixture(scope="session")
+def network():
+    """A network that reads handwritten digits."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):  # threads of BLAS would spend three times the CPU's time on such small matrices
+        return digits.train()

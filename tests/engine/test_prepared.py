@@ -29,7 +29,19 @@ def long_way(a, q, **options):
     return fq.matmul(a, q, **options)
 
 
+FORMS = [{"bits": 8}, {"bits": 3, "group_size": 32}, {"bits": 4, "scheme": "asymmetric"}]
+EPILOGUES = [{"epilogue": "gelu"}, {"epilogue": halved}, {"dtype": np.float16}]
+
+
 @pytest.mark.parametrize("isa", NATIVE, indirect=True)
+@pytest.mark.parametrize(
+    ("form", "every"),
+    [
+        pytest.param(form, every, marks=pytest.mark.exhaustive if every == EPILOGUES and form != FORMS[0] else [])
+        for form in FORMS
+        for every in ([{}, {"bias": True}], EPILOGUES)
+    ],
+)
 @pytest.mark.parametrize("shape", [(1, 64), (64,), (5, 70), (33, 200), (2, 3, 64)])
 @pytest.mark.parametrize(
     "dtype",
@@ -39,28 +51,27 @@ def long_way(a, q, **options):
         pytest.param(np.float64, marks=pytest.mark.exhaustive),
     ],
 )
-def test_short_way_is_the_long_way(isa, shape, dtype, rng):
-    forms = [{"bits": 8}, {"bits": 3, "group_size": 32}, {"bits": 4, "scheme": "asymmetric"}]
-    for form in forms:
-        q = fq.quantize(rng.standard_normal((shape[-1], 37)).astype(np.float32), axis=0, **form)
-        bias = rng.standard_normal(37).astype(np.float64 if dtype == np.float64 else np.float32)
-        for options in ({}, {"bias": bias}, {"epilogue": "gelu"}, {"epilogue": halved}, {"dtype": np.float16}):
-            narrowed = dtype == np.float64 and "dtype" in options
-            for repeat in range(3):
-                x = rng.standard_normal(shape).astype(dtype)
-                short, kept = short_way(x, q, **options), dict(q.ready)
-                got = fq.matmul(x, q, **options)
-                long = repeat == 0 and "bias" not in options  # which makes no kind of its own
-                assert (short is None) == (long or narrowed)
-                assert (q.ready != kept) == (long and not narrowed)  # the long way keeps what it prepares
-                expected = long_way(x, q, **options)
-                for result in (got,) if short is None else (got, short):
-                    assert result.dtype == expected.dtype
-                    assert result.shape == expected.shape
-                    assert (result == expected).all()
-                out = np.empty_like(expected)
-                assert fq.matmul(x, q, out, **options) is out
-                assert (out == expected).all()
+def test_short_way_is_the_long_way(isa, form, every, shape, dtype, rng):
+    q = fq.quantize(rng.standard_normal((shape[-1], 37)).astype(np.float32), axis=0, **form)
+    for options in every:
+        if "bias" in options:
+            options = {"bias": rng.standard_normal(37).astype(np.float64 if dtype == np.float64 else np.float32)}
+        narrowed = dtype == np.float64 and "dtype" in options
+        for repeat in range(3):
+            x = rng.standard_normal(shape).astype(dtype)
+            short, kept = short_way(x, q, **options), dict(q.ready)
+            got = fq.matmul(x, q, **options)
+            long = repeat == 0 and "bias" not in options  # which makes no kind of its own
+            assert (short is None) == (long or narrowed)
+            assert (q.ready != kept) == (long and not narrowed)  # the long way keeps what it prepares
+            expected = long_way(x, q, **options)
+            for result in (got,) if short is None else (got, short):
+                assert result.dtype == expected.dtype
+                assert result.shape == expected.shape
+                assert (result == expected).all()
+            out = np.empty_like(expected)
+            assert fq.matmul(x, q, out, **options) is out
+            assert (out == expected).all()
 
 
 def test_quantized_rows_take_it_too(rng):

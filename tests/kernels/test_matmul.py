@@ -34,6 +34,15 @@ def test_the_table_knows_the_largest_block_for_few_rows(unit):
 
 
 every_row = pytest.mark.parametrize(("isa", "row"), ROWS, indirect=["isa"])
+# For what does not depend on how wide codes are: kernels with float output are others, which must be compiled, too.
+some_rows = pytest.mark.parametrize(
+    ("isa", "row"),
+    [
+        row if row.values[1][1] in (3, 4, 8) else pytest.param(*row.values, id=row.id, marks=pytest.mark.exhaustive)
+        for row in ROWS
+    ],
+    indirect=["isa"],
+)
 
 
 def product(unit, bits, shape, left, right, k_segments, zero=0, row_zero=None):
@@ -102,7 +111,7 @@ def test_long_sums(isa, row, rng):
     assert (product(unit, bits, shape, left, right, segments(k)) == expected(left, right)).all()
 
 
-@every_row
+@some_rows
 def test_output_beyond_the_edge_is_untouched(isa, row, rng):
     """Guards around a strided output keep their values."""
     unit, bits, shape = row

@@ -58,13 +58,14 @@ def test_parked_workers_wake(operands):
     assert (x @ q == expected).all()
 
 
-def test_many_callers_at_once(operands):
+@pytest.mark.parametrize("rounds", [20, pytest.param(50, marks=pytest.mark.exhaustive)])
+def test_many_callers_at_once(operands, rounds):
     x, q, expected = operands
     fq.set_num_threads(2)
     wrong = []
 
     def call():
-        for _ in range(50):
+        for _ in range(rounds):
             if not (x @ q == expected).all():
                 wrong.append(threading.current_thread().name)
 

@@ -78,7 +78,9 @@ def test_every_kernel_on_its_edges(isa, row, rng):
     assert name in jit.loaded_names()
 
 
-@pytest.mark.parametrize("bits", GROUPED)
+@pytest.mark.parametrize(
+    "bits", [bits if bits in (3, 7) else pytest.param(bits, marks=pytest.mark.exhaustive) for bits in GROUPED]
+)
 def test_the_largest_sums_of_a_tile(isa, bits, rng):
     """All codes at one end, all left codes at one end: where sums of a tile might leave 16 bits on their way."""
     for scheme in SCHEMES:
