@@ -777,9 +777,7 @@ def variable(monkeypatch):
         monkeypatch.setenv("FASTQ_NUM_THREADS", text)
         pool._default.cache_clear()
 
-    fq.set_num_threads(None)
-    yield put
-    pool._default.cache_clear()
+    return put
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", "²", " "])

@@ -157,13 +157,11 @@ except fq.IsaError as error:
 def test_an_instruction_set_that_the_cpu_lacks(monkeypatch):
     monkeypatch.setattr(cpu, "features", lambda: frozenset())
     monkeypatch.setenv("FASTQ_ISA", "avx2")
-    cpu.force(None)
     words = "one of portable, reference; got 'avx2', which needs what this CPU lacks"
     with pytest.raises(fq.IsaError, match=f"FASTQ_ISA must be an instruction set that this CPU has, {words}"):
         fq.quantize([1.0])
     monkeypatch.delenv("FASTQ_ISA")
     assert cpu.chosen(ISAS) == "portable"
-    cpu.force(None)
 
 
 def test_an_empty_variable_is_none():
@@ -253,18 +251,9 @@ def test_a_setting_shows_in_a_session():
     assert repr(fq.set_num_threads(2)) == "set_num_threads(2)"
 
 
-@pytest.fixture
-def unread():
-    """The default number of threads is read anew, in the test and after it."""
-    pool._default.cache_clear()
-    yield
-    pool._default.cache_clear()
-
-
 @pytest.mark.parametrize("number", [2, 100_000])
-def test_the_variable_and_the_setting_mean_the_same(monkeypatch, unread, many_cores, number):
+def test_the_variable_and_the_setting_mean_the_same(monkeypatch, many_cores, number):
     monkeypatch.setenv("FASTQ_NUM_THREADS", str(number))
-    fq.set_num_threads(None)
     by_variable = pool.num_threads()
     fq.set_num_threads(number)
     assert by_variable == pool.num_threads()
