@@ -178,12 +178,9 @@ def test_integers_are_exact():
     assert fq.matmul_error_bound(a[0], a[0]) == 0
 
 
-@pytest.mark.parametrize("axis", ["kept", "summed"])
-@pytest.mark.parametrize("rotate", [False, True])
+@pytest.mark.parametrize(("axis", "rotate"), [("kept", False), ("summed", False), ("summed", True)])
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_balanced_and_rotated(axis, rotate, side, rng):
-    if axis == "kept" and rotate:
-        return
     k = 32 if axis == "summed" else 1
     x, w = rng.standard_normal((16, k)).astype(np.float32), rng.standard_normal((k, 48)).astype(np.float32)
     factors = rng.uniform(10, 99, {"left": 16, "right": 48}[side]) if axis == "kept" else rng.uniform(0.1, 3, k)
