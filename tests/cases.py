@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,23 @@ from fastq.machine import cpu
 LOW, HIGH = {"int8": -128, "uint8": 0}, {"int8": 127, "uint8": 255}
 
 
+NATIVE = [isa for isa in cpu.available(_ISAS) if isa != "reference"]
+
+
 def units() -> list[Unit]:
     """The rows of the kernel table that this CPU can run."""
-    have = cpu.available(_ISAS)
-    return [unit for unit in UNITS if unit.isa in have]
+    return [unit for unit in UNITS if unit.isa in NATIVE]
+
+
+@contextmanager
+def instruction_set(isa: str) -> Iterator[None]:
+    """Work on another instruction set than the one in use, which comes back behind the block."""
+    before = cpu.chosen(_ISAS)
+    cpu.force(isa)
+    try:
+        yield
+    finally:
+        cpu.force(before)
 
 
 def integers(rng: np.random.Generator, shape: tuple[int, ...], dtype: str, kind: str = "random") -> npt.NDArray[Any]:

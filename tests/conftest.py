@@ -5,24 +5,29 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import fastq as fq
+from fastq.cli import digits
 from fastq.kernels.table import ISAS
 from fastq.machine import cores, cpu, pool
 
 
 @pytest.fixture(params=cpu.available(ISAS))
 def isa(request):
-    """Each instruction set that this CPU has, the reference included, in use for the test."""
+    """Each instruction set that this CPU has, the reference included, in use for the test.
+
+    A test that needs some of them only, or that of a unit, parametrizes it with ``indirect``.
+    """
     cpu.force(request.param)
-    yield request.param
-    cpu.force(None)
+    return request.param
 
 
 @pytest.fixture(autouse=True)
 def _settings_stay():
-    """A test that changes the number of threads does not change it for the next."""
-    before = pool._chosen
+    """What a test sets, or reads from the environment, does not stay for the next one."""
     yield
-    pool._chosen = before
+    cpu.force(None)
+    fq.set_num_threads(None)
+    pool._default.cache_clear()
 
 
 @pytest.fixture
@@ -34,3 +39,12 @@ def many_cores(monkeypatch):
 @pytest.fixture
 def rng():
     return np.random.default_rng(20240607)
+
+
+@pytest.fixture(scope="session")
+def network():
+    """A network that reads handwritten digits."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):  # threads of BLAS would spend three times the CPU's time on such small matrices
+        return digits.train()

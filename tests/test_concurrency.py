@@ -146,14 +146,15 @@ def test_a_graph_of_tasks(rng):
     assert (c == a.astype(np.int64) @ b.astype(np.int64)).all()
 
 
+@pytest.mark.parametrize("rounds", [25, pytest.param(100, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("hogs", [1, cores.available_cpus() + 1])
-def test_a_hog(hogs, calls):
+def test_a_hog(hogs, rounds, calls):
     """Other processes take the cores: a worker that does not get one must not hold a call up for good."""
     many = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(hogs)]
     wrong, done = [], []
 
     def work():
-        for _ in range(100):
+        for _ in range(rounds):
             wrong.extend(name for name, (call, expected) in calls.items() if not np.array_equal(call(), expected))
         done.append(True)
 

@@ -42,9 +42,8 @@ def lazy():
 
 def with_threads(text):
     """What a variable in the environment does, at the first call."""
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, fq.set_num_threads(None):
         pool._default.cache_clear()
-        patch.setattr(pool, "_chosen", None)
         patch.delenv("FASTQ_NUM_THREADS", raising=False)
         if text:
             patch.setenv("FASTQ_NUM_THREADS", text)

@@ -15,13 +15,15 @@ import numpy as np
 import pytest
 
 import fastq as fq
-from fastq.machine import cpu, pool
+from fastq.machine import pool
 from fastq.products import sums
 from fastq.qarray.parts import put_together
 from fastq.quant.gptq import Gptq, quantize_columns
 from fastq.quant.moment import SecondMoment
 from fastq.quant.spec import QuantSpec
 from fastq.storage import out_of_core
+
+from .cases import instruction_set
 
 PACKAGE = Path(fq.__file__).parent
 # Rooms whose errors are for those who work on fastq, or have tests of their own; all but a few of their files.
@@ -130,12 +132,9 @@ def in_blocks(call):
         out_of_core.IN_ONE_GO, out_of_core.BLOCK = limit, blocks
 
 
-def isa(name, call=q):
-    cpu.force(name)
-    try:
+def on(isa, call=q):
+    with instruction_set(isa):
         return call()
-    finally:
-        cpu.force(None)
 
 
 CASES = {
@@ -303,7 +302,7 @@ CASES = {
         r"epilogue needs a product of floats; got bool and bool, which NumPy multiplies"),
     "epilogue that raises": (lambda: fq.matmul(X, X.T, epilogue=raising), RuntimeError,
         r"the function given as epilogue must not raise an exception, but for some element it did; .* undefined"),
-    "epilogue that raises, in the reference": (lambda: isa("reference", lambda: fq.matmul(X, X.T, epilogue=raising)),
+    "epilogue that raises, in the reference": (lambda: on("reference", lambda: fq.matmul(X, X.T, epilogue=raising)),
         RuntimeError, r"the function given as epilogue must not raise an exception, but for some element it did"),
     "dtype": (lambda: fq.matmul(q(axis=1), X.T, dtype=np.int32), TypeError,
         r"dtype must be one of float16, float32, float64 for a product of type float32, or int8 or uint8 for a "
@@ -547,7 +546,7 @@ CASES = {
         r"right operand must be an array that is not quantized yet, because the left one is balanced"),
     "balanced, b overflows": (lambda: q(axis=1, balance=[4, 4, 4]) @ (X.T * (TOP / 4)), fq.NotFiniteError,
         r"b, balanced as a is, must be finite, .* 3 of 6 values are not"),
-    "balanced, a overflows, in the reference": (lambda: isa("reference", lambda: (X * (TOP / 4)) @ fq.quantize(
+    "balanced, a overflows, in the reference": (lambda: on("reference", lambda: (X * (TOP / 4)) @ fq.quantize(
         X.T, axis=0, balance=[4, 4, 4])), fq.NotFiniteError, r"balanced as b is, must be finite"),
     "balanced, a overflows": (lambda: (X * (TOP / 4)) @ fq.quantize(X.T, axis=0, balance=[4, 4, 4]), fq.NotFiniteError,
         r"a, balanced as b is, must be finite; it overflows its float type"),
@@ -756,7 +755,7 @@ CASES = {
     "threads of a float": (lambda: fq.set_num_threads(2.0), ValueError, r"threads must be a positive .* got 2\.0"),
     "threads of text": (lambda: fq.set_num_threads("2"), ValueError, r"threads must be a positive .* got '2'"),
     "threads of truth": (lambda: fq.set_num_threads(True), ValueError, r"threads must be a positive .* got True"),
-    "unknown instruction set": (lambda: isa("sse9"), fq.IsaError,
+    "unknown instruction set": (lambda: on("sse9"), fq.IsaError,
         r"must be an instruction set that this CPU has, one of .*portable, reference; got 'sse9', which is not one "
         r"that fastq knows"),
 }  # fmt: skip
@@ -778,9 +777,7 @@ def variable(monkeypatch):
         monkeypatch.setenv("FASTQ_NUM_THREADS", text)
         pool._default.cache_clear()
 
-    fq.set_num_threads(None)
-    yield put
-    pool._default.cache_clear()
+    return put
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", "²", " "])

@@ -11,6 +11,8 @@ import pytest
 import fastq as fq
 from fastq import numpys
 
+from .cases import instruction_set
+
 PACKAGE = Path(fq.__file__).parent
 NAMES = ("matmul", "dot", "vdot", "inner", "tensordot", "einsum", "vecdot", "matvec", "vecmat")
 SOLVERS = ("matmul", "tensordot", "vecdot", "multi_dot", "solve", "cholesky", "inv")
@@ -121,15 +123,10 @@ def test_other_functions_of_numpy_are_what_they_are_without(patched, name):
 
 
 def test_the_reference_too(patched):
-    from fastq.machine import cpu
-
-    cpu.force("reference")
-    try:
+    with instruction_set("reference"):
         wanted = F @ Q
         patched(*NAMES, linalg=SOLVERS)
         assert np.array_equal(F @ Q, wanted)
-    finally:
-        cpu.force(None)
 
 
 def test_the_name_in_numpy_is_of_fastq(patched):

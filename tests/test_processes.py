@@ -225,7 +225,8 @@ print("end")
 }
 
 
+@pytest.mark.parametrize("times", [2, pytest.param(5, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("how", ENDS)
-def test_a_process_ends(how):
-    for _ in range(5):
+def test_a_process_ends(how, times):
+    for _ in range(times):
         assert output(start(ENDS[how])) == "end\n"

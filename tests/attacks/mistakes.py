@@ -179,7 +179,7 @@ MISTAKES = {
     "later blocks are off": Mistake("blocks", range(1), "in blocks", _later_blocks_are_off),
     "shapes are not checked": Mistake("damage", range(4, 5), "", _shapes_are_not_checked),
     "kernels are not checked": Mistake("damage", range(39, 40), "kernels", _kernels_are_not_checked),
-    "workspace is shared": Mistake("storms", range(1), "", _workspace_is_shared),
-    "interrupts leave workers": Mistake("storms", range(2, 3), "", _interrupts_leave_workers),
+    "workspace is shared": Mistake("storms", range(2), "", _workspace_is_shared),
+    "interrupts leave workers": Mistake("storms", range(2, 4), "", _interrupts_leave_workers),
     "a lock stays locked": Mistake("storms", range(1), "a child", _a_lock_stays_locked),
 }

@@ -12,17 +12,7 @@ from fastq.cli import demo, roofline
 from fastq.cli.main import main
 from fastq.engine.roofline import Rate, Roofline, measurable
 from fastq.engine.roofline import roofline as measure
-from fastq.machine import cpu, pool
-
-
-@pytest.fixture
-def fresh_settings():
-    """Settings from the environment are read once; forget them before and after."""
-    cpu.force(None)
-    pool._default.cache_clear()
-    yield
-    cpu.force(None)
-    pool._default.cache_clear()
+from fastq.machine import cpu
 
 
 def test_config(capsys):
@@ -75,9 +65,8 @@ def test_demo_needs_scikit_learn(capsys, monkeypatch):
 
 @pytest.mark.parametrize("command", ["config", "roofline", "warmup"])
 @pytest.mark.parametrize("setting", ["FASTQ_ISA", "FASTQ_NUM_THREADS"])
-def test_bad_setting(setting, command, capsys, monkeypatch, request):
+def test_bad_setting(setting, command, capsys, monkeypatch):
     monkeypatch.setenv(setting, "abacus")
-    request.getfixturevalue("fresh_settings")
     assert main([command]) == 1
     err = capsys.readouterr().err
     assert err.startswith(f"fastq: {setting} must be")

@@ -10,11 +10,6 @@ FORMS = {8: {"method": "minmax"}, 3: {"method": "mse"}}
 
 
 @pytest.fixture(scope="module")
-def network():
-    return digits.train()
-
-
-@pytest.fixture(scope="module")
 def quantized(network):
     return {bits: digits.quantize(network.weights, bits=bits, **options) for bits, options in FORMS.items()}
 

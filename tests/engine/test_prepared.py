@@ -10,6 +10,7 @@ import fastq as fq
 from fastq.kernels.table import ISAS
 from fastq.machine import cpu
 from fastq.products import repeated
+from tests.cases import NATIVE, instruction_set
 
 
 @numba.njit
@@ -17,34 +18,30 @@ def halved(y):
     return y / 2
 
 
-@pytest.fixture
-def long_way(monkeypatch):
-    """Computes a product without the short way."""
-
-    def compute(*args, **kwargs):
-        with monkeypatch.context() as patch:
-            patch.setattr(repeated, "again", lambda *_: None)
-            return fq.matmul(*args, **kwargs)
-
-    return compute
+def short_way(a, b, out=None, bias=None, epilogue=None, dtype=None):
+    """A product by the fast path; None where there is none."""
+    return repeated.again(a, b, out, bias, (epilogue, dtype))
 
 
-@pytest.fixture
-def counted(monkeypatch):
-    """Counts products that took the short way."""
-    taken = []
-    usual = repeated.again
-
-    def again(*args):
-        result = usual(*args)
-        taken.append(result is not None)
-        return result
-
-    monkeypatch.setattr(repeated, "again", again)
-    return taken
+def long_way(a, q, **options):
+    """A product whose right operand keeps none that is prepared."""
+    q.ready.clear()
+    return fq.matmul(a, q, **options)
 
 
-@pytest.mark.parametrize("isa", [isa for isa in cpu.available(ISAS) if isa != "reference"])
+FORMS = [{"bits": 8}, {"bits": 3, "group_size": 32}, {"bits": 4, "scheme": "asymmetric"}]
+EPILOGUES = [{"epilogue": "gelu"}, {"epilogue": halved}, {"dtype": np.float16}]
+
+
+@pytest.mark.parametrize("isa", NATIVE, indirect=True)
+@pytest.mark.parametrize(
+    ("form", "every"),
+    [
+        pytest.param(form, every, marks=pytest.mark.exhaustive if every == EPILOGUES and form != FORMS[0] else [])
+        for form in FORMS
+        for every in ([{}, {"bias": True}], EPILOGUES)
+    ],
+)
 @pytest.mark.parametrize("shape", [(1, 64), (64,), (5, 70), (33, 200), (2, 3, 64)])
 @pytest.mark.parametrize(
     "dtype",
@@ -54,39 +51,37 @@ def counted(monkeypatch):
         pytest.param(np.float64, marks=pytest.mark.exhaustive),
     ],
 )
-def test_short_way_is_the_long_way(isa, shape, dtype, long_way, counted, rng):
-    cpu.force(isa)
-    try:
-        forms = [{"bits": 8}, {"bits": 3, "group_size": 32}, {"bits": 4, "scheme": "asymmetric"}]
-        for form in forms:
-            q = fq.quantize(rng.standard_normal((shape[-1], 37)).astype(np.float32), axis=0, **form)
-            bias = rng.standard_normal(37).astype(np.float64 if dtype == np.float64 else np.float32)
-            for options in ({}, {"bias": bias}, {"epilogue": "gelu"}, {"epilogue": halved}, {"dtype": np.float16}):
-                for repeat in range(3):
-                    x = rng.standard_normal(shape).astype(dtype)
-                    counted.clear()
-                    got = fq.matmul(x, q, **options)
-                    long = repeat == 0 and "bias" not in options  # which makes no kind of its own
-                    narrowed = dtype == np.float64 and "dtype" in options
-                    assert counted == [not long and not narrowed]
-                    expected = long_way(x, q, **options)
-                    assert got.dtype == expected.dtype
-                    assert got.shape == expected.shape
-                    assert (got == expected).all()
-                    out = np.empty_like(expected)
-                    assert fq.matmul(x, q, out, **options) is out
-                    assert (out == expected).all()
-    finally:
-        cpu.force(None)
+def test_short_way_is_the_long_way(isa, form, every, shape, dtype, rng):
+    q = fq.quantize(rng.standard_normal((shape[-1], 37)).astype(np.float32), axis=0, **form)
+    for options in every:
+        if "bias" in options:
+            options = {"bias": rng.standard_normal(37).astype(np.float64 if dtype == np.float64 else np.float32)}
+        narrowed = dtype == np.float64 and "dtype" in options
+        for repeat in range(3):
+            x = rng.standard_normal(shape).astype(dtype)
+            short, kept = short_way(x, q, **options), dict(q.ready)
+            got = fq.matmul(x, q, **options)
+            long = repeat == 0 and "bias" not in options  # which makes no kind of its own
+            assert (short is None) == (long or narrowed)
+            assert (q.ready != kept) == (long and not narrowed)  # the long way keeps what it prepares
+            expected = long_way(x, q, **options)
+            for result in (got,) if short is None else (got, short):
+                assert result.dtype == expected.dtype
+                assert result.shape == expected.shape
+                assert (result == expected).all()
+            out = np.empty_like(expected)
+            assert fq.matmul(x, q, out, **options) is out
+            assert (out == expected).all()
 
 
-def test_quantized_rows_take_it_too(long_way, counted, rng):
+def test_quantized_rows_take_it_too(rng):
     q = fq.quantize(rng.standard_normal((70, 30)).astype(np.float32), 5, axis=0)
     for repeat in range(3):
         a = fq.quantize(rng.standard_normal((20, 70)).astype(np.float32), 8, axis=-1)
-        counted.clear()
+        assert (short_way(a, q) is None) == (repeat == 0)
+        kept = dict(q.ready)
         got = a @ q
-        assert counted == [repeat > 0]
+        assert (q.ready != kept) == (repeat == 0)
         assert (got == long_way(a, q)).all()
     raw = rng.integers(-128, 128, (20, 70)).astype(np.int8)  # of the same shape and type as the codes of a
     assert (raw @ q == long_way(raw, q)).all()
@@ -96,25 +91,24 @@ def test_quantized_rows_take_it_too(long_way, counted, rng):
     assert (whole @ q == long_way(whole, q)).all()
 
 
-def test_what_is_unusual_takes_the_long_way(counted, rng):
+def test_what_is_unusual_takes_the_long_way(rng):
     w = rng.standard_normal((64, 48)).astype(np.float32)
     q, x = fq.quantize(w, 8, axis=0), rng.standard_normal((16, 64)).astype(np.float32)
     exact = x @ q
     frozen = x.copy()
     frozen.flags.writeable = False
-    assert (frozen @ q == exact).all()
-    assert counted[-1]  # read-only input is nothing unusual
+    assert (short_way(frozen, q) == exact).all()  # read-only input is nothing unusual
     wide = np.zeros((16, 80), np.float32)
     for a in (np.asfortranarray(x), x.astype(">f4"), x.view(np.matrix), list(x), x[::-1][::-1].T.copy().T):
+        assert short_way(a, q) is None
         assert (np.asarray(fq.matmul(a, q)) == exact).all()
-        assert not counted[-1]
+    assert short_way(x, q, wide[:, 10:58]) is None
     fq.matmul(x, q, wide[:, 10:58])
-    assert not counted[-1]
     assert (wide[:, 10:58] == exact).all()
     assert not wide[:, :10].any()
     assert not wide[:, 58:].any()
+    assert short_way(x, q, bias=[1.0] * 48) is None
     assert (fq.matmul(x, q, bias=[1.0] * 48) == exact + 1).all()
-    assert not counted[-1]
     with pytest.raises(ValueError, match="read-only"):
         fq.matmul(x, q, np.broadcast_to(np.float32(0), exact.shape))
     with pytest.raises(TypeError, match="epilogue must be one of"):
@@ -130,12 +124,9 @@ def test_errors_and_settings_are_seen_the_second_time(rng):
     with pytest.raises(fq.NotFiniteError, match=r"a must be finite.* index \(3, 5\)"):
         bad @ q
     for isa in cpu.available(ISAS):
-        cpu.force(isa)
-        try:
+        with instruction_set(isa):
             assert (x @ q == exact).all()
             assert (x @ q == exact).all()
-        finally:
-            cpu.force(None)
     with fq.set_num_threads(1):
         assert (x @ q == exact).all()
 

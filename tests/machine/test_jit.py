@@ -39,6 +39,7 @@ def run_product(**environment):
     return int(compiled), numba == "True", int(loaded)
 
 
+@pytest.mark.exhaustive
 def test_a_second_process_compiles_nothing_and_does_not_import_numba(tmp_path):
     compiled, numba, loaded = run_product(FASTQ_CACHE_DIR=str(tmp_path))
     assert compiled == loaded > 0

@@ -11,11 +11,10 @@ import fastq as fq
 from fastq.engine import prepared
 from fastq.kernels.epilogue.activations import on_arrays
 from fastq.kernels.epilogue.outputs import ACTIVATIONS
-from fastq.kernels.table import ISAS
-from fastq.machine import cpu
 
 # One row, a few (GEMV), some that fill no tile, and blocks with edges on both sides.
 SHAPES = [(1, 70, 40), (5, 64, 33), (33, 200, 64), (70, 130, 100), (160, 70, 96)]
+AFFINE = {"bits": 3, "group_size": 32, "scheme": "affine"}
 
 
 @numba.njit
@@ -35,13 +34,6 @@ def picky(y):
     return y
 
 
-@pytest.fixture(params=[isa for isa in ISAS if isa in cpu.available(ISAS)])
-def isa(request):
-    cpu.force(request.param)
-    yield request.param
-    cpu.force(None)
-
-
 def operands(rng, m, k, n, dtype=np.float32):
     x, w = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
     return x, w, rng.standard_normal(n).astype(dtype)
@@ -49,13 +41,18 @@ def operands(rng, m, k, n, dtype=np.float32):
 
 @pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("name", ACTIVATIONS)
-def test_activation_is_that_of_the_product(isa, name, shape, dtype, rng):
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        *((name, {"bits": 8}) for name in ACTIVATIONS),
+        *(pytest.param(name, AFFINE, marks=[] if name == "silu" else pytest.mark.exhaustive) for name in ACTIVATIONS),
+    ],
+)
+def test_activation_is_that_of_the_product(isa, name, form, shape, dtype, rng):
     x, w, bias = operands(rng, *shape, dtype)
-    forms = [{"bits": 8}, {"bits": 3, "group_size": 32, "scheme": "affine"}]
-    for q in (fq.quantize(w, axis=0, **form) for form in forms):
-        for b in (None, bias):
-            assert (fq.matmul(x, q, bias=b, epilogue=name) == on_arrays(name, fq.matmul(x, q, bias=b))).all()
+    q = fq.quantize(w, axis=0, **form)
+    for b in (None, bias):
+        assert (fq.matmul(x, q, bias=b, epilogue=name) == on_arrays(name, fq.matmul(x, q, bias=b))).all()
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -161,7 +158,7 @@ def test_half_precision_that_is_not_finite(isa, dtype, value):
 def test_codes_out(isa, dtype, scheme, shape, rng):
     """By row as quantize does; with parameters of one's own, for all or by row, too."""
     x, w, bias = operands(rng, *shape)
-    for q in (fq.quantize(w, 8, axis=0), fq.quantize(w, 3, axis=0, scheme="affine", group_size=32)):
+    for q in (fq.quantize(w, 8, axis=0), fq.quantize(w, axis=0, **AFFINE)):
         y = fq.matmul(x, q, bias=bias, epilogue="silu")
         got = fq.matmul(x, q, bias=bias, epilogue="silu", dtype=dtype)
         assert got.equals(fq.quantize(y, 8, axis=-1, scheme=scheme))

@@ -35,7 +35,8 @@ def made(rng, shape=(200, 90), packed="not packed", **form):
     if packed != "not packed":
         try:
             (q if packed == "packed" else q.mT).prepack()
-        except ValueError:  # its scales vary along that axis
+        except ValueError:  # its scales vary along the axis that is summed
+            assert q.axis == len(shape) - (1 if packed == "packed" else 2)
             return None
     return q
 

@@ -11,12 +11,12 @@ from fastq.cli import digits
 from fastq.engine import native
 from fastq.engine.plan import this_machine
 from fastq.kernels import reference
-from fastq.machine import cpu
 from fastq.quant import affine, gptq, search
 from fastq.quant.gptq import Gptq
 from fastq.quant.moment import SecondMoment
 from fastq.quant.spec import QuantSpec, expand
 from fastq.scheme import SCHEMES, CodeRange, code_range
+from tests.cases import instruction_set
 
 
 def correlated(rng, rows, k, rho=0.9):
@@ -205,8 +205,8 @@ def test_every_isa_and_order_in_memory_gives_the_same(rng, isa):
     x = correlated(rng, 200, 40)
     w = rng.standard_normal((40, 35)).astype(np.float32)
     q = quantize_columns(np.asfortranarray(w), 3, 16, "affine", SecondMoment.of(x))
-    cpu.force("reference")
-    want = quantize_columns(w, 3, 16, "affine", SecondMoment.of(x))
+    with instruction_set("reference"):
+        want = quantize_columns(w, 3, 16, "affine", SecondMoment.of(x))
     assert np.array_equal(q.codes, want.codes)
     assert np.array_equal(q.scale, want.scale)
     assert np.array_equal(q.offset, want.offset)
@@ -275,33 +275,23 @@ def test_options_are_values():
 # What it is held to: 3 bits, error of products of rows that calibration has not seen, against the mse search
 
 
-@pytest.fixture(scope="module")
-def network():
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    images = (load_digits().data / 16).astype(np.float32)
-    seen, _ = train_test_split(images, test_size=0.5, random_state=0, stratify=load_digits().target)
-    return digits.train(), seen
-
-
 @pytest.mark.parametrize(("integer", "bound"), [(False, -8), (True, -7.5)])
 @pytest.mark.exhaustive
 def test_digits_first_layer(network, integer, bound):
-    net, seen = network
-    w = np.asarray(net.weights[0], np.float32)
-    q = quantize_columns(w, 3, 16, "symmetric", SecondMoment.of(seen), integer=integer)
-    assert decibels(net.images, w, dequantized(q, 16, 64), by_mse(w, 3, 16)) < bound
+    w = np.asarray(network.weights[0], np.float32)
+    q = quantize_columns(w, 3, 16, "symmetric", SecondMoment.of(network.seen), integer=integer)
+    assert decibels(network.images, w, dequantized(q, 16, 64), by_mse(w, 3, 16)) < bound
 
 
 def test_digits_accuracy(network):
-    net, seen = network
-    weights, x = [], seen
-    for w, bias in zip(net.weights, net.biases):
+    weights, x = [], network.seen
+    for w, bias in zip(network.weights, network.biases):
         q = quantize_columns(np.asarray(w, np.float32), 3, 16, "symmetric", SecondMoment.of(x))
         weights.append(dequantized(q, 16, len(w)).astype(np.float32))
         x = np.maximum(x @ w + bias, 0)
-    exact, rounded = (net.accuracy(digits.forward(net.images, ws, net.biases)) for ws in (net.weights, weights))
+    exact, rounded = (
+        network.accuracy(digits.forward(network.images, ws, network.biases)) for ws in (network.weights, weights)
+    )
     assert rounded >= exact - 0.5
 
 
