@@ -13,7 +13,7 @@ from fastq import numpys
 from fastq.errors import shown
 from fastq.products.operands import Operand
 from fastq.promotion import check_real
-from fastq.qarray.coded import QArrayBase
+from fastq.qarray.array import QArray
 from fastq.validation import check_group
 
 Array = npt.NDArray[Any]
@@ -177,12 +177,12 @@ def error(
         kept = tuple(n for i, n in enumerate(exact.shape) if i not in axes)
         values = _measured(*(_summed_last(v, axes, kept) for v in (exact, other)))
         found = Error(*(float(v[0]) if axis is None else v.reshape(kept) for v in values))
-    if isinstance(y, QArrayBase) and _coarse(y, found):
+    if isinstance(y, QArray) and _coarse(y, found):
         object.__setattr__(found, "hint", one_sided(exact, "x"))
     return found
 
 
-def _coarse(q: QArrayBase, found: Error[Any]) -> bool:
+def _coarse(q: QArray, found: Error[Any]) -> bool:
     """Whether an array is symmetric, and off by more than the asymmetric scheme would be with half of its step."""
     symmetric = q.scheme == "symmetric" and q.balance is None and q.size > 0
     return symmetric and bool(np.max(found.max_abs) > np.abs(q.scale).max() / 4)

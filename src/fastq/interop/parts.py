@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from fastq.qarray.apart import take_apart
 from fastq.qarray.array import QArray
+from fastq.qarray.rearrange import array_parts, with_parts
 from fastq.storage.metadata import Metadata
 
 Array = npt.NDArray[Any]
@@ -24,5 +25,5 @@ def apart(q: QArray) -> dict[str, Array]:
     arrays, attributes = take_apart(q)
     usual = metadata_of(q, q.shape)
     if attributes != usual.attributes() or ("groups" in arrays) != usual.grouped:
-        arrays, _ = take_apart(q._of(q._pieces()))
+        arrays, _ = take_apart(with_parts(q, array_parts(q)))
     return {name: array for name, array in arrays.items() if name != "sums"}

@@ -18,7 +18,7 @@ import numpy as np
 from fastq.errors import NotFiniteError, shown, with_type
 from fastq.products import dispatch
 from fastq.products.operands import Operand
-from fastq.qarray.coded import QArrayBase, check_summed
+from fastq.qarray.operand import check_summed
 
 
 def _array(x: Any) -> Any:
@@ -57,8 +57,8 @@ def contract(a: Any, b: Any, names: tuple[str, str, str], out: Any = None, dtype
 
 
 def _check_summed(x: Any, axes: Sequence[int], side: str) -> None:
-    """What a product would refuse, in terms of the axes as they came in."""
-    if isinstance(x, QArrayBase):
+    """Raise the error of a product whose scales vary along summed axes, in terms of the axes as they came in."""
+    if not isinstance(x, np.ndarray):
         check_summed(x, axes, side)
 
 
