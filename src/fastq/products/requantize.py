@@ -16,7 +16,7 @@ from fastq.quant.spec import Quantized, QuantParams, QuantSpec
 def requantized(task: Task, scheme: str, given: QuantParams | None) -> Quantized:
     """The product as codes of 8 bits, with the given parameters (one, or one per row) or those of its rows.
 
-    It never exists as floats, but for a band of rows at a time.
+    Only a band of rows at a time exists as floats.
     """
     axis = None if given is not None and given.scale.size == 1 else len(task.shape) - 1
     spec = QuantSpec(8, axis, None, scheme)

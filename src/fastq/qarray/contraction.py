@@ -1,8 +1,8 @@
 """NumPy's products of any number of axes, as matrix products: dot, inner, tensordot, einsum and their kin.
 
-Each names the axes of its operands by letters, as einsum does. Axes in both operands and in the result are batch axes,
-those in both alone are summed; the operands are brought into the form of a matrix product, batch axes first, and what
-comes out is brought into the order of the result.
+Each product names the axes of its operands by letters, as einsum does. Axes in both operands and in the result are
+batch axes. Axes in both operands, but not in the result, are summed. The operands are arranged for a matrix product,
+batch axes first, and the axes of the product are put into the order of the result.
 """
 
 from __future__ import annotations
@@ -50,10 +50,7 @@ def contract(a: Any, b: Any, names: tuple[str, str, str], out: Any = None, dtype
     order = [*batch, *kept[0], *kept[1]]
     y = np.reshape(y, (*y.shape[: len(batch)], *(sizes[i] for i in kept[0] + kept[1])))
     y = np.transpose(y, [order.index(i) for i in result])
-    if out is None:
-        return y if y.shape else y[()]
-    np.copyto(out, y, casting="same_kind")
-    return out
+    return _into(out, y if y.shape else y[()])
 
 
 def _check_summed(x: Any, axes: Sequence[int], side: str) -> None:
@@ -114,8 +111,7 @@ def dot(a: Any, b: Any, out: Any = None) -> Any:
         return np.multiply(a, b) if out is None else np.multiply(a, b, out=out)
     if a.ndim <= 2 and b.ndim <= 2:
         return dispatch.matmul(a, b, out)
-    y = tensordot(a, b, axes=(a.ndim - 1, max(b.ndim - 2, 0)))
-    return _into(out, y)
+    return _into(out, tensordot(a, b, axes=(a.ndim - 1, max(b.ndim - 2, 0))))
 
 
 def inner(a: Any, b: Any) -> Any:

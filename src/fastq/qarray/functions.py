@@ -148,6 +148,7 @@ FUNCTIONS.update({
     numpys.linalg_matmul: lambda x1, x2, /: dispatch.matmul(x1, x2),
     numpys.multi_dot: lambda arrays, out=None: dot(reduce(dot, arrays[:-1]), arrays[-1], out),
     np.shape: lambda a: a.shape, np.ndim: lambda a: a.ndim,
+    np.size: lambda a, axis=None: a.size if axis is None else prod(a.shape[i] for i in axes_of(axis, a.ndim)),
     np.iscomplexobj: lambda x: False, np.isrealobj: lambda x: True, np.real: lambda val: val,
     np.result_type: lambda *args: np.result_type(*map(_type_of, args)),
     np.can_cast: lambda from_, to, casting="safe": np.can_cast(_type_of(from_), _type_of(to), casting),
@@ -159,6 +160,7 @@ FUNCTIONS.update({
     np.matrix_transpose: lambda x, /: x.mT, np.linalg.matrix_transpose: lambda x, /: x.mT,
     np.swapaxes: lambda a, axis1, axis2: a.swapaxes(axis1, axis2),
     np.copy: lambda a, order="K", subok=False: a,
+    np.flipud: lambda m: m[::-1], np.fliplr: lambda m: m[:, ::-1],
     numpys.linalg_vecdot:
         lambda x1, x2, /, *, axis=-1: contraction.vecdot(*(np.moveaxis(x, axis, -1) for x in (x1, x2))),
 })  # fmt: skip
@@ -187,11 +189,6 @@ for _name in ("hsplit", "vsplit", "dsplit"):
 
 def _type_of(value: Any) -> Any:
     return value.dtype if isinstance(value, Operand) else value
-
-
-@_handles(np.size)
-def _size(a: Any, axis: Any = None) -> int:
-    return int(a.size if axis is None else prod(a.shape[i] for i in axes_of(axis, a.ndim)))
 
 
 def _by_rows(name: str, order: Any, *orders: str) -> None:
@@ -231,40 +228,24 @@ def _squeeze(a: Any, axis: Any = None) -> Any:
 
 
 def _at_least(ndim: int) -> Callable[..., Any]:
-    def widened(*arrays: Any) -> Any:
-        results = []
-        for a in arrays:
-            a = _quantized(a, f"atleast_{ndim}d")
-            while a.ndim < ndim:
-                a = expanded(a, 2 if a.ndim == 2 else 0)  # a third axis comes last, others first
-            results.append(a)
-        return results[0] if len(results) == 1 else tuple(results)
+    def widened(a: Any) -> Any:
+        a = _quantized(a, f"atleast_{ndim}d")
+        while a.ndim < ndim:
+            a = expanded(a, 2 if a.ndim == 2 else 0)  # a third axis comes last, others first
+        return a
 
-    return widened
+    return lambda *arrays: widened(arrays[0]) if len(arrays) == 1 else tuple(map(widened, arrays))
 
 
 FUNCTIONS.update({np.atleast_1d: _at_least(1), np.atleast_2d: _at_least(2), np.atleast_3d: _at_least(3)})
 
 
-@_handles(np.flipud)
-def _flipud(m: Any) -> Any:
-    return m[::-1]
-
-
-@_handles(np.fliplr)
-def _fliplr(m: Any) -> Any:
-    return m[:, ::-1]
-
-
-def _two(axes: tuple[int, ...]) -> tuple[int, ...]:
-    if len(axes) != 2:
-        raise ValueError(f"len(axes) must be 2, got {len(axes)}")
-    return axes
-
-
 @_handles(np.rot90)
 def _rot90(m: Any, k: int = 1, axes: Any = (0, 1)) -> Any:
-    first, second = _two(axes_of(axes, m.ndim))
+    plane = axes_of(axes, m.ndim)
+    if len(plane) != 2:
+        raise ValueError(f"len(axes) must be 2, got {len(plane)}")
+    first, second = plane
     for _ in range(integer(k, "k", "an integer") % 4):
         m = np.swapaxes(np.flip(m, second), first, second)
     return m
@@ -299,12 +280,9 @@ def _concatenate(arrays: Any, axis: Any = 0, out: Any = None, *, dtype: Any = No
     if axis is None:
         arrays, axis = [reshape(a, -1) for a in arrays], 0
     place = axis_of(axis, arrays[0].ndim) if arrays and arrays[0].ndim else 0
-    np.concatenate([np.empty(_emptied(a.shape, place), np.int8) for a in arrays], axis=place)  # NumPy's own errors
+    empty = [np.empty([n if i != place else 0 for i, n in enumerate(a.shape)], np.int8) for a in arrays]
+    np.concatenate(empty, axis=place)  # NumPy's own errors
     return _joined(arrays, place, np.result_type(*(a.dtype for a in arrays)) if dtype is None else data_type(dtype))
-
-
-def _emptied(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
-    return tuple(0 if i == axis else n for i, n in enumerate(shape))
 
 
 def _joined(arrays: Sequence[Any], axis: int, dtype: Any) -> Any:
@@ -312,15 +290,14 @@ def _joined(arrays: Sequence[Any], axis: int, dtype: Any) -> Any:
     if len(forms) > 1:
         listed = ", ".join(f"{bits} bits {scheme}" for bits, scheme in sorted(forms))
         raise TypeError(f"quantized arrays that are joined must have one width and scheme; got {listed}")
-    first = arrays[0]
-    if len(arrays) == 1:
-        return astype(first, dtype)
     arrays = [astype(a, dtype) for a in arrays]
+    if len(arrays) == 1:
+        return arrays[0]
     result = with_parts(arrays[0], structure.joined([array_parts(a) for a in arrays], axis))
-    ways = {a._store.transposed != a._transposed if a._store.packed else None for a in arrays}
-    matrices = result.axis is None or result.axis >= result.ndim - 2  # what shares scales across them is not multiplied
-    if len(ways) == 1 and None not in ways and matrices:
-        (result.mT if ways.pop() else result).prepack()
+    packed_transposed = {a._store.transposed != a._transposed if a._store.packed else None for a in arrays}
+    matrices = result.axis is None or result.axis >= result.ndim - 2  # others, with scales along a stack, stay unpacked
+    if len(packed_transposed) == 1 and None not in packed_transposed and matrices:
+        (result.mT if packed_transposed.pop() else result).prepack()
     return result
 
 

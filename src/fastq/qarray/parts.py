@@ -52,7 +52,7 @@ from fastq.storage.metadata import NAMES, Metadata, must, parsed
 __all__ = ["load", "put_together", "take_apart"]
 
 Array = npt.NDArray[Any]
-CHECKED = 1 << 20  # bytes of groups that are looked at at a time
+CHECKED = 1 << 20  # bytes of groups that are checked at a time
 
 
 def put_together(arrays: Mapping[str, Array], attributes: Mapping[str, Any]) -> QArray:
@@ -107,10 +107,7 @@ def put_together(arrays: Mapping[str, Array], attributes: Mapping[str, Any]) -> 
         store = Store(parts["codes"], metadata.limits, metadata.bits, scales)
     else:
         rights = _rights(parts, metadata)
-        grid = groups_shape = None
-        if metadata.grouped:
-            grid = metadata._replace(grouped=False).arrays()["factors"][0]
-            groups_shape = grid
+        groups_shape = metadata._replace(grouped=False).arrays()["factors"][0] if metadata.grouped else None
         store = Store.of_packed(rights, metadata.shape, metadata.limits, metadata.transposed, scales, groups_shape)
     parameters = parts["scale"], parts.get("zero_point"), parts.get("offset")
     rest = metadata.scheme, metadata.axis, metadata.group, parameters, _dtype(metadata.dtype), parts.get("balance")
@@ -139,8 +136,7 @@ def _checked(name: str, array: Any, shape: tuple[int, ...], types: tuple[str, ..
 
 def _check_values(parts: dict[str, Array], metadata: Metadata) -> None:
     """That parameters are numbers, and integers in their ranges."""
-    high, most = metadata.limits.high, largest_factor(metadata.bits)
-    zeros = (0, high)
+    zeros, most = (0, metadata.limits.high), largest_factor(metadata.bits)
     ranges = {"zero_point": zeros, "zeros": zeros, "codes": metadata.limits, "factors": (-most, most)}
     if metadata.k_segments is not None and metadata.k_segments.k * 255 <= INT32_MAX:
         ranges["sums"] = (0, metadata.k_segments.k * 255)

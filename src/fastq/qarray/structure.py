@@ -1,8 +1,8 @@
-"""Cutting, turning, joining and scaling quantized arrays, without changing a value.
+"""Cutting, permuting, reshaping, joining and scaling quantized arrays, without changing a value.
 
-A quantized array is codes and parameters, and a parameter has one entry per run of elements along the array's axis.
-What is done to codes here is done to the parameters too; where no parameters of that form can follow (a cut through a
-group, say), the answer is a ValueError rather than other values. Plain NumPy on arrays: nothing here knows of tiles.
+A quantized array is codes and parameters. A parameter has one entry per run of elements along the array's axis. Each
+function here changes codes and parameters alike. Where no such parameters fit the result (a cut through a group, say),
+it raises ValueError rather than change values. All of it is NumPy on arrays; nothing here knows of tiles.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Array = npt.NDArray[Any]
 
 
 class ArrayParts(NamedTuple):
-    """What a quantized array is made of; parameters have the shape of :func:`fastq.quant.spec.parameter_shape`.
+    """Codes and parameters of a quantized array; :func:`fastq.quant.spec.parameter_shape` has the parameters' shape.
 
     With integer group scales (`group_scale`), `scale` has length 1 along the axis and `zero` is None; their zero points
     are in `group_zero`.
@@ -40,7 +40,7 @@ class ArrayParts(NamedTuple):
     rotation: int
 
     def mapped(self, arrange: Callable[[Array], Array], *names: str) -> ArrayParts:
-        """The same with these arrays, where there are some, put through a function."""
+        """A copy in which a function has been applied to the arrays of these names that are not None."""
         arrays = {name: p for name in names if (p := getattr(self, name)) is not None}
         arranged: dict[str, Any] = {name: arrange(p) for name, p in arrays.items()}
         return self._replace(**arranged)
@@ -71,7 +71,7 @@ def runs(ids: npt.NDArray[np.intp]) -> tuple[int, npt.NDArray[np.intp]] | None:
 
 
 def cut(p: ArrayParts, axis: int, index: AxisIndex) -> ArrayParts:
-    """Some of the elements along an axis, which stays."""
+    """Some of the elements along an axis; the axis stays."""
     at = _at(axis, index)
     if axis != p.axis:
         names = ("codes",) if p.axis is None else ("codes", *BY_GROUP)
@@ -85,7 +85,7 @@ def cut(p: ArrayParts, axis: int, index: AxisIndex) -> ArrayParts:
 
 
 def _cut_groups(p: ArrayParts, axis: int, index: AxisIndex, length: int) -> ArrayParts:
-    """Parameters of some elements along the axis that groups cut."""
+    """Parameters of some elements along the axis of groups."""
     assert p.group is not None
     ids = np.arange(length)[index] // p.group
     if not ids.size:
@@ -230,7 +230,7 @@ def joined(parts: Sequence[ArrayParts], axis: int) -> ArrayParts:
 
 
 def _common(parts: Sequence[ArrayParts], axis: int) -> int | None:
-    """The axis along which what is joined shares scales; None: all have the same one scale."""
+    """The axis along which the joined array shares scales; None if all arrays have one scale, and the same."""
     axes = {p.axis for p in parts}
     if len({p.rotation for p in parts}) > 1:
         raise ValueError("arrays that are joined must be rotated in blocks of one size; got blocks of "
@@ -247,7 +247,7 @@ def _common(parts: Sequence[ArrayParts], axis: int) -> int | None:
 
 
 def _spread(p: ArrayParts, axis: int) -> ArrayParts:
-    """One scale, written out along an axis."""
+    """One scale, repeated along an axis."""
     if p.axis is not None:
         return p
     shape = parameter_shape(p.codes.shape, axis, None)
