@@ -148,14 +148,9 @@ def _of_others(a: Any, b: Any, out: Any, extras: Extras, dtype: Any, options: Uf
 
 
 def _of_numpy(
-    given: tuple[Any, Any],
-    arrays: tuple[Any, Any],
-    out: Any,
-    extras: Extras,
-    dtype: Any,
-    options: UfuncOptions,
+    given: tuple[Any, Any], arrays: tuple[Any, Any], out: Any, extras: Extras, dtype: Any, options: UfuncOptions
 ) -> Any:
-    """The product as NumPy computes it, of what was given, unless that is readable as arrays only."""
+    """The product as NumPy computes it. Operands are the given objects if NumPy wraps results as their type."""
     if isinstance(out, Operand):  # which NumPy would leave the product to
         raise TypeError("out must be an array, got a QArray, which is immutable")
     if extras.epilogue is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fastq.qarray.rearrange import group_scales
+from fastq.qarray.rearrange import group_scales, oriented
 from fastq.storage.folder import write
 from fastq.storage.metadata import NAMES, Metadata
 
@@ -35,8 +35,7 @@ def take_apart(q: QArray, pack: bool = True) -> tuple[dict[str, Array], dict[str
         rights, transposed, scales = q._store.operands(
             metadata.transposed != q._transposed, metadata.k_segments, metadata.grouped
         )
-        if scales is not None and q._transposed:
-            scales = scales.arranged(lambda values: values.mT)
+        scales = oriented(scales, q._transposed)
         one = next(iter(rights.values()))
         metadata = metadata._replace(
             transposed=transposed != q._transposed, k_segments=one.k_segments, grouped=one.form.grouped

@@ -85,7 +85,7 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
 
 
 def _pairs(axes: Any, most: int) -> tuple[list[int], list[int]]:
-    """The axes of both operands that a tensordot sums over; a number means so many, and `most` is how many may be."""
+    """The axes of both operands that a tensordot sums over. `axes` may be a number of axes, at most `most`."""
     try:
         count = operator.index(axes)
     except TypeError:
@@ -126,13 +126,13 @@ def vdot(a: Any, b: Any) -> Any:
 
 
 def einsum(*operands: Any, out: Any = None, dtype: Any = None, optimize: Any = False) -> Any:
-    """See :func:`numpy.einsum`; of one operand, whose axes are permuted, or of two."""
+    """See :func:`numpy.einsum`. It permutes the axes of one operand, or multiplies two."""
     names, arrays = _subscripts(operands)
     if (
         len(arrays) == 1
+        and out is None
         and sorted(names[0]) == sorted(names[1])
         and len(set(names[0])) == len(names[0])
-        and out is None
     ):
         return np.transpose(arrays[0], [names[0].index(i) for i in names[1]])
     if len(arrays) != 2:
@@ -202,7 +202,7 @@ def _letters(subscripts: Any) -> str:
 
 
 def _with_axes(name: str, *operands: tuple[Any, int]) -> Iterator[Any]:
-    """Operands as arrays that have so many axes, or NumPy's error."""
+    """Operands as arrays; NumPy's error if one has fewer axes than the number beside it."""
     for number, (x, least) in enumerate(operands):
         array = _array(x)
         if len(array.shape) < least:

@@ -109,10 +109,10 @@ def parameters_only(q: QArray) -> ArrayParts:
 
 def group_scales(q: QArray) -> GroupScales | None:
     """The integer scales of groups."""
-    return _oriented(q._store.scales(), q._transposed)
+    return oriented(q._store.scales(), q._transposed)
 
 
-def _oriented(scales: GroupScales | None, transposed: bool) -> GroupScales | None:
+def oriented(scales: GroupScales | None, transposed: bool) -> GroupScales | None:
     """Group scales from the orientation of the store into that of the array, or back."""
     return scales.arranged(lambda values: values.mT) if transposed and scales is not None else scales
 
@@ -159,7 +159,7 @@ def part(q: QArray, key: tuple[AxisIndex, ...]) -> QArray:
             p = structure.cut(p, axis, index)
     if q._transposed:
         key = (*key[:-2], key[-1], key[-2])
-    return with_store(q, p, q._store.part(key, _oriented(_scales_of(p), q._transposed)), q._transposed)
+    return with_store(q, p, q._store.part(key, oriented(_scales_of(p), q._transposed)), q._transposed)
 
 
 def without(q: QArray, axis: int) -> QArray:
