@@ -15,7 +15,7 @@ from fastq.engine import memory, prepared, store
 from fastq.machine import pool
 from fastq.products import operands, repeated
 from fastq.qarray import parts
-from fastq.qarray.coded import QArrayBase
+from fastq.qarray.array import QArray
 from fastq.storage import out_of_core
 
 from . import damage, storms
@@ -90,7 +90,7 @@ def _memory_is_let_go() -> None:
 
 def _types_are_forgotten() -> None:
     """Column parameters are kept for one type, and used for the other."""
-    real = QArrayBase.columns
+    real = QArray.columns
 
     def columns(self: Any, index: Any, packed: Any, k_segments: Any, dtype: Any, affine: bool) -> Any:
         key = index, k_segments
@@ -98,7 +98,7 @@ def _types_are_forgotten() -> None:
             self._cache[key] = real(self, index, packed, k_segments, dtype, affine)
         return self._cache[key]
 
-    QArrayBase.columns = columns
+    QArray.columns = columns
 
 
 def _bias_is_forgotten() -> None:

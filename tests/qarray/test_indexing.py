@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 import fastq as fq
 from fastq.engine.memory import address_of
+from fastq.qarray.rearrange import unpacked
 
 SCHEMES = ("symmetric", "asymmetric", "affine")
 FORMS = {
@@ -134,7 +135,7 @@ def test_products_with_parts(isa, rng, scheme, packed):
         )
         if q is None:
             continue
-        fresh = pickle.loads(pickle.dumps(q._unpacked()))
+        fresh = pickle.loads(pickle.dumps(unpacked(q)))
         for rows, columns in product(
             ((64, 128), (0, 200), (128, 200), (64, 100)), ((0, 90), (16, 48), (80, 90), (5, 17))
         ):

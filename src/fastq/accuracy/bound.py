@@ -13,7 +13,7 @@ from fastq.products import dispatch
 from fastq.products.operands import CodeOperand, FloatOperand, Operand
 from fastq.products.task import Task, segment_k
 from fastq.promotion import result_shape
-from fastq.qarray.coded import QArrayBase
+from fastq.qarray.array import QArray
 from fastq.quant.affine import check_finite
 from fastq.quant.spec import expand
 
@@ -148,7 +148,7 @@ def _side(task: Task, side: str, computed: np.dtype[Any]) -> Side:
     if isinstance(operand, CodeOperand):
         magnitudes, largest = np.abs(operand.array.astype(np.float64)), 1.0
     else:
-        assert isinstance(operand, QArrayBase)
+        assert isinstance(operand, QArray)
         magnitudes, largest = _of_codes(operand, operand.ndim + along)
     total, length, top = _along(magnitudes, along)
     return Side(np.zeros_like(top), total, length, np.maximum(top, largest))
@@ -193,7 +193,7 @@ def _of_floats(
     return Side(step, total, length, top + step)
 
 
-def _of_codes(q: QArrayBase, summed: int) -> tuple[Array, float]:
+def _of_codes(q: QArray, summed: int) -> tuple[Array, float]:
     """Magnitudes |scale * (code - zero)| + |offset|, and the largest scale or offset.
 
     A balance along the summed axis is the other operand's.

@@ -13,7 +13,7 @@ from fastq import numpys
 from fastq.errors import shown
 from fastq.products.operands import Operand
 from fastq.promotion import check_real
-from fastq.qarray.coded import QArrayBase
+from fastq.qarray.array import QArray
 from fastq.quant.spec import lines, parameter_shape, runs
 from fastq.validation import check_group
 
@@ -180,12 +180,12 @@ def error(
         summed = prod(exact.shape[i] for i in axes)
         values = _measured(*(v.transpose(order).reshape(prod(kept), summed) for v in (exact, other)))
         result = Error(*(float(v[0]) if axis is None else v.reshape(kept) for v in values))
-    if isinstance(y, QArrayBase) and _coarse(y, result):
+    if isinstance(y, QArray) and _coarse(y, result):
         object.__setattr__(result, "hint", one_sided(exact, "x"))
     return result
 
 
-def _coarse(q: QArrayBase, error: Error[Any]) -> bool:
+def _coarse(q: QArray, error: Error[Any]) -> bool:
     """Whether an array is symmetric, and the asymmetric scheme, whose step is half, would have a smaller error."""
     symmetric = q.scheme == "symmetric" and q.balance is None and q.size > 0
     return symmetric and bool(np.max(error.max_abs) > np.abs(q.scale).max() / 4)

@@ -26,7 +26,7 @@ from fastq.kernels.epilogue.outputs import COMPUTED
 from fastq.products.operands import CodeOperand, IntegerView, Operand
 from fastq.promotion import EIGHT_BIT, output_type, result_shape
 from fastq.qarray.array import QArray
-from fastq.qarray.coded import check_summed
+from fastq.qarray.operand import check_summed
 from fastq.quant.spec import QuantSpec
 from fastq.validation import check_bias, check_bits, check_dtype
 

@@ -1,6 +1,6 @@
-"""The way of a product: check, dispatch, prepare, run.
+"""The way of a product: dispatch, check, prepare, run.
 
-Everything a user hands over is checked here, once; the engine and the kernels below trust it.
+All arguments of users are checked here, once; the engine and the kernels below trust them.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _in_place(target: Array, dtype: np.dtype[Any], task: Task) -> bool:
     if task.matrices[0] != 1 or not in_place(target, task.matrices[1:], dtype):
         return False
     left = task.inputs[0]
-    # Where it is multiplied in bands, rows are read when others have been written.
+    # A product in bands reads later rows of the left operand after it has written earlier rows of the result.
     return all_at_once(task.m, task.k) or isinstance(left, Operand) or not np.may_share_memory(target, left)
 
 
@@ -148,14 +148,9 @@ def _of_others(a: Any, b: Any, out: Any, extras: Extras, dtype: Any, options: Uf
 
 
 def _of_numpy(
-    given: tuple[Any, Any],
-    arrays: tuple[Any, Any],
-    out: Any,
-    extras: Extras,
-    dtype: Any,
-    options: UfuncOptions,
+    given: tuple[Any, Any], arrays: tuple[Any, Any], out: Any, extras: Extras, dtype: Any, options: UfuncOptions
 ) -> Any:
-    """The product as NumPy computes it, of what was given, unless that is readable as arrays only."""
+    """The product as NumPy computes it. Operands are the given objects if NumPy wraps results as their type."""
     if isinstance(out, Operand):  # which NumPy would leave the product to
         raise TypeError("out must be an array, got a QArray, which is immutable")
     if extras.epilogue is not None:

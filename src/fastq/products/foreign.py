@@ -1,4 +1,4 @@
-"""What other libraries hand over: read as arrays, or left to their own products."""
+"""Arrays of other libraries: read as ndarrays, or multiplied by their own library."""
 
 from __future__ import annotations
 

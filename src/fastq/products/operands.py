@@ -113,8 +113,8 @@ class CodeOperand(ArrayOperand):
 class FloatOperand(ArrayOperand):
     """An array of floats, quantized on the fly: symmetric, by row on the left and by column on the right.
 
-    On the left, floats go into tiles as they are quantized, so :meth:`matrix` gives them rather than codes; that is
-    where they are balanced. Arrays of another type become `dtype` where they are needed, a few rows at a time.
+    On the left, a kernel balances and quantizes floats as it writes tiles, so :meth:`matrix` gives floats, not codes.
+    Arrays of another type are converted to `dtype` a few rows at a time.
     """
 
     def __init__(self, array: Array, bits: int, dtype: np.dtype[Any], balance: ChannelTransform | None = None) -> None:
@@ -150,7 +150,7 @@ class FloatOperand(ArrayOperand):
 
 @lru_cache
 def _left_lines(bits: int) -> LineParams:
-    """Of floats on the left: the scale is max|x| / high, so the lowest code is not used."""
+    """Line parameters of floats on the left. The scale is max|x| / high, so the lowest code is not used."""
     high = code_range(bits, "symmetric").high
     return LineParams(CodeRange(-high, high), bits)
 
@@ -161,13 +161,13 @@ class IntegerView(Operand):
     The balance of the array is left out as well.
     """
 
-    def __init__(self, of: Any, name: str) -> None:
+    def __init__(self, of: Operand, name: str) -> None:
         self.of, self.name, self.shape, self.dtype = of, name, of.shape, of.dtype
 
     @property
     def reach(self) -> int:
         """The largest magnitude that arrays of this form can hold."""
-        of = self.of
+        of: Any = self.of
         if isinstance(of, CodeOperand):
             limits = EIGHT_BIT[of.dtype]
         else:
@@ -181,7 +181,7 @@ class IntegerView(Operand):
 
     def lines(self, index: BatchIndex, side: str) -> LineParams:
         """See :class:`Operand`."""
-        lines: LineParams = self.of.lines(index, side)
+        lines = self.of.lines(index, side)
         if lines.offset is not None or (lines.scale is not None and lines.scale.shape[side == "left"] > 1):
             what = "an offset" if lines.offset is not None else "float scales that differ from group to group"
             raise ValueError(
@@ -192,18 +192,15 @@ class IntegerView(Operand):
 
     def matrix(self, index: BatchIndex) -> Array:
         """See :class:`Operand`."""
-        matrix: Array = self.of.matrix(index)
-        return matrix
+        return self.of.matrix(index)
 
     def rows_of(self, index: BatchIndex, rows: slice) -> Array:
         """See :class:`Operand`."""
-        matrix: Array = self.of.rows_of(index, rows)
-        return matrix
+        return self.of.rows_of(index, rows)
 
     def right(self, index: BatchIndex, k_segments: Segments) -> Right:
         """See :class:`Operand`."""
-        right: Right = self.of.right(index, k_segments)
-        return right
+        return self.of.right(index, k_segments)
 
     def codes_of(self, index: BatchIndex, side: str) -> CodeOperand:
         """See :class:`Operand`."""
@@ -216,7 +213,7 @@ class IntegerView(Operand):
 
 
 def operand(x: Any, bits: int, dtype: np.dtype[Any], side: str) -> Operand:
-    """What came in as an operand; `dtype` is the type that the product is computed in."""
+    """An argument of a product as an operand; `dtype` is the type that the product is computed in."""
     if isinstance(x, Operand):
         return x
     if x.dtype in EIGHT_BIT:
@@ -233,7 +230,7 @@ def balanced(left: Operand, right: Operand, bits: int, dtype: np.dtype[Any]) -> 
     ours, theirs = left.balance_along("left"), right.balance_along("right")
     if theirs is not None:
         array, kind = _array_of(left, "left", "right"), left.dtype if isinstance(left, FloatOperand) else dtype
-        # Of an array that was cut or transposed, the factors are a view, in any order.
+        # The factors of an array that was cut or transposed are a view, which may not be contiguous.
         left = FloatOperand(array, bits, kind, theirs._replace(factors=np.ascontiguousarray(theirs.factors, dtype)))
     if ours is not None:
         values = np.swapaxes(_array_of(right, "right", "left").astype(dtype, copy=False), -1, -2)

@@ -16,7 +16,7 @@ KEPT = 64  # kinds of products that one operand remembers
 
 
 def again(a: Any, b: Any, out: Any, bias: Any, kind: tuple[Any, Any]) -> Array | None:
-    """The product, if one of its kind has been prepared and nothing is unusual about its arguments; else None.
+    """The product, if one of its kind has been prepared and its arguments are the usual ones; else None.
 
     `kind` is the epilogue and the type asked for.
     """
@@ -49,7 +49,7 @@ def keep(task: Task, prepared: PreparedProduct, kind: tuple[Any, Any]) -> None:
         return
     if not floats and a.rows() is None:
         return
-    # Of codes the logical type, which that of the product follows from: the codes themselves are int8 in any case.
+    # The key has the logical type of a QArray, which decides the product's type; its codes are int8 in any case.
     prepared.expect(a.shape)
     try:
         if len(b.ready) >= KEPT:

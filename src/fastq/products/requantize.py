@@ -16,7 +16,7 @@ from fastq.quant.spec import Quantized, QuantParams, QuantSpec
 def requantized(task: Task, spec: QuantSpec, given: QuantParams | None) -> Quantized:
     """The product as codes of 8 bits, with the given parameters (one, or one per row) or those of its rows.
 
-    It never exists as floats, but for a band of rows at a time.
+    Only a band of rows at a time exists as floats.
     """
     columns = len(task.inputs[1].shape) > 1  # else the last axis is that of rows, which share no scale
     if not columns or len(task.shape) < 2 or 0 in (*task.shape, task.k):

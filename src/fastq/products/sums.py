@@ -1,4 +1,4 @@
-"""The integers that a product scales."""
+"""The integer sums of a product, before they are scaled."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def sums(a: Any, b: Any, dtype: npt.DTypeLike | None = None) -> Array:
     OverflowError
         If int32 is asked for and a sum does not fit.
     """
-    operands = [_reduced(*named) for named in (("a", a), ("b", b))]
-    left, right = operands[0].promoted("left"), operands[1].promoted("right")
-    batch, m, k, n, shape = result_shape(operands[0].shape, operands[1].shape)
+    left, right = _integer_view("a", a), _integer_view("b", b)
+    batch, m, k, n, shape = result_shape(left.shape, right.shape)
+    left, right = left.promoted("left"), right.promoted("right")
     wide = k > longest_segment(left.reach, right.reach)
     wanted = np.dtype((np.int64 if wide else np.int32) if dtype is None else dtype)
     task = Task((a, b), left, right, batch, m, k, n, shape, None, INTEGERS)
@@ -44,7 +44,7 @@ def sums(a: Any, b: Any, dtype: npt.DTypeLike | None = None) -> Array:
     return result.reshape(shape)
 
 
-def _reduced(name: str, x: Any) -> IntegerView:
+def _integer_view(name: str, x: Any) -> IntegerView:
     if not isinstance(x, Operand):
         x = as_array(x, name)
         if x.dtype not in EIGHT_BIT:

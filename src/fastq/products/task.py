@@ -29,7 +29,7 @@ INTEGERS = Output("int32")
 
 
 class Task(NamedTuple):
-    """A product whose arguments have been checked."""
+    """A checked product."""
 
     inputs: tuple[Any, Any]  # as they came in, but as arrays
     left: Operand

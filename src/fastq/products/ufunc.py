@@ -1,4 +1,4 @@
-"""The arguments that ``np.matmul`` has as a ufunc: where the axes are, where the result goes, what type it comes in.
+"""The arguments that ``np.matmul`` has as a ufunc: the axes of operands and result, `out`, and the type of the result.
 
 Errors are NumPy's. When a check fails here, ``np.matmul`` is called with the same arguments, but with operands that
 take no memory; it raises before it computes anything, and its error is passed on (:func:`_numpys_error`).
@@ -32,11 +32,11 @@ class UfuncOptions(TypedDict, total=False):
 class Call(NamedTuple):
     """A call that NumPy would accept."""
 
-    a: Any  # the operands, with the axes that are multiplied last
+    a: Any  # the operands; the axes that are multiplied come last, here and in what follows
     b: Any
-    shape: tuple[int, ...]  # of the product, likewise
-    target: Array | None  # where it goes, likewise; the product broadcasts to its shape
-    permutation: tuple[int, ...] | None  # the order of the result's axes in which they are so; None: as they come
+    shape: tuple[int, ...]  # of the product
+    target: Array | None  # the product is broadcast to its shape and written to it
+    permutation: tuple[int, ...] | None  # from the caller's order of the result's axes to this one; None: the same
     casting: Any
 
     def restored(self, product: Array) -> Array:

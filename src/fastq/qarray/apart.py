@@ -1,19 +1,24 @@
-"""A quantized array taken apart into plain arrays and attributes; :mod:`fastq.qarray.parts` has the form of both."""
+"""A quantized array taken apart into plain arrays and attributes, and saved; see :mod:`fastq.qarray.parts`."""
 
 from __future__ import annotations
 
-from typing import Any
+from os import PathLike
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fastq.qarray.coded import QArrayBase
+from fastq.qarray.rearrange import array_parts, group_scales, oriented, with_parts
+from fastq.storage.folder import write
 from fastq.storage.metadata import NAMES, Metadata
+
+if TYPE_CHECKING:
+    from fastq.qarray.array import QArray
 
 Array = npt.NDArray[Any]
 
 
-def take_apart(q: QArrayBase, pack: bool = True) -> tuple[dict[str, Array], dict[str, Any]]:
+def take_apart(q: QArray, pack: bool = True) -> tuple[dict[str, Array], dict[str, Any]]:
     """A quantized array as plain arrays and attributes; see :mod:`fastq.qarray.parts`.
 
     Codes that are not packed yet are packed for it, or, without `pack`, given as they are.
@@ -22,13 +27,13 @@ def take_apart(q: QArrayBase, pack: bool = True) -> tuple[dict[str, Array], dict
     if pack or q._store.packed:
         form = form.packed()
     arrays = {"scale": q._scale, "zero_point": q._zero, "offset": q._offset, "balance": q.balance}
+    scales = None
     if form.k_segments is None:
-        arrays["codes"], scales = q.codes, q._scales()
+        arrays["codes"], scales = q.codes, group_scales(q)
     else:
         # Orientations are those of the store here, and of the array in the form.
         rights, transposed, scales = q._store.operands(form.transposed != q._transposed, form.k_segments, form.grouped)
-        if scales is not None and q._transposed:
-            scales = scales.arranged(lambda values: values.mT)
+        scales = oriented(scales, q._transposed)
         one = next(iter(rights.values()))
         form = form._replace(
             transposed=transposed != q._transposed, k_segments=one.k_segments, grouped=one.form.grouped
@@ -45,10 +50,43 @@ def take_apart(q: QArrayBase, pack: bool = True) -> tuple[dict[str, Array], dict
     return contiguous, form.attributes()
 
 
-def canonical_arrays(q: QArrayBase) -> dict[str, Array]:
+def canonical_arrays(q: QArray) -> dict[str, Array]:
     """The arrays in canonical form: equal for equal quantized arrays, however each is packed. Sums are left out."""
     arrays, attributes = take_apart(q)
     form = Metadata.of(q).packed()
     if attributes != form.attributes() or ("groups" in arrays) != form.grouped:
-        arrays, _ = take_apart(q._of(q._pieces()))
+        arrays, _ = take_apart(with_parts(q, array_parts(q)))
     return {name: array for name, array in arrays.items() if name != "sums"}
+
+
+def save(q: QArray, path: str | PathLike[str], overwrite: bool = False) -> None:  # noqa: D417, a method
+    """Write the array to a folder, packed, for :func:`fastq.load`.
+
+    A matrix that is not packed yet is packed for ``x @ q``, or for ``x @ q.T`` if the last axis shares a scale.
+    Arrays are written as .npy files (:mod:`fastq.qarray.parts`), into a folder that gets its name when all is
+    there.
+
+    Parameters
+    ----------
+    path : path
+        The folder to make.
+    overwrite : bool
+        Put it in the place of one that was saved before. Arrays that were loaded from that one stay as they are.
+
+    Raises
+    ------
+    FileExistsError
+        If there is something of that name which is not to be overwritten, or was not saved by fastq.
+    OSError
+        If it cannot be written; there is no folder of that name then, or the one that was there before.
+
+    Examples
+    --------
+    >>> import numpy as np, fastq as fq, tempfile
+    >>> q = fq.quantize(np.eye(3), bits=3, axis=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     q.save(f"{folder}/q")
+    ...     fq.load(f"{folder}/q").equals(q)
+    True
+    """
+    write(path, *take_apart(q), overwrite)

@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-import copy
-from os import PathLike
-from typing import Any, NoReturn
+from collections.abc import Iterator
+from math import prod
+from types import EllipsisType
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from fastq import numpys
-from fastq.layout.tiles import segments
+from fastq.engine.operands import ColumnParams
+from fastq.engine.store import Store
 from fastq.products import dispatch
 from fastq.products.operands import Operand
-from fastq.promotion import is_float
-from fastq.qarray import functions
-from fastq.qarray.apart import take_apart
-from fastq.qarray.coded import Scheme
-from fastq.qarray.ndarray import ArrayMethods
-from fastq.quant import affine
-from fastq.quant.spec import QuantParams, QuantSpec
-from fastq.storage.folder import write
-from fastq.storage.metadata import Metadata
-from fastq.validation import data_type
+from fastq.qarray import functions, operand, rearrange, values
+from fastq.qarray.apart import save
+from fastq.qarray.rearrange import group_scales, indexed, swapped_matrices, unpacked
+from fastq.qarray.summary import summary
 
 Array = npt.NDArray[Any]
+Scheme = Literal["symmetric", "asymmetric", "affine"]
 # Members that the engine calls, and no user: they are those of Operand.
 _OF_PRODUCTS = {name for name in (*vars(Operand), "ready") if not name.startswith("_")}
+# NumPy 2.0 exports no read-only array.
+_NUMPY_KNOWS_NO_READ_ONLY = np.lib.NumpyVersion(np.__version__) < "2.1.0"
 
 __all__ = ["QArray", "Scheme"]
 
 
-class QArray(ArrayMethods, NDArrayOperatorsMixin):
+class QArray(Operand, NDArrayOperatorsMixin):
     """A quantized array: codes of 2 to 8 bits and the parameters that turn them back into numbers.
 
     ``x = scale * (code - zero_point)``, or for affine arrays ``x = scale * code + offset``. Make one with
@@ -89,85 +88,210 @@ class QArray(ArrayMethods, NDArrayOperatorsMixin):
     :attr:`codes` is unpacked anew at each access, and :attr:`nbytes` tells the packed size.
     """
 
-    __slots__ = ()
+    __slots__ = ("_balance", "_cache", "_offset", "_scale", "_store", "_transposed", "_zero", "axis", "bits", "dtype",
+                 "group_size", "ready", "rotation", "scheme", "shape")  # fmt: skip
+
+    axis: int | None
+    bits: int
+    group_size: int | None
+    rotation: int
+    scheme: Scheme
+    _store: Store
+    _transposed: bool
+    _cache: dict[Any, Any]
+    _scale: Array
+    _zero: Array | None
+    _offset: Array | None
+    _balance: Array | None
+
     __array_priority__ = 10.0  # libraries that go by it take a quantized array for more than an ndarray
     __hash__ = None  # type: ignore[assignment]  # as an ndarray's
 
-    def __dir__(self) -> list[str]:
-        """Public attributes and methods; what only products call is left out."""
-        return [n for n in super().__dir__() if n not in _OF_PRODUCTS and (n[0] != "_" or n.startswith("__"))]
+    if TYPE_CHECKING:  # of NDArrayOperatorsMixin, which cannot say as much
 
-    def __repr__(self) -> str:
-        if self.axis is None:
-            sharing = "one scale"
-        elif self.group_size is None:
-            sharing = f"axis={self.axis}"
-        else:
-            sharing = f"axis={self.axis}, group_size={self.group_size}"
-        form = f"{self.bits} bits, {self.scheme}, {sharing}" + (", balanced" if self.balance is not None else "")
-        form += f", rotated by {self.rotation}" if self.rotation > 1 else ""
-        size = _readable_size(self.nbytes)
-        if self.bits < 8 and not self._store.packed and (packed := Metadata.of(self).packed()).k_segments is not None:
-            size += f", {_readable_size(self.nbytes - self._store.nbytes + packed.stored())} once packed"
-        return f"QArray(shape={self.shape}, {form}, dtype={self.dtype}, {size})"
+        def __neg__(self) -> QArray: ...
+        def __mul__(self, other: Any) -> QArray: ...
+        def __rmul__(self, other: Any) -> QArray: ...
+        def __truediv__(self, other: Any) -> QArray: ...
 
-    # Back to numbers
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        raise TypeError("a QArray is made by fastq.quantize(x, bits=...)")
 
-    def dequantize(self, dtype: npt.DTypeLike | None = None, out: Array | None = None) -> Array:
-        """Turn the codes back into numbers.
+    @classmethod
+    def _make(
+        cls,
+        store: Store,
+        transposed: bool,
+        scheme: str,
+        axis: int | None,
+        group_size: int | None,
+        parameters: tuple[Array, Array | None, Array | None],
+        dtype: npt.DTypeLike,
+        balance: Array | None = None,
+        rotation: int = 1,
+    ) -> QArray:
+        self = object.__new__(cls)
+        shape = (*store.shape[:-2], store.shape[-1], store.shape[-2]) if transposed else store.shape
+        frozen = [None if p is None else _frozen(np.asarray(p)) for p in (*parameters, balance)]
+        attributes = {
+            "_store": store, "_transposed": transposed, "_cache": {}, "_scale": frozen[0], "_zero": frozen[1],
+            "_offset": frozen[2], "_balance": frozen[3], "shape": shape, "dtype": np.dtype(dtype), "bits": store.bits,
+            "scheme": scheme, "axis": axis, "group_size": group_size, "ready": {}, "rotation": rotation,
+        }  # fmt: skip
+        for name, value in attributes.items():
+            object.__setattr__(self, name, value)
+        return self
 
-        Parameters
-        ----------
-        dtype : data type, optional
-            A float type; by default the logical type, or that of `out`.
-        out : numpy.ndarray, optional
-            Where to write them.
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        raise AttributeError(f"a QArray is immutable; cannot set {name!r}")
 
-        Returns
-        -------
-        numpy.ndarray
-            ``scale * (codes - zero_point)`` or ``scale * codes + offset``, computed in scale's type; times `balance`.
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"a QArray is immutable; cannot delete {name!r}")
 
-        Raises
-        ------
-        TypeError
-            If `dtype` is not a float type, or `out` not an array of it.
-        ValueError
-            If `out` has another shape or is read-only.
+    # Attributes
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def scale(self) -> Array:
+        """The scale, read-only; with integer group scales, their products with :attr:`axis_scale`, which are exact."""
+        return self._scale if (integers := self.group_scale) is None else _frozen(self._scale * integers)
+
+    @property
+    def axis_scale(self) -> Array | None:
+        """With integer group scales, the float scale that all groups share, read-only; None without."""
+        return None if self._store.groups_shape is None else self._scale
+
+    @property
+    def group_scale(self) -> Array | None:
+        """Integer scales of groups (int8), read-only; None where groups have float scales, or there are none."""
+        return None if (scales := group_scales(self)) is None else _frozen(scales.scale)
+
+    @property
+    def zero_point(self) -> Array | None:
+        """The zero point of an asymmetric array, read-only."""
+        if (scales := group_scales(self)) is None or scales.zero is None:
+            return self._zero
+        return _frozen(scales.zero.astype(np.int32))
+
+    @property
+    def offset(self) -> Array | None:
+        """The offset of an affine array, read-only."""
+        return self._offset
+
+    @property
+    def balance(self) -> Array | None:
+        """The factors of a balanced array, read-only."""
+        return self._balance
+
+    @property
+    def codes(self) -> Array:
+        """The codes, read-only; int8 for symmetric arrays, uint8 for others.
+
+        Examples
+        --------
+        >>> import fastq as fq
+        >>> fq.quantize([-1.0, 1.0, 2.0], bits=4, scheme="asymmetric").codes
+        array([ 0, 10, 15], dtype=uint8)
+        """
+        codes = self._store.codes()
+        return _frozen(codes.mT if self._transposed else codes)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of codes, as they are stored now, and parameters.
 
         Examples
         --------
         >>> import numpy as np, fastq as fq
-        >>> q = fq.quantize(np.array([0.5, -1.0, 1.4], np.float32), bits=3)
-        >>> q.codes, q.scale
-        (array([ 1, -2,  3], dtype=int8), array([0.46666667], dtype=float32))
-        >>> q.dequantize()
-        array([ 0.46666667, -0.93333334,  1.4       ], dtype=float32)
+        >>> q = fq.quantize(np.ones((1024, 64), np.float32))
+        >>> q.nbytes  # a byte each until they are packed, and one scale
+        65540
         """
-        if out is not None and not isinstance(out, np.ndarray):
-            raise TypeError(f"out must be an array, got {type(out).__name__}")
-        logical = data_type(dtype) if dtype is not None else self.dtype if out is None else out.dtype
-        if not is_float(logical):
-            raise TypeError(f"dtype must be a float type that NumPy computes in, got {logical}; codes are in q.codes")
-        if out is not None:
-            if out.dtype != logical:
-                raise TypeError(f"out must be an array of {logical}, got {out.dtype}")
-            if out.shape != self.shape or not out.flags.writeable:
-                state = "" if out.flags.writeable else " (read-only)"
-                raise ValueError(f"out must be writeable and of shape {self.shape}, got shape {out.shape}{state}")
-        target = out if out is not None else np.empty(self.shape, logical)
-        spec = QuantSpec(self.bits, self.axis, self.group_size, self.scheme, rotation=self.rotation)
-        params = QuantParams(self.scale, self.zero_point, self.offset)
-        affine.restore(self.codes, spec, params, self.balance, target)
-        return target
+        parameters = self._scale, self._zero, self._offset, self._balance
+        cached = sum(c.nbytes for c in self._cache.values() if isinstance(c, ColumnParams))
+        return int(self._store.nbytes + cached + sum(p.nbytes for p in parameters if p is not None))
+
+    @property
+    def T(self) -> QArray:  # noqa: N802
+        """The array with its axes in reverse order; codes of a matrix are shared, not copied.
+
+        Examples
+        --------
+        >>> import numpy as np, fastq as fq
+        >>> q = fq.quantize(np.eye(2, 3), bits=4, axis=-1)
+        >>> q.T.shape, q.T.axis
+        ((3, 2), 0)
+        """
+        return swapped_matrices(self) if self.ndim == 2 else self.transpose()
+
+    @property
+    def mT(self) -> QArray:  # noqa: N802
+        """A stack of matrices with each transposed; codes are shared, not copied.
+
+        Examples
+        --------
+        >>> import numpy as np, fastq as fq
+        >>> fq.quantize(np.zeros((5, 2, 3))).mT.shape
+        (5, 3, 2)
+        """
+        if self.ndim < 2:
+            raise ValueError("matrix transpose with ndim < 2 is undefined")
+        return swapped_matrices(self)
+
+    @property
+    def device(self) -> str:
+        """Where the array is, as the array API standard has it: "cpu"."""
+        return "cpu"
+
+    # The array in other forms
+
+    transpose = rearrange.transpose
+    swapaxes = rearrange.swapaxes
+    reshape = rearrange.reshape
+    astype = values.astype
+    dequantize = values.dequantize
+    item = values.item
+    equals = values.equals
+
+    def dot(self, other: Any) -> Any:
+        """``np.dot(q, other)``.
+
+        Examples
+        --------
+        >>> import numpy as np, fastq as fq
+        >>> fq.quantize(np.eye(2)).dot([3.0, 4.0]).round(1)
+        array([3., 4.])
+        """
+        return numpys.dot(self, other)
+
+    # The array as an operand
+
+    promoted = operand.promoted
+    balance_along = operand.balance_along
+    lines = operand.lines
+    matrix = operand.matrix
+    rows_of = operand.rows_of
+    rows = operand.rows
+    right = operand.right
+    columns = operand.columns
+    prepack = operand.prepack
+
+    # NumPy's protocols
 
     def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise TypeError(
             "a QArray is not converted to an ndarray silently, because that takes up to 16 times its memory; "
             "call q.dequantize()"
         )
-
-    # Multiplying
 
     def __matmul__(self, other: Any) -> Any:
         return numpys.matmul(self, other) if functions.foreign((other,)) else dispatch.matmul(self, other)
@@ -183,57 +307,9 @@ class QArray(ArrayMethods, NDArrayOperatorsMixin):
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         return functions.function(func, types, args, kwargs)
 
-    def prepack(self) -> QArray:
-        """Pack the codes now, rather than at the first ``x @ q``; returns the array itself.
-
-        Examples
-        --------
-        >>> import numpy as np, fastq as fq
-        >>> q = fq.quantize(np.ones((1024, 512), np.float32), bits=2, axis=0)
-        >>> before = q.nbytes
-        >>> q.prepack().nbytes < before / 3
-        True
-        """
-        if self.ndim < 2 or self.size == 0:
-            return self
-        k = self.shape[-2]
-        first = (0,) * (self.ndim - 2)
-        self.right(first, segments(k, self.lines(first, "right").group))
-        return self
-
     # Files and copies
 
-    def save(self, path: str | PathLike[str], overwrite: bool = False) -> None:
-        """Write the array to a folder, packed, for :func:`fastq.load`.
-
-        A matrix that is not packed yet is packed for ``x @ q``, or for ``x @ q.T`` if the last axis shares a scale.
-        Arrays are written as .npy files (:mod:`fastq.qarray.parts`), into a folder that gets its name when all is
-        there.
-
-        Parameters
-        ----------
-        path : path
-            The folder to make.
-        overwrite : bool
-            Put it in the place of one that was saved before. Arrays that were loaded from that one stay as they are.
-
-        Raises
-        ------
-        FileExistsError
-            If there is something of that name which is not to be overwritten, or was not saved by fastq.
-        OSError
-            If it cannot be written; there is no folder of that name then, or the one that was there before.
-
-        Examples
-        --------
-        >>> import numpy as np, fastq as fq, tempfile
-        >>> q = fq.quantize(np.eye(3), bits=3, axis=0)
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     q.save(f"{folder}/q")
-        ...     fq.load(f"{folder}/q").equals(q)
-        True
-        """
-        write(path, *take_apart(self), overwrite)
+    save = save
 
     def __copy__(self) -> QArray:
         return self
@@ -251,34 +327,71 @@ class QArray(ArrayMethods, NDArrayOperatorsMixin):
         >>> q.copy() is q
         True
         """
-        return copy.copy(self)
+        return self
 
-    def equals(self, other: Any) -> bool:
-        """Whether the other array has the same codes, parameters, bits and types.
+    # Python's protocols
 
-        ``==`` between arrays compares elements, which is refused here: ``np.array_equal(q, other)`` compares numbers.
+    def __dir__(self) -> list[str]:
+        """Public attributes and methods; what only products call is left out."""
+        return [n for n in super().__dir__() if n not in _OF_PRODUCTS and (n[0] != "_" or n.startswith("__"))]
 
-        Examples
-        --------
-        >>> import numpy as np, fastq as fq
-        >>> q = fq.quantize([1.0, 2.0])
-        >>> q.equals(fq.quantize([1.0, 2.0])), q.equals(fq.quantize([1.0, 2.0], bits=4))
-        (True, False)
+    __repr__ = summary
+
+    @overload
+    def __getitem__(self, key: slice | EllipsisType | list[int] | npt.NDArray[Any]) -> QArray: ...
+    @overload
+    def __getitem__(self, key: Any) -> Any: ...
+    def __getitem__(self, key: Any) -> Any:
+        return indexed(self, key)
+
+    def __setitem__(self, key: Any, value: Any) -> NoReturn:
+        raise TypeError(
+            "a quantized array is immutable, because new values would need other scales; got an assignment: quantize "
+            "anew from q.dequantize()"
+        )
+
+    def __delitem__(self, key: Any) -> NoReturn:
+        raise ValueError("cannot delete array elements")
+
+    def __iter__(self) -> Iterator[Any]:
+        if not self.shape:
+            raise TypeError("iteration over a 0-d array")
+        whole = unpacked(self) if self.ndim < 3 else self
+        return (whole[i] for i in range(self.shape[0]))
+
+    def __bool__(self) -> bool:
+        if self.size == 1:
+            return bool(self.item())
+        return bool(np.broadcast_to(False, self.shape))  # NumPy's own error
+
+    def __float__(self) -> float:
+        if self.ndim:
+            raise TypeError("only 0-dimensional arrays can be converted to Python scalars")
+        return self.item()
+
+    def __dlpack__(
+        self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: Any = None
+    ) -> Any:
+        """The codes, by DLPack: int8 or uint8, read-only where the consumer knows of that, otherwise a copy.
+
+        The buffer protocol is left out on purpose: ``np.asarray(q)`` would take codes for numbers. There is
+        ``memoryview(q.codes)``.
         """
-        if not isinstance(other, QArray):
-            return False
-        facts = ("shape", "dtype", "bits", "scheme", "axis", "group_size", "rotation")
-        if any(getattr(self, f) != getattr(other, f) for f in facts):
-            return False
-        names = ("scale", "zero_point", "offset", "group_scale", "balance")
-        pairs = [(getattr(self, name), getattr(other, name)) for name in names]
-        same = all((a is None) == (b is None) and (a is None or np.array_equal(a, b)) for a, b in pairs)
-        return same and np.array_equal(self.codes, other.codes)
+        if copy or max_version is None or max_version < (1, 0) or _NUMPY_KNOWS_NO_READ_ONLY:
+            return np.array(self.codes).__dlpack__(stream=stream)
+        return self.codes.__dlpack__(stream=stream, max_version=max_version, dl_device=dl_device, copy=copy)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.codes.__dlpack_device__()
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len() of unsized object")
+        return self.shape[0]
 
 
-def _readable_size(nbytes: int) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if nbytes < 1024 or unit == "GiB":
-            return f"{nbytes} B" if unit == "B" else f"{nbytes:.1f} {unit}"
-        nbytes /= 1024  # type: ignore[assignment]
-    raise AssertionError
+def _frozen(array: Array) -> Array:
+    """A read-only view."""
+    view = array.view()
+    view.flags.writeable = False
+    return view

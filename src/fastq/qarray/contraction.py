@@ -1,8 +1,8 @@
 """NumPy's products of any number of axes, as matrix products: dot, inner, tensordot, einsum and their kin.
 
-Each names the axes of its operands by letters, as einsum does. Axes in both operands and in the result are batch axes,
-those in both alone are summed; the operands are brought into the form of a matrix product, batch axes first, and what
-comes out is brought into the order of the result.
+Each product names the axes of its operands by letters, as einsum does. Axes in both operands and in the result are
+batch axes. Axes in both operands, but not in the result, are summed. The operands are arranged for a matrix product,
+batch axes first, and the axes of the product are put into the order of the result.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from fastq.errors import NotFiniteError, shown, with_type
 from fastq.products import dispatch
 from fastq.products.operands import Operand
-from fastq.qarray.coded import QArrayBase, check_summed
+from fastq.qarray.operand import check_summed
 
 
 def _array(x: Any) -> Any:
@@ -50,15 +50,12 @@ def contract(a: Any, b: Any, names: tuple[str, str, str], out: Any = None, dtype
     order = [*batch, *kept[0], *kept[1]]
     y = np.reshape(y, (*y.shape[: len(batch)], *(sizes[i] for i in kept[0] + kept[1])))
     y = np.transpose(y, [order.index(i) for i in result])
-    if out is None:
-        return y if y.shape else y[()]
-    np.copyto(out, y, casting="same_kind")
-    return out
+    return _into(out, y if y.shape else y[()])
 
 
 def _check_summed(x: Any, axes: Sequence[int], side: str) -> None:
-    """What a product would refuse, in terms of the axes as they came in."""
-    if isinstance(x, QArrayBase):
+    """Raise the error of a product whose scales vary along summed axes, in terms of the axes as they came in."""
+    if not isinstance(x, np.ndarray):
         check_summed(x, axes, side)
 
 
@@ -88,7 +85,7 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
 
 
 def _pairs(axes: Any, most: int) -> tuple[list[int], list[int]]:
-    """The axes of both operands that a tensordot sums over; a number means so many, and `most` is how many may be."""
+    """The axes of both operands that a tensordot sums over. `axes` may be a number of axes, at most `most`."""
     try:
         count = operator.index(axes)
     except TypeError:
@@ -114,8 +111,7 @@ def dot(a: Any, b: Any, out: Any = None) -> Any:
         return np.multiply(a, b) if out is None else np.multiply(a, b, out=out)
     if a.ndim <= 2 and b.ndim <= 2:
         return dispatch.matmul(a, b, out)
-    y = tensordot(a, b, axes=(a.ndim - 1, max(b.ndim - 2, 0)))
-    return _into(out, y)
+    return _into(out, tensordot(a, b, axes=(a.ndim - 1, max(b.ndim - 2, 0))))
 
 
 def inner(a: Any, b: Any) -> Any:
@@ -130,13 +126,13 @@ def vdot(a: Any, b: Any) -> Any:
 
 
 def einsum(*operands: Any, out: Any = None, dtype: Any = None, optimize: Any = False) -> Any:
-    """See :func:`numpy.einsum`; of one operand, whose axes are permuted, or of two."""
+    """See :func:`numpy.einsum`. It permutes the axes of one operand, or multiplies two."""
     names, arrays = _subscripts(operands)
     if (
         len(arrays) == 1
+        and out is None
         and sorted(names[0]) == sorted(names[1])
         and len(set(names[0])) == len(names[0])
-        and out is None
     ):
         return np.transpose(arrays[0], [names[0].index(i) for i in names[1]])
     if len(arrays) != 2:
@@ -206,7 +202,7 @@ def _letters(subscripts: Any) -> str:
 
 
 def _with_axes(name: str, *operands: tuple[Any, int]) -> Iterator[Any]:
-    """Operands as arrays that have so many axes, or NumPy's error."""
+    """Operands as arrays; NumPy's error if one has fewer axes than the number beside it."""
     for number, (x, least) in enumerate(operands):
         array = _array(x)
         if len(array.shape) < least:

@@ -17,10 +17,11 @@ import numpy as np
 from fastq import numpys
 from fastq.errors import shown
 from fastq.products import dispatch
+from fastq.products.operands import Operand
 from fastq.qarray import contraction, structure
-from fastq.qarray.coded import QArrayBase
 from fastq.qarray.contraction import dot
-from fastq.qarray.rearrange import expanded, reshaped, times, transposed, with_dtype, without
+from fastq.qarray.rearrange import array_parts, expanded, reshape, transpose, with_parts, without
+from fastq.qarray.values import astype, times
 from fastq.validation import axes_of, axis_of, data_type, integer
 
 HINTS = {
@@ -29,7 +30,7 @@ HINTS = {
 }
 
 
-_OURS = (QArrayBase, np.ndarray, np.generic)
+_OURS = (Operand, np.ndarray, np.generic)
 
 
 def refuse(name: str) -> NoReturn:
@@ -63,12 +64,12 @@ def ufunc(function: Any, method: str, inputs: Sequence[Any], out: Any, kwargs: d
         )
     target: Any = None if out is None else out[0]
     result: Any = None
-    if not isinstance(target, QArrayBase):  # else there may be none among the inputs
-        arrays = [x if isinstance(x, QArrayBase | int | float) else np.asarray(x) for x in inputs]
+    if not isinstance(target, Operand):  # else there may be none among the inputs
+        arrays = [x if isinstance(x, Operand | int | float) else np.asarray(x) for x in inputs]
         result = handler(*arrays)
     if out is None:
         return result
-    if isinstance(result, QArrayBase) or isinstance(target, QArrayBase):
+    if isinstance(result, Operand) or isinstance(target, Operand):
         raise TypeError(
             f"out of numpy.{function.__name__} must be left out, because a quantized array is immutable; got out"
         )
@@ -77,13 +78,15 @@ def ufunc(function: Any, method: str, inputs: Sequence[Any], out: Any, kwargs: d
 
 
 def _multiply(a: Any, b: Any) -> Any:
-    if isinstance(a, QArrayBase) and isinstance(b, QArrayBase):
+    if isinstance(b, Operand):
+        a, b = b, a
+    if isinstance(b, Operand):
         refuse("multiply of two quantized arrays")
-    return times(a, b, False) if isinstance(a, QArrayBase) else times(b, a, False)
+    return times(a, b, False)
 
 
 def _divide(a: Any, b: Any) -> Any:
-    if isinstance(b, QArrayBase):
+    if isinstance(b, Operand):
         refuse("divide by a quantized array")
     return times(a, b, True)
 
@@ -108,7 +111,7 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {}
 
 def function(func: Any, types: Any, args: Any, kwargs: Any) -> Any:
     """What ``__array_function__`` answers."""
-    if not all(issubclass(t, QArrayBase | np.ndarray) for t in types):
+    if not all(issubclass(t, Operand | np.ndarray) for t in types):
         return NotImplemented
     handler = FUNCTIONS.get(func)
     if handler is None:
@@ -131,7 +134,7 @@ def _handles(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., An
 
 
 def _quantized(q: Any, name: str) -> Any:
-    if not isinstance(q, QArrayBase):
+    if not isinstance(q, Operand):
         raise TypeError(
             f"numpy.{name} takes quantized arrays together with quantized arrays only; got {type(q).__name__}"
         )
@@ -145,6 +148,7 @@ FUNCTIONS.update({
     numpys.linalg_matmul: lambda x1, x2, /: dispatch.matmul(x1, x2),
     numpys.multi_dot: lambda arrays, out=None: dot(reduce(dot, arrays[:-1]), arrays[-1], out),
     np.shape: lambda a: a.shape, np.ndim: lambda a: a.ndim,
+    np.size: lambda a, axis=None: a.size if axis is None else prod(a.shape[i] for i in axes_of(axis, a.ndim)),
     np.iscomplexobj: lambda x: False, np.isrealobj: lambda x: True, np.real: lambda val: val,
     np.result_type: lambda *args: np.result_type(*map(_type_of, args)),
     np.can_cast: lambda from_, to, casting="safe": np.can_cast(_type_of(from_), _type_of(to), casting),
@@ -152,15 +156,16 @@ FUNCTIONS.update({
     np.common_type: lambda *arrays: np.common_type(*(np.empty(0, a.dtype) for a in arrays)),
     np.array_repr: lambda arr, **kwargs: repr(arr), np.array_str: lambda a, **kwargs: repr(a),
     np.array2string: lambda a, **kwargs: repr(a),
-    np.transpose: lambda a, axes=None: transposed(a, () if axes is None else (axes,)),
+    np.transpose: lambda a, axes=None: transpose(a, axes),
     np.matrix_transpose: lambda x, /: x.mT, np.linalg.matrix_transpose: lambda x, /: x.mT,
     np.swapaxes: lambda a, axis1, axis2: a.swapaxes(axis1, axis2),
     np.copy: lambda a, order="K", subok=False: a,
+    np.flipud: lambda m: m[::-1], np.fliplr: lambda m: m[:, ::-1],
     numpys.linalg_vecdot:
         lambda x1, x2, /, *, axis=-1: contraction.vecdot(*(np.moveaxis(x, axis, -1) for x in (x1, x2))),
 })  # fmt: skip
 if hasattr(np, "astype"):
-    FUNCTIONS[np.astype] = lambda x, dtype, /, **kwargs: with_dtype(x, dtype)
+    FUNCTIONS[np.astype] = lambda x, dtype, /, **kwargs: astype(x, dtype)
 
 # Functions of NumPy that are made of indices, transposes and joins, which a quantized array has.
 for _name in ("moveaxis", "rollaxis", "flip", "split", "array_split", "hsplit", "vsplit", "dsplit", "unstack",
@@ -173,7 +178,7 @@ def _splitting(implementation: Any) -> Any:
     """What NumPy does with an array, of a list too: the sections alone may be quantized."""
 
     def split(ary: Any, indices_or_sections: Any, **options: Any) -> Any:
-        return implementation(ary if isinstance(ary, QArrayBase) else np.asarray(ary), indices_or_sections, **options)
+        return implementation(ary if isinstance(ary, Operand) else np.asarray(ary), indices_or_sections, **options)
 
     return split
 
@@ -183,12 +188,7 @@ for _name in ("hsplit", "vsplit", "dsplit"):
 
 
 def _type_of(value: Any) -> Any:
-    return value.dtype if isinstance(value, QArrayBase) else value
-
-
-@_handles(np.size)
-def _size(a: Any, axis: Any = None) -> int:
-    return int(a.size if axis is None else prod(a.shape[i] for i in axes_of(axis, a.ndim)))
+    return value.dtype if isinstance(value, Operand) else value
 
 
 def _by_rows(name: str, order: Any, *orders: str) -> None:
@@ -200,13 +200,13 @@ def _by_rows(name: str, order: Any, *orders: str) -> None:
 @_handles(np.ravel)
 def _ravel(a: Any, order: str = "C") -> Any:
     _by_rows("ravel", order, "C", "A", "K")
-    return reshaped(a, (-1,))
+    return reshape(a, -1)
 
 
 @_handles(np.reshape)
 def _reshape(a: Any, /, shape: Any = None, order: str = "C", *, newshape: Any = None, copy: Any = None) -> Any:
     _by_rows("reshape", order, "C", "A")
-    return reshaped(a, (shape if newshape is None else newshape,))
+    return reshape(a, shape if newshape is None else newshape)
 
 
 @_handles(np.expand_dims)
@@ -228,40 +228,24 @@ def _squeeze(a: Any, axis: Any = None) -> Any:
 
 
 def _at_least(ndim: int) -> Callable[..., Any]:
-    def widened(*arrays: Any) -> Any:
-        results = []
-        for a in arrays:
-            a = _quantized(a, f"atleast_{ndim}d")
-            while a.ndim < ndim:
-                a = expanded(a, 2 if a.ndim == 2 else 0)  # a third axis comes last, others first
-            results.append(a)
-        return results[0] if len(results) == 1 else tuple(results)
+    def widened(a: Any) -> Any:
+        a = _quantized(a, f"atleast_{ndim}d")
+        while a.ndim < ndim:
+            a = expanded(a, 2 if a.ndim == 2 else 0)  # a third axis comes last, others first
+        return a
 
-    return widened
+    return lambda *arrays: widened(arrays[0]) if len(arrays) == 1 else tuple(map(widened, arrays))
 
 
 FUNCTIONS.update({np.atleast_1d: _at_least(1), np.atleast_2d: _at_least(2), np.atleast_3d: _at_least(3)})
 
 
-@_handles(np.flipud)
-def _flipud(m: Any) -> Any:
-    return m[::-1]
-
-
-@_handles(np.fliplr)
-def _fliplr(m: Any) -> Any:
-    return m[:, ::-1]
-
-
-def _two(axes: tuple[int, ...]) -> tuple[int, ...]:
-    if len(axes) != 2:
-        raise ValueError(f"len(axes) must be 2, got {len(axes)}")
-    return axes
-
-
 @_handles(np.rot90)
 def _rot90(m: Any, k: int = 1, axes: Any = (0, 1)) -> Any:
-    first, second = _two(axes_of(axes, m.ndim))
+    plane = axes_of(axes, m.ndim)
+    if len(plane) != 2:
+        raise ValueError(f"len(axes) must be 2, got {len(plane)}")
+    first, second = plane
     for _ in range(integer(k, "k", "an integer") % 4):
         m = np.swapaxes(np.flip(m, second), first, second)
     return m
@@ -272,7 +256,7 @@ def _take(a: Any, indices: Any, axis: Any = None, out: Any = None, mode: str = "
     if out is not None or not isinstance(mode, str) or mode != "raise":
         refuse("take with out or mode")
     if axis is None:
-        a, axis = reshaped(_quantized(a, "take"), (-1,)), 0
+        a, axis = reshape(_quantized(a, "take"), -1), 0
     places = np.asarray(indices)
     if places.size and places.dtype.kind not in "iub":
         raise TypeError(f"numpy.take of quantized arrays takes indices that are integers, got dtype {places.dtype}")
@@ -294,14 +278,11 @@ def _concatenate(arrays: Any, axis: Any = 0, out: Any = None, *, dtype: Any = No
         refuse("concatenate with out")
     arrays = [_quantized(a, "concatenate") for a in arrays]
     if axis is None:
-        arrays, axis = [reshaped(a, (-1,)) for a in arrays], 0
+        arrays, axis = [reshape(a, -1) for a in arrays], 0
     place = axis_of(axis, arrays[0].ndim) if arrays and arrays[0].ndim else 0
-    np.concatenate([np.empty(_emptied(a.shape, place), np.int8) for a in arrays], axis=place)  # NumPy's own errors
+    empty = [np.empty([n if i != place else 0 for i, n in enumerate(a.shape)], np.int8) for a in arrays]
+    np.concatenate(empty, axis=place)  # NumPy's own errors
     return _joined(arrays, place, np.result_type(*(a.dtype for a in arrays)) if dtype is None else data_type(dtype))
-
-
-def _emptied(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
-    return tuple(0 if i == axis else n for i, n in enumerate(shape))
 
 
 def _joined(arrays: Sequence[Any], axis: int, dtype: Any) -> Any:
@@ -309,15 +290,14 @@ def _joined(arrays: Sequence[Any], axis: int, dtype: Any) -> Any:
     if len(forms) > 1:
         listed = ", ".join(f"{bits} bits {scheme}" for bits, scheme in sorted(forms))
         raise TypeError(f"quantized arrays that are joined must have one width and scheme; got {listed}")
-    first = arrays[0]
+    arrays = [astype(a, dtype) for a in arrays]
     if len(arrays) == 1:
-        return with_dtype(first, dtype)
-    arrays = [with_dtype(a, dtype) for a in arrays]
-    result = arrays[0]._of(structure.joined([a._pieces() for a in arrays], axis))
-    ways = {a._packed_way() for a in arrays}
-    matrices = result.axis is None or result.axis >= result.ndim - 2  # what shares scales across them is not multiplied
-    if len(ways) == 1 and None not in ways and matrices:
-        (result.mT if ways.pop() else result).prepack()
+        return arrays[0]
+    result = with_parts(arrays[0], structure.joined([array_parts(a) for a in arrays], axis))
+    packed_transposed = {a._store.transposed != a._transposed if a._store.packed else None for a in arrays}
+    matrices = result.axis is None or result.axis >= result.ndim - 2  # others, with scales along a stack, stay unpacked
+    if len(packed_transposed) == 1 and None not in packed_transposed and matrices:
+        (result.mT if packed_transposed.pop() else result).prepack()
     return result
 
 
@@ -333,11 +313,11 @@ def _stack(arrays: Any, axis: Any = 0, out: Any = None, *, dtype: Any = None, ca
 @_handles(np.column_stack)
 def _column_stack(tup: Any) -> Any:
     arrays = [_quantized(a, "column_stack") for a in tup]
-    return _concatenate([reshaped(a, (-1, 1)) if a.ndim < 2 else a for a in arrays], 1)
+    return _concatenate([reshape(a, -1, 1) if a.ndim < 2 else a for a in arrays], 1)
 
 
 def _numbers(x: Any) -> Any:
-    return x.dequantize() if isinstance(x, QArrayBase) else x  # type: ignore[attr-defined]
+    return x.dequantize() if isinstance(x, Operand) else x  # type: ignore[attr-defined]
 
 
 def _compared(func: Any) -> Callable[..., Any]:

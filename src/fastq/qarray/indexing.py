@@ -1,4 +1,4 @@
-"""What an index asks of a quantized array, by NumPy's rules and with NumPy's errors."""
+"""Indices of quantized arrays, parsed by NumPy's rules and with NumPy's errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FULL = slice(None)
 
 
 class ParsedIndex(NamedTuple):
-    """An index, taken apart: what is chosen along each axis, and what becomes of the axes."""
+    """A parsed index: the elements that it chooses along each axis, and the axes that it drops, adds or reshapes."""
 
     shape: tuple[int, ...]  # of the result
     key: tuple[AxisIndex, ...]  # by axis; an integer is a slice of one element
@@ -92,7 +92,7 @@ def _part(part: Any) -> Any:
 
 
 def _normal(part: slice, length: int) -> slice:
-    """The same slice; FULL where it takes all, so that nothing is done for it."""
+    """The same slice; FULL if it chooses all, so that no work is done for that axis."""
     start, stop, step = part.indices(length)
     if step == 1:
         stop = max(start, stop)

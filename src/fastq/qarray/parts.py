@@ -53,7 +53,7 @@ from fastq.storage.metadata import NAMES, Metadata, must, parsed
 __all__ = ["load", "put_together", "take_apart"]
 
 Array = npt.NDArray[Any]
-CHECKED = 1 << 20  # bytes of groups that are looked at at a time
+CHECKED = 1 << 20  # bytes of groups that are checked at a time
 
 
 def put_together(arrays: Mapping[str, Array], attributes: Mapping[str, Any]) -> QArray:

@@ -1,43 +1,87 @@
-"""Quantized arrays in other shapes and parts, and times factors; codes are shared wherever they can be."""
+"""Quantized arrays in other shapes and parts; codes are shared wherever they can be."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fastq.engine.groups import GroupScales
+from fastq.engine.operands import AxisIndex
+from fastq.engine.store import Store
 from fastq.errors import with_type
-from fastq.promotion import is_float
 from fastq.qarray import indexing, structure
-from fastq.qarray.coded import QArrayBase
-from fastq.validation import axes_of, data_type, real
+from fastq.qarray.structure import ArrayParts
+from fastq.validation import axes_of, axis_of
 
-Q = TypeVar("Q", bound=QArrayBase)
+if TYPE_CHECKING:
+    from fastq.qarray.array import QArray
+
+Array = npt.NDArray[Any]
+
+# The methods of QArray
 
 
-def transposed(q: Q, axes: Sequence[Any]) -> Q:
-    """With axes permuted; as ``ndarray.transpose`` takes them."""
+def transpose(q: QArray, *axes: Any) -> QArray:
+    """The array with its axes permuted, as ``ndarray.transpose`` does it.
+
+    Examples
+    --------
+    >>> import numpy as np, fastq as fq
+    >>> fq.quantize(np.zeros((5, 2, 3))).transpose(1, 0, 2).shape
+    (2, 5, 3)
+    """
     if len(axes) == 1 and not isinstance(axes[0], int | np.integer):
         axes = axes[0]
-    order = tuple(range(q.ndim))[::-1] if axes is None else _several(axes, "axes") or tuple(range(q.ndim))[::-1]
+    reverse = tuple(range(q.ndim))[::-1]
+    order = reverse if axes is None else _several(axes, "axes") or reverse
     if len(order) != q.ndim:
         raise ValueError("axes don't match array")
     order = axes_of(order, q.ndim)
     if order == tuple(range(q.ndim)):
         return q
     if order == (*range(q.ndim - 2), q.ndim - 1, q.ndim - 2):
-        return q._swapped_matrices()
-    return q._of(structure.permuted(q._pieces(), order))
+        return swapped_matrices(q)
+    return with_parts(q, structure.permuted(array_parts(q), order))
 
 
-def reshaped(q: Q, shape: Sequence[Any]) -> Q:
-    """In another shape; as ``ndarray.reshape`` takes it."""
+def swapaxes(q: QArray, axis1: int, axis2: int) -> QArray:
+    """The array with two axes interchanged.
+
+    Examples
+    --------
+    >>> import numpy as np, fastq as fq
+    >>> fq.quantize(np.zeros((5, 2, 3))).swapaxes(0, -1).shape
+    (3, 2, 5)
+    """
+    order = list(range(q.ndim))
+    first, second = axis_of(axis1, q.ndim), axis_of(axis2, q.ndim)
+    order[first], order[second] = order[second], order[first]
+    return transpose(q, order)
+
+
+def reshape(q: QArray, *shape: Any) -> QArray:
+    """The array in another shape, elements in C order.
+
+    Runs of elements that share a scale must stay together in one axis of the new shape.
+
+    Raises
+    ------
+    ValueError
+        If the sizes differ, or runs that share a scale would be torn.
+
+    Examples
+    --------
+    >>> import numpy as np, fastq as fq
+    >>> q = fq.quantize(np.arange(24.0).reshape(4, 6), axis=-1)
+    >>> q.reshape(2, 2, 6).scale.shape
+    (2, 2, 1)
+    """
     if len(shape) == 1 and not isinstance(shape[0], int | np.integer):
         shape = _several(shape[0], "shape")
     new_shape = np.broadcast_to(np.int8(0), q.shape).reshape(shape).shape
-    return q if new_shape == q.shape else q._of(structure.reshaped(q._pieces(), new_shape))
+    return q if new_shape == q.shape else with_parts(q, structure.reshaped(array_parts(q), new_shape))
 
 
 def _several(values: Any, name: str) -> tuple[Any, ...]:
@@ -47,71 +91,108 @@ def _several(values: Any, name: str) -> tuple[Any, ...]:
         raise TypeError(f"{name} must be integers, got {with_type(values)}") from None
 
 
-def with_dtype(q: Q, dtype: npt.DTypeLike) -> Q:
-    """The same array, of another logical type."""
-    logical = data_type(dtype)
-    if not is_float(logical):
-        raise TypeError(f"dtype must be a float type that NumPy computes in, got {logical}; codes are in q.codes")
-    return q if logical == q.dtype else q._placed(q._form_only(), q._store, q._transposed, logical)
+# What arrays are made of
 
 
-def without(q: Q, axis: int) -> Q:
+def array_parts(q: QArray, codes: Array | None = None) -> ArrayParts:
+    """Codes and parameters; `codes` may replace those of the array."""
+    scales = group_scales(q)
+    group_scale, group_zero = (None, None) if scales is None else scales[1:]
+    arrays = (q._scale, q._zero, q._offset, group_scale, group_zero, q._balance)
+    return ArrayParts(q.codes if codes is None else codes, *arrays, q.axis, q.group_size, q.rotation)
+
+
+def parameters_only(q: QArray) -> ArrayParts:
+    """The parts with codes that take no memory: for changes of the parameters alone."""
+    return array_parts(q, np.broadcast_to(np.int8(0), q.shape))
+
+
+def group_scales(q: QArray) -> GroupScales | None:
+    """The integer scales of groups."""
+    return oriented(q._store.scales(), q._transposed)
+
+
+def oriented(scales: GroupScales | None, transposed: bool) -> GroupScales | None:
+    """Group scales from the orientation of the store into that of the array, or back."""
+    return scales.arranged(lambda values: values.mT) if transposed and scales is not None else scales
+
+
+def with_parts(q: QArray, p: ArrayParts) -> QArray:
+    """An array of the same width, scheme and type, of other parts."""
+    return with_store(q, p, Store(p.codes, q._store.limits, q.bits, _scales_of(p)), False)
+
+
+def with_store(q: QArray, p: ArrayParts, store: Store, transposed: bool, dtype: np.dtype[Any] | None = None) -> QArray:
+    """An array of the same width and scheme; codes and group scales are those of a store, the rest is of `p`."""
+    parameters = (p.scale, p.zero, p.offset)
+    dtype = q.dtype if dtype is None else dtype
+    return type(q)._make(store, transposed, q.scheme, p.axis, p.group, parameters, dtype, p.balance, p.rotation)
+
+
+def _scales_of(p: ArrayParts) -> GroupScales | None:
+    return None if p.group_scale is None or p.group is None else GroupScales(p.group, p.group_scale, p.group_zero)
+
+
+def unpacked(q: QArray) -> QArray:
+    """The array with codes as an array, so that they are not unpacked at each access."""
+    return with_parts(q, array_parts(q)) if q._store.packed else q
+
+
+# Views and parts
+
+
+def swapped_matrices(q: QArray) -> QArray:
+    """Each matrix transposed; codes are shared. The array keeps the result, and thus its prepared products."""
+    swapped: QArray | None = q._cache.get("swapped")
+    if swapped is None:
+        order = (*range(q.ndim - 2), q.ndim - 1, q.ndim - 2)
+        parts = structure.permuted(parameters_only(q), order)
+        swapped = q._cache["swapped"] = with_store(q, parts, q._store, not q._transposed)
+    return swapped
+
+
+def part(q: QArray, key: tuple[AxisIndex, ...]) -> QArray:
+    """Some of the elements along each axis; codes are shared where they can be."""
+    p = parameters_only(q)
+    for axis, index in enumerate(key):
+        if not (isinstance(index, slice) and index == indexing.FULL):
+            p = structure.cut(p, axis, index)
+    if q._transposed:
+        key = (*key[:-2], key[-1], key[-2])
+    return with_store(q, p, q._store.part(key, oriented(_scales_of(p), q._transposed)), q._transposed)
+
+
+def without(q: QArray, axis: int) -> QArray:
     """Without an axis of length 1."""
     if axis < q.ndim - 2 and axis != q.axis:
-        return q._without_batch_axis(axis)
-    return q._of(structure.dropped(q._pieces(), axis))
+        return with_store(q, structure.dropped(parameters_only(q), axis), q._store.dropped(axis), q._transposed)
+    return with_parts(q, structure.dropped(array_parts(q), axis))
 
 
-def expanded(q: Q, axis: int) -> Q:
+def expanded(q: QArray, axis: int) -> QArray:
     """With a new axis of length 1."""
-    return q._of(structure.expanded(q._pieces(), axis))
+    return with_parts(q, structure.expanded(array_parts(q), axis))
 
 
-def indexed(q: Q, key: Any) -> Any:
+def indexed(q: QArray, key: Any) -> Any:
     """``q[key]``: a quantized array, or a number where an integer is given for each axis."""
     if isinstance(key, bool | np.bool_) or (isinstance(key, np.ndarray) and key.shape == () and key.dtype == bool):
         whole = expanded(q, 0)  # as in NumPy: a new axis, of no element where it is False
         return whole if key else indexed(whole, slice(0))
     parsed = indexing.parse(key, q.shape)
-    part = q if all(isinstance(k, slice) and k == indexing.FULL for k in parsed.key) else q._part(parsed.key)
+    result = q if all(isinstance(k, slice) and k == indexing.FULL for k in parsed.key) else part(q, parsed.key)
     if parsed.shape == () and key is not Ellipsis:
-        return part.dequantize().reshape(())[()]  # type: ignore[attr-defined]
+        return result.dequantize().reshape(())[()]
     for axis in reversed(parsed.dropped):
-        part = without(part, axis)
+        result = without(result, axis)
     if parsed.spread is not None:
         axis, shape = parsed.spread
         axis -= sum(d < axis for d in parsed.dropped)
-        part = reshaped(part, (*part.shape[:axis], *shape, *part.shape[axis + 1 :]))
+        result = reshape(result, *result.shape[:axis], *shape, *result.shape[axis + 1 :])
         if parsed.leading:
             moved = range(axis, axis + len(shape))
-            part = transposed(part, (*moved, *(d for d in range(part.ndim) if d not in moved)))
+            result = transpose(result, *moved, *(d for d in range(result.ndim) if d not in moved))
     for axis in parsed.added:
-        part = expanded(part, axis)
-    assert part.shape == parsed.shape
-    return part
-
-
-def times(q: Q, factor: Any, divide: bool) -> Q:
-    """``q * factor`` or ``q / factor``, folded into the scale."""
-    if isinstance(factor, int) and not isinstance(factor, bool):
-        factor = real(factor, "factors", "numbers") if abs(factor) > 2**63 else factor  # infinity beyond floats
-    by = factor if isinstance(factor, int | float) and not isinstance(factor, bool) else np.asarray(factor)
-    if isinstance(by, np.ndarray) and not (by.dtype.kind in "biu" or is_float(by.dtype)):
-        raise TypeError(f"factors of a quantized array must be real numbers up to 64 bits, got dtype {by.dtype}")
-    dtype = np.result_type(q.dtype, by)
-    if not is_float(dtype) or np.broadcast_shapes(np.shape(by), q.shape) != q.shape:
-        raise ValueError(
-            f"factors of a quantized array must broadcast to its shape {q.shape}, because they are folded into its "
-            f"scale; got shape {np.shape(by)}: multiply q.dequantize()"
-        )
-    p = q._form_only()
-    if dtype == np.float64:
-        p = p.mapped(lambda values: values.astype(np.float64), "scale", "offset")
-    with np.errstate(over="ignore"):
-        values = np.asarray(by, p.scale.dtype)
-    if divide and not values.all():
-        raise ZeroDivisionError(
-            "a quantized array must not be divided by 0, because its scale would be infinite; got 0"
-        )
-    values = values.reshape((1,) * (q.ndim - values.ndim) + values.shape)
-    return q._placed(structure.scaled(p, values, divide), q._store, q._transposed, dtype)
+        result = expanded(result, axis)
+    assert result.shape == parsed.shape
+    return result

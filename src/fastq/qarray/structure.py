@@ -1,8 +1,8 @@
-"""Cutting, turning, joining and scaling quantized arrays, without changing a value.
+"""Cutting, permuting, reshaping, joining and scaling quantized arrays, without changing a value.
 
-A quantized array is codes and parameters, and a parameter has one entry per run of elements along the array's axis.
-What is done to codes here is done to the parameters too; where no parameters of that form can follow (a cut through a
-group, say), the answer is a ValueError rather than other values. Plain NumPy on arrays: nothing here knows of tiles.
+A quantized array is codes and parameters. A parameter has one entry per run of elements along the array's axis. Each
+function here changes codes and parameters alike. Where no such parameters fit the result (a cut through a group, say),
+it raises ValueError rather than change values. All of it is NumPy on arrays; nothing here knows of tiles.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Array = npt.NDArray[Any]
 
 
 class ArrayParts(NamedTuple):
-    """What a quantized array is made of; parameters have the shape of :func:`fastq.quant.spec.parameter_shape`.
+    """Codes and parameters of a quantized array; :func:`fastq.quant.spec.parameter_shape` has the parameters' shape.
 
     With integer group scales (`group_scale`), `scale` has length 1 along the axis and `zero` is None; their zero points
     are in `group_zero`.
@@ -40,12 +40,10 @@ class ArrayParts(NamedTuple):
     rotation: int
 
     def mapped(self, arrange: Callable[[Array], Array], *names: str) -> ArrayParts:
-        """The same with these arrays, where there are some, put through a function."""
-        arrays = {name: getattr(self, name) for name in names}
-        return self._with({name: arrange(p) for name, p in arrays.items() if p is not None})
-
-    def _with(self, arrays: dict[str, Any]) -> ArrayParts:
-        return self._replace(**arrays)
+        """A copy in which a function has been applied to the arrays of these names that are not None."""
+        arrays = {name: p for name in names if (p := getattr(self, name)) is not None}
+        arranged: dict[str, Any] = {name: arrange(p) for name, p in arrays.items()}
+        return self._replace(**arranged)
 
     @property
     def with_float_scales(self) -> ArrayParts:
@@ -73,7 +71,7 @@ def runs(ids: npt.NDArray[np.intp]) -> tuple[int, npt.NDArray[np.intp]] | None:
 
 
 def cut(p: ArrayParts, axis: int, index: AxisIndex) -> ArrayParts:
-    """Some of the elements along an axis, which stays."""
+    """Some of the elements along an axis; the axis stays."""
     at = _at(axis, index)
     if axis != p.axis:
         names = ("codes",) if p.axis is None else ("codes", *BY_GROUP)
@@ -87,7 +85,7 @@ def cut(p: ArrayParts, axis: int, index: AxisIndex) -> ArrayParts:
 
 
 def _cut_groups(p: ArrayParts, axis: int, index: AxisIndex, length: int) -> ArrayParts:
-    """Parameters of some elements along the axis that groups cut."""
+    """Parameters of some elements along the axis of groups."""
     assert p.group is not None
     ids = np.arange(length)[index] // p.group
     if not ids.size:
@@ -223,23 +221,23 @@ def joined(parts: Sequence[ArrayParts], axis: int) -> ArrayParts:
         raise ValueError(
             "arrays that are joined must have groups of one size; got groups of " + _listed([p.group for p in parts])
         )
-    if not all(_equal(p.balance, first.balance) for p in parts):
+    if not all(equal(p.balance, first.balance) for p in parts):
         raise ValueError("arrays that are joined beside their balance must have the same one; got different ones")
     if len({p.group_scale is None for p in parts}) > 1:
         parts = [p.with_float_scales for p in parts]
-    joined = {n: _concatenated([getattr(p, n) for p in parts], axis) for n in BY_GROUP}
-    return parts[0]._with({**joined, "codes": codes})
+    parameters: dict[str, Any] = {n: _concatenated([getattr(p, n) for p in parts], axis) for n in BY_GROUP}
+    return parts[0]._replace(**parameters, codes=codes)
 
 
 def _common(parts: Sequence[ArrayParts], axis: int) -> int | None:
-    """The axis along which what is joined shares scales; None: all have the same one scale."""
+    """The axis along which the joined array shares scales; None if all arrays have one scale, and the same."""
     axes = {p.axis for p in parts}
     if len({p.rotation for p in parts}) > 1:
         raise ValueError("arrays that are joined must be rotated in blocks of one size; got blocks of "
                          + _listed([p.rotation for p in parts]))  # fmt: skip
     if axes == {None}:
         names = ("scale", "zero", "offset")
-        if all(_equal(getattr(p, n), getattr(parts[0], n)) for p in parts for n in names):
+        if all(equal(getattr(p, n), getattr(parts[0], n)) for p in parts for n in names):
             return None
         return axis
     axes -= {None}
@@ -249,7 +247,7 @@ def _common(parts: Sequence[ArrayParts], axis: int) -> int | None:
 
 
 def _spread(p: ArrayParts, axis: int) -> ArrayParts:
-    """One scale, written out along an axis."""
+    """One scale, repeated along an axis."""
     if p.axis is not None:
         return p
     shape = parameter_shape(p.codes.shape, axis, None)
@@ -262,7 +260,7 @@ def _joined_along(parts: Sequence[ArrayParts], axis: int) -> ArrayParts:
     if len({p.balance is None for p in parts}) > 1:
         raise ValueError("arrays that are joined must all be balanced, or none; got both")
     balance = _concatenated([p.balance for p in parts], axis)
-    if all(p.group is None and _equal(getattr(p, n), getattr(first, n)) for p in parts for n in BY_GROUP):
+    if all(p.group is None and equal(getattr(p, n), getattr(first, n)) for p in parts for n in BY_GROUP):
         return first._replace(balance=balance)
     lengths = [p.codes.shape[axis] for p in parts]
     integer = all(
@@ -283,13 +281,13 @@ def _joined_along(parts: Sequence[ArrayParts], axis: int) -> ArrayParts:
         )
     size, picks = groups
     names = ("group_scale", "group_zero") if integer else BY_GROUP
-    whole = {n: _concatenated([getattr(p, n) for p in parts], axis) for n in names}
-    result = parts[0]._with({**whole, "balance": balance, "group": size})
+    parameters: dict[str, Any] = {n: _concatenated([getattr(p, n) for p in parts], axis) for n in names}
+    result = parts[0]._replace(**parameters, balance=balance, group=size)
     result = result.mapped(lambda values: np.take(values, picks, axis=axis), *names)
     return result.with_float_scales if size % QUARTER else result
 
 
-def scaled(p: ArrayParts, by: Array, divide: bool = False) -> ArrayParts:
+def scaled(p: ArrayParts, by: Array, divide: bool) -> ArrayParts:
     """Values times (or divided by) numbers that do not vary along the axis.
 
     `by` has the array's dimensions, and scale's type.
@@ -321,7 +319,8 @@ def _concatenated(arrays: Sequence[Array | None], axis: int) -> Array | None:
     return np.concatenate(present, axis=axis) if present else None
 
 
-def _equal(a: Array | None, b: Array | None) -> bool:
+def equal(a: Array | None, b: Array | None) -> bool:
+    """Whether both are None, or arrays with the same elements."""
     return (a is None) == (b is None) and (a is None or np.array_equal(a, b))  # type: ignore[arg-type]
 
 
