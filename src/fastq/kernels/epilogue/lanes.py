@@ -35,7 +35,6 @@ class Lanes:
             return other.value
         return filled(self.value.type, float(other))
 
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = None
     __add__, __radd__ = _operators("fadd")
     __sub__, __rsub__ = _operators("fsub")
     __mul__, __rmul__ = _operators("fmul")
