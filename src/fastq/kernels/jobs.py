@@ -192,14 +192,8 @@ CompensateJob = job(
     "CompensateJob",
     """Round ``target[rows][n]`` to codes, row after row, under each of `candidates` sets of parameters.
 
-    Column by column, for rows i from the first on ::
-
-        value_i = target_i - sum over j < i of carry[j][i] * (rounded_j - target_j)
-        code_i  = clip(rint((value_i - offset_i) / scale_i) + zero_i, low, high)
-        loss   += weight[i] * (rounded_i - value_i)**2,   rounded_i = scale_i * (code_i - zero_i) + offset_i
-
-    Parameters of candidate c, row i and column j lie ``c * candidate_pitch + i * row_pitch + j`` elements from their
-    start; `codes` (may be null) are those of the last candidate. n is a multiple of 32.
+    README.md has the equation. Parameters of candidate c, row i and column j lie ``c * candidate_pitch + i * row_pitch
+    + j`` elements from their start; `codes` (may be null) are those of the last candidate. n is a multiple of 32.
     """,
     rows=INT,
     n=INT,

@@ -133,17 +133,17 @@ def search_shared(
     scheme: int,
 ) -> None:
     """Integer scales for every row of x; `values` are as in :class:`fastq.kernels.jobs.SharedJob`."""
-    shared, own, zeros, factors, chosen = values
+    shared, scales, zeros, group_scales, group_zeros = values
     assign = make_joint(trial, np.rint, lambda value, x: x.dtype.type(value), lambda x, i: x[i:])
     shared_scale = make_shared(assign, lambda value, x: x.dtype.type(value))
     kind = x.dtype.type
     sums, totals = np.zeros(SUMS, x.dtype), np.zeros(SUMS, x.dtype)
     bounds = kind(limits.low), kind(limits.high), kind(limit)
-    own *= factor[:, None]
+    scales *= factor[:, None]
     with np.errstate(all="ignore"):
         for i, f in enumerate(factor):
             column = x[i], weights, x.shape[1], size, f, scheme, *bounds
-            groups = own[i], zeros[i], factors[i], chosen[i]
+            groups = scales[i], zeros[i], group_scales[i], group_zeros[i]
             shared[i] = shared_scale(column, shared[i] * f, groups, sums, totals) / f
 
 

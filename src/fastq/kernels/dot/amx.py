@@ -16,7 +16,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from fastq.kernels.dot.micro import MicroKernel
+from fastq.kernels.dot.micro import MicroKernel, Shape, choose
 from fastq.kernels.dot.unpack import unpack
 from fastq.kernels.epilogue.outputs import SIZES, Output
 from fastq.kernels.epilogue.rescale import FastTile, epilogue
@@ -53,6 +53,13 @@ as_i32 = cast_to("i32*")
 
 def _op(b: ir.IRBuilder, name: str, *args: Any) -> None:
     b.call(declare(b, f"llvm.x86.{name}", VOID, [a.type for a in args]), args)
+
+
+def _move(b: ir.IRBuilder, name: str, sums: Any, places: list[tuple[int, int]]) -> None:
+    """Load or store (``tileloadd64``, ``tilestored64``) the accumulators of these row groups and column blocks."""
+    for g, c in places:
+        place = b.gep(b.bitcast(sums, I8.as_pointer()), [I64(4 * (g * TILE_ROWS * PITCH + c * BLOCK))])
+        _op(b, name, I8(2 * g + c), place, I64(4 * PITCH))
 
 
 class Amx(MicroKernel):
@@ -101,9 +108,7 @@ class Amx(MicroKernel):
                 return []
 
             loop(b, I64(0), rounds, 1, [], once)
-            for g, c in places:
-                place = b.gep(b.bitcast(sums, I8.as_pointer()), [I64(4 * (g * TILE_ROWS * PITCH + c * BLOCK))])
-                _op(b, "tilestored64", I8(2 * g + c), place, I64(4 * PITCH))
+            _move(b, "tilestored64", sums, places)
 
         return ir_function("fastq_amx_bare_loop", ("u8*", "u8*", "int", "i32*"), self.target, emit)
 
@@ -128,11 +133,9 @@ class Amx(MicroKernel):
             def bit(n):
                 return b.icmp_unsigned("!=", b.and_(part, I64(1 << n)), I64(0))
 
-            variants = [(2, 2), (1, 2), (2, 1), (1, 1)]
+            variants = (Shape(2, 2, 1), Shape(1, 2, 1), Shape(2, 1, 1), Shape(1, 1, 1))  # in tiles
             index = b.add(b.zext(bit(1), I64), b.shl(b.zext(bit(2), I64), I64(1)))
             done_tile = FastTile(b, job, output, PITCH, done, done_row, done_block)
-            end = b.append_basic_block("end")
-            switch = b.switch(index, end)
 
             def write_row(r, _=None):
                 if output.function is None:
@@ -140,25 +143,19 @@ class Amx(MicroKernel):
                         done_tile.write(b, r, I64(c))
                 return []
 
-            def variant(groups, blocks):
-                places = [(g, c) for g in range(groups) for c in range(blocks)]
-
-                def each(name):
-                    for g, c in places:
-                        place = b.gep(b.bitcast(out, I8.as_pointer()), [I64(4 * (g * TILE_ROWS * PITCH + c * BLOCK))])
-                        _op(b, name, I8(2 * g + c), place, I64(4 * PITCH))
-
+            def variant(shape):
+                places = [(g, c) for g in range(shape.rows) for c in range(shape.blocks)]
                 with b.if_else(bit(0)) as (fresh, carried):
                     with fresh:
                         for g, c in places:
                             _op(b, "tilezero", I8(2 * g + c))
                     with carried:
-                        each("tileloadd64")
+                        _move(b, "tileloadd64", out, places)
 
                 def one_tile(t, _):
                     offset = b.mul(t, I64(TILE))
-                    loads = [(4 + g, a, left_stride, g) for g in range(groups)]
-                    loads += [(6 + c, w, block_stride, c) for c in range(blocks)]
+                    loads = [(4 + g, a, left_stride, g) for g in range(shape.rows)]
+                    loads += [(6 + c, w, block_stride, c) for c in range(shape.blocks)]
                     for register, base, stride, number in loads:
                         place = b.gep(base, [b.add(offset, b.mul(stride, I64(number)))])
                         _op(b, "tileloadd64", I8(register), place, I64(ROW))
@@ -173,15 +170,9 @@ class Amx(MicroKernel):
                     return []
 
                 loop(b, I64(0), tiles, 1, [], one_tile)
-                each("tilestored64")
+                _move(b, "tilestored64", out, places)
 
-            for number, (groups, blocks) in enumerate(variants):
-                block = b.append_basic_block(f"block{groups}x{blocks}")
-                switch.add_case(I64(number), block)
-                b.position_at_end(block)
-                variant(groups, blocks)
-                b.branch(end)
-            b.position_at_end(end)
+            choose(b, variants, index, variant)
             loop(b, b.shl(tiles, I64(1)), done_rows, 1, [], write_row)
 
         ints = ("int",) * 3

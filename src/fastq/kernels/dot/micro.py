@@ -115,7 +115,10 @@ class MicroKernel:
         return sets
 
     def finalize(self, b: ir.IRBuilder, accs: list[Any], rows: int) -> list[Any]:
-        """Accumulators as they are stored, row by row, one column per lane; called after the last product."""
+        """Accumulators as they are stored, row by row, one column per lane.
+
+        Called after the last product, or after each tile where the sums of tiles are scaled.
+        """
         return accs
 
     def scaled(self, b: ir.IRBuilder, total: Any, value: Any, factor: Any, small: bool) -> Any:

@@ -5,9 +5,9 @@ done to the sums of a tile rather than to its codes ::
 
     sum over k of left * (factor * u + shift) = factor * (sum over k of left * u) + shift * (sum over k of left)
 
-with the sums of left codes worked out once per call. A tile then costs one
-instruction more per accumulator, and four per register of columns, where scaling its codes takes 32: 1 x 4096 x 4096 at
-3 bits, groups of 64, takes 1.09 to 1.13 times as long as without groups, and 1.28 times the other way.
+with the sums of left codes computed once per call. A tile then costs one instruction more per accumulator, and four
+per register of columns; scaling its codes would take 32. A product of 1 x 4096 x 4096 at 3 bits, groups of 64, takes
+1.09 to 1.13 times as long as without groups; with scaled codes it took 1.28 times as long.
 """
 
 from __future__ import annotations

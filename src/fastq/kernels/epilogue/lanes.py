@@ -11,6 +11,18 @@ from fastq.kernels.floats import FLOATS, FloatType
 from fastq.machine.ir import filled, float_function, shaped
 
 
+def _operators(operation: str) -> tuple[Any, Any]:
+    """Methods of :class:`Lanes` for an operator, with the vector on its left and on its right."""
+
+    def forward(lanes: Lanes, other: Any) -> Lanes:
+        return Lanes(lanes.b, getattr(lanes.b, operation)(lanes.value, lanes.of(other)))
+
+    def reflected(lanes: Lanes, other: Any) -> Lanes:
+        return Lanes(lanes.b, getattr(lanes.b, operation)(lanes.of(other), lanes.value))
+
+    return forward, reflected
+
+
 class Lanes:
     """A vector of floats in IR, with the operators of an array."""
 
@@ -23,32 +35,10 @@ class Lanes:
             return other.value
         return filled(self.value.type, float(other))
 
-    def _join(self, operation: str, x: Any, y: Any) -> Lanes:
-        return Lanes(self.b, getattr(self.b, operation)(self.of(x), self.of(y)))
-
-    def __add__(self, other: Any) -> Lanes:
-        return self._join("fadd", self, other)
-
-    def __radd__(self, other: Any) -> Lanes:
-        return self._join("fadd", other, self)
-
-    def __sub__(self, other: Any) -> Lanes:
-        return self._join("fsub", self, other)
-
-    def __rsub__(self, other: Any) -> Lanes:
-        return self._join("fsub", other, self)
-
-    def __mul__(self, other: Any) -> Lanes:
-        return self._join("fmul", self, other)
-
-    def __rmul__(self, other: Any) -> Lanes:
-        return self._join("fmul", other, self)
-
-    def __truediv__(self, other: Any) -> Lanes:
-        return self._join("fdiv", self, other)
-
-    def __rtruediv__(self, other: Any) -> Lanes:
-        return self._join("fdiv", other, self)
+    __add__, __radd__ = _operators("fadd")
+    __sub__, __rsub__ = _operators("fsub")
+    __mul__, __rmul__ = _operators("fmul")
+    __truediv__, __rtruediv__ = _operators("fdiv")
 
     def __lt__(self, other: Any) -> Any:
         return self.b.fcmp_ordered("<", self.value, self.of(other))

@@ -16,6 +16,7 @@ same lines stand in :func:`fastq.kernels.reference.epilogue`. For int32 output v
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -102,7 +103,12 @@ class OutputWriter:
             with edge:
                 spare = b.bitcast(spare, self.stored.as_pointer())
                 store_vector(b, self.converted(b, y), spare)
-                _copy(b, spare, place, room)
+
+                def copy(i, _):
+                    b.store(b.load(b.gep(spare, [i])), b.gep(place, [i]))
+                    return []
+
+                loop(b, I64(0), room, 1, [], copy)
 
 
 class FastTile:
@@ -175,17 +181,13 @@ def _deliver(target: Target, tag: str, output: Output, pitch: int) -> Any:
         sums = b.bitcast(sums, writer.computed.as_pointer())
         n = field(b, MatmulJob, job, "n")
 
-        def one_row(r, _):
-            def one_block(c, _):
-                col = b.mul(b.add(block, c), I64(BLOCK))
-                here = b.gep(sums, [b.add(b.mul(r, I64(pitch)), b.mul(c, I64(BLOCK)))])
-                y = load_vector(b, here, ir.VectorType(writer.computed, BLOCK))
-                writer.store(b, y, writer.place(b, b.add(row, r), col), b.sub(n, col), here)
-                return []
+        def write(r, c):
+            col = b.mul(b.add(block, c), I64(BLOCK))
+            here = b.gep(sums, [b.add(b.mul(r, I64(pitch)), b.mul(c, I64(BLOCK)))])
+            y = load_vector(b, here, ir.VectorType(writer.computed, BLOCK))
+            writer.store(b, y, writer.place(b, b.add(row, r), col), b.sub(n, col), here)
 
-            return loop(b, I64(0), blocks, 1, [], one_block)
-
-        loop(b, I64(0), rows, 1, [], one_row)
+        _each_block(b, rows, blocks, write)
 
     kinds = (MatmulJob, "u8*", "int", "int", "int", "int")
     return ir_function(f"fastq_deliver_{tag}_{output.tag}_{pitch}", kinds, target, emit)
@@ -288,18 +290,14 @@ def _finish(target: Target, tag: str, output: Output, pitch: int) -> Any:
             with common:
                 tile = FastTile(b, job, output, pitch, acc, row, block)
 
-                def fast_row(r, _):
-                    def one_line(c, _):
-                        if output.function is None:
-                            tile.write(b, r, c)
-                        else:
-                            y, _, _, here = tile.values(b, r, c)
-                            store_vector(b, y, b.gep(sums, [here]))
-                        return []
+                def fast_block(r, c):
+                    if output.function is None:
+                        tile.write(b, r, c)
+                    else:
+                        y, _, _, here = tile.values(b, r, c)
+                        store_vector(b, y, b.gep(sums, [here]))
 
-                    return loop(b, I64(0), blocks, 1, [], one_line)
-
-                loop(b, I64(0), rows, 1, [], fast_row)
+                _each_block(b, rows, blocks, fast_block)
             with any_case:
                 loop(b, I64(0), rows, 1, [], one_row)
 
@@ -307,9 +305,14 @@ def _finish(target: Target, tag: str, output: Output, pitch: int) -> Any:
     return ir_function(f"fastq_epilogue_{tag}_{output.tag}_{pitch}", kinds, target, emit)
 
 
-def _copy(b: ir.IRBuilder, source: Any, target: Any, count: Any) -> None:
-    def one(i, _):
-        b.store(b.load(b.gep(source, [i])), b.gep(target, [i]))
-        return []
+def _each_block(b: ir.IRBuilder, rows: Any, blocks: Any, emit: Callable[[Any, Any], None]) -> None:
+    """``emit(r, c)`` for each row and each block of columns of a tile."""
 
-    loop(b, I64(0), count, 1, [], one)
+    def one_row(r, _):
+        def one_block(c, _):
+            emit(r, c)
+            return []
+
+        return loop(b, I64(0), blocks, 1, [], one_block)
+
+    loop(b, I64(0), rows, 1, [], one_row)

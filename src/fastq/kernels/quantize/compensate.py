@@ -106,19 +106,9 @@ def compensate(kind: str) -> Any:
                 for row in range(rows):
                     place = candidate * job.candidate_pitch + row * job.row_pitch + first
                     codes = unread if is_null(job.codes) else at(job.codes, row * n + first)
-                    round_row(
-                        at(values, row * wide),
-                        at(target, row * n + first),
-                        at(scale, place),
-                        at(zero, place),
-                        at(offset, place),
-                        low,
-                        high,
-                        weight[row],
-                        error,
-                        loss,
-                        codes,
-                    )
+                    value, row_target = at(values, row * wide), at(target, row * n + first)
+                    s, z, o = at(scale, place), at(zero, place), at(offset, place)
+                    round_row(value, row_target, s, z, o, low, high, weight[row], error, loss, codes)
                     carry_on(at(values, (row + 1) * wide), at(carry, row * rows + row + 1), error, rows - row - 1)
             first = take(job, 1) * wide
 
