@@ -1,20 +1,25 @@
 """Quantized matrix multiplication for NumPy, at the speed of the CPU's integer units and exact on every CPU."""
 
-from fastq.accuracy.bound import matmul_error_bound
-from fastq.accuracy.error import Error, error
-from fastq.accuracy.error_matmul import MatmulError, error_matmul
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from fastq.api import dequantize, matmul, quantize
-from fastq.calibration.balance import balance
-from fastq.calibration.calibrator import Calibrator
-from fastq.calibration.choose_bits import Choice, choose_bits
 from fastq.config import set_num_threads, show_config
 from fastq.errors import IsaError, NotFiniteError
 from fastq.qarray.array import QArray
 from fastq.qarray.parts import load
-from fastq.quant.gptq import Gptq
 from fastq.quant.methods import Percentile
-from fastq.quant.moment import SecondMoment
 from fastq.version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from fastq.accuracy.bound import matmul_error_bound
+    from fastq.accuracy.error import Error, error
+    from fastq.accuracy.error_matmul import MatmulError, error_matmul
+    from fastq.calibration.balance import balance
+    from fastq.calibration.calibrator import Calibrator
+    from fastq.calibration.choose_bits import Choice, choose_bits
+    from fastq.quant.gptq import Gptq
+    from fastq.quant.moment import SecondMoment
 
 __all__ = [
     "Calibrator",
@@ -39,6 +44,26 @@ __all__ = [
     "set_num_threads",
     "show_config",
 ]
+
+# What products do not need is imported when it is first asked for.
+_LATER = {
+    "accuracy.bound": ("matmul_error_bound",),
+    "accuracy.error": ("Error", "error"),
+    "accuracy.error_matmul": ("MatmulError", "error_matmul"),
+    "calibration.balance": ("balance",),
+    "calibration.calibrator": ("Calibrator",),
+    "calibration.choose_bits": ("Choice", "choose_bits"),
+    "quant.gptq": ("Gptq",),
+    "quant.moment": ("SecondMoment",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _LATER.items():
+        if name in names:
+            value = globals()[name] = getattr(import_module(f"fastq.{module}"), name)
+            return value
+    raise AttributeError(f"module 'fastq' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
