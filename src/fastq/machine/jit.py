@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from fastq.machine.cache import Cache, root, stamp
+from fastq.machine.cache import Cache, environment, root, stamp
 from fastq.machine.job import Job
 
 ALLOWED_CALLS = frozenset({"memcpy", "memset", "memmove"})
@@ -72,7 +72,7 @@ class _Compiler:
         if folder is None:
             return Cache(None)
         cpu = f"{llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"
-        return Cache(folder / stamp(version("numba"), llvmlite.__version__, cpu))
+        return Cache(folder / stamp(version("numba"), llvmlite.__version__, cpu), environment(cpu))
 
     def load(self, name: str, symbols: str, code: bytes) -> Kernel:
         import llvmlite.binding as llvm
