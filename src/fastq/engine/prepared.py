@@ -18,9 +18,9 @@ import numpy as np
 
 from fastq.engine import native
 from fastq.engine.groups import quarters
-from fastq.engine.memory import LINE, Workspace, empty, workspace
+from fastq.engine.memory import Workspace, empty, workspace
 from fastq.engine.operands import Array, ChannelTransform, ColumnParams, Right, RowParams
-from fastq.engine.plan import Machine, Plan, left_threads, plan_matmul, this_machine
+from fastq.engine.plan import Machine, left_threads, plan_matmul, this_machine
 from fastq.engine.pointers import address_if, flat, rows
 from fastq.engine.views import FlatParams, GroupedView
 from fastq.errors import NotFiniteError
@@ -29,6 +29,7 @@ from fastq.kernels.epilogue.outputs import Output
 from fastq.kernels.jobs import CHOOSE, FIND, LEFT_ROWS, RAISED, WRITE, LeftJob, MatmulJob
 from fastq.layout.tiles import DEPTH, TILE_ROWS, Segments, ceil_div
 from fastq.machine import pool
+from fastq.machine.cpu import CACHE_LINE
 from fastq.machine.jit import kernel
 
 FUNCTION_RAISED = (
@@ -40,7 +41,6 @@ BAND_BYTES, BAND_ROWS = 4 << 20, 256  # of floats that are requantized while the
 # Left codes are packed all at once, so that nothing is written before all of them are known to be finite; more than
 # this many bytes are packed and multiplied in bands of rows, for which the workspace between calls is large enough.
 MOST_LEFT, BAND = 256 << 20, 24 << 20
-
 
 _KINDS = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64", np.dtype(np.float16): "f16"}
 
@@ -150,23 +150,15 @@ class NativeProduct(PreparedProduct):
     quantize = staticmethod(native.quantize)
 
     def __init__(
-        self,
-        form: LeftForm,
-        right: Right,
-        columns: ColumnParams,
-        k_segments: Segments,
-        output: Output,
-        plan: Plan | None = None,
+        self, form: LeftForm, right: Right, columns: ColumnParams, k_segments: Segments, output: Output
     ) -> None:
         super().__init__(form, right, columns, k_segments, output)
         self.machine = this_machine()
-        plan = plan or plan_matmul(form.m, right.n, k_segments, right.form, output, self.machine)
-        self.plan, self.code_bytes = plan, plan.unit.left_bytes
+        self.plan = plan = plan_matmul(form.m, right.n, k_segments, right.form, output, self.machine)
+        self.code_bytes = plan.unit.left_bytes
         self._left_threads = left_threads(form.m * form.k * form.dtype.itemsize, plan)
         self._flip = 128 if form.high == 0 and form.dtype == np.uint8 else 0  # left tiles are signed
-        self._no_zero = np.zeros((form.m, form.groups), np.int32)
-        if self._flip:
-            self._no_zero -= self._flip
+        self._no_zero = np.full((form.m, form.groups), -self._flip, np.int32)
         self._left, self._matmul = self._left_job(), self._matmul_job()
         if form.high:
             kind = left_kind(form.dtype)
@@ -174,7 +166,7 @@ class NativeProduct(PreparedProduct):
             self._left_kernel = kernel(*table.left_floats(kind, plan.unit.left, form.transform is not None))
         else:
             self._left_kernel = kernel(*table.left_codes(plan.unit.left))
-        self._matmul_kernel = kernel(*table.matmul(plan.unit, plan.shape, plan.form, output))
+        self._matmul_kernel = kernel(*plan.kernel)
         self._lay_out()
 
     def _left_job(self) -> Any:
@@ -220,7 +212,7 @@ class NativeProduct(PreparedProduct):
         self._places, self._size = [], 0
         for nbytes in sizes:
             self._places.append(self._size)
-            self._size += (nbytes + LINE - 1) // LINE * LINE
+            self._size += ceil_div(nbytes, CACHE_LINE) * CACHE_LINE
 
     def _filled(self, work: Workspace, x_at: int, scale_at: int, bias_at: int) -> tuple[Any, Any]:
         """Both jobs, in memory of this call's."""
@@ -274,7 +266,7 @@ class NativeProduct(PreparedProduct):
     def _multiply(self, left: Any, out: Array, first: int) -> None:
         job = left if len(out) == self.form.m else self._rows_of(left, first, len(out))
         job.out, job.out_pitch = rows(out, self.dtype, (job.m, job.n))
-        job.streamed = out.nbytes >= STREAMED and job.out % LINE == 0 and out.strides[0] % LINE == 0
+        job.streamed = out.nbytes >= STREAMED and job.out % CACHE_LINE == 0 and out.strides[0] % CACHE_LINE == 0
         self._run(job)
 
     def _run(self, job: Any) -> None:
@@ -299,7 +291,7 @@ class NativeProduct(PreparedProduct):
         self._x_shape, self._out_shape = shape, (*shape[:-1], self.right.n)
         self._scale_shape, self._bias_shape = (self.form.m, 1), (self.right.n,)
         row = self.right.n * self.dtype.itemsize
-        self._large = self.form.m * row >= STREAMED and row % LINE == 0
+        self._large = self.form.m * row >= STREAMED and row % CACHE_LINE == 0
 
     def again(self, x: Any, scale: Any = None, bias: Any = None, out: Any = None) -> Array | None:
         """The product of arrays that lie in memory as one would make them; None of others, and if x is not finite.
@@ -322,7 +314,7 @@ class NativeProduct(PreparedProduct):
                 return None
             job.out = out_at
             if self._large:
-                job.streamed = out_at % LINE == 0
+                job.streamed = out_at % CACHE_LINE == 0
             self._run(job)
         return result
 

@@ -81,14 +81,10 @@ def measurable() -> list[Unit]:
     return [unit for unit in UNITS if unit.isa in cpu.available(ISAS)]
 
 
-def _depth(unit: Unit) -> int:
-    """K per round: a step of vector registers, or a whole tile."""
-    return DEPTH if unit.k_block else STEP
-
-
 def _peak(unit: Unit, seconds: float, workers: int) -> float:
     tickets = SHARES * workers
-    per_round = 2 * _depth(unit) * unit.rows * unit.blocks * BLOCK
+    depth = DEPTH if unit.k_block else STEP  # a round multiplies whole tiles, or a step in vector registers
+    per_round = 2 * depth * unit.rows * unit.blocks * BLOCK
     rounds = max(1, int(seconds * unit.rate * 1e9 * workers / per_round / tickets))
     best = _best(lambda: multiply(unit, tickets, rounds, workers))
     return per_round * rounds * tickets / best

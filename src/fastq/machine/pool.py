@@ -20,6 +20,7 @@ from typing import Any
 
 from fastq.errors import shown
 from fastq.machine import cores
+from fastq.machine.cpu import CACHE_LINE
 from fastq.machine.jit import Kernel, kernel
 from fastq.machine.job import Job
 from fastq.machine.pool_job import CLOSED, PERMIT, PoolJob
@@ -75,8 +76,8 @@ class ThreadPool:
         self.busy = threading.Lock()
         self.workers: list[_Worker] = []
         # Never freed, even when a forked child replaces the pool: a worker may look at it at any time.
-        self.memory = (ctypes.c_int64 * 16)()
-        self.gate_address = ctypes.addressof(self.memory) + (-ctypes.addressof(self.memory)) % 64
+        self.memory = (ctypes.c_char * (2 * CACHE_LINE))()
+        self.gate_address = ctypes.addressof(self.memory) + (-ctypes.addressof(self.memory)) % CACHE_LINE
         ctypes.c_int64.from_address(self.gate_address).value = CLOSED
         self.kernels: tuple[Kernel, Kernel, Kernel] | None = None  # wait, publish, lead
 
