@@ -44,7 +44,7 @@ def aligned(nbytes: int) -> npt.NDArray[np.uint8]:
 
 
 def aligned_copy(array: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Bytes that start at a cache line and follow each other in memory: the same ones, if they do."""
+    """The bytes, contiguous from the start of a cache line: the array itself if it is so, else a copy."""
     if array.flags.c_contiguous and address_of(array) % CACHE_LINE == 0:
         return array
     moved = aligned(array.nbytes).reshape(array.shape)
@@ -81,14 +81,14 @@ def _madvise() -> Any:
 
 
 def _recycled(nbytes: int) -> npt.NDArray[np.uint8]:
-    """Bytes that come back to :data:`_spare` when no array uses them any more."""
+    """Memory that returns to :data:`_spare` when no array uses it any more."""
     if _madvise() is None:
         return aligned(nbytes)
     try:
         memory = _spare[nbytes].pop()
     except (KeyError, IndexError):
         memory = aligned(nbytes)
-    # A view of the memory would keep it alive without telling when it goes; this object does tell.
+    # A view would keep the memory alive, but nobody would learn when the view goes; this object has a finalizer.
     lease = (ctypes.c_uint8 * nbytes).from_address(address_of(memory))
     weakref.finalize(lease, _give_back, memory).atexit = False
     return np.ctypeslib.as_array(lease)

@@ -102,6 +102,6 @@ def share(nbytes: int, machine: Machine) -> int:
 def left_threads(nbytes: int, plan: Plan) -> int:
     """Threads for bringing a left operand of so many bytes into tiles.
 
-    Those of the product, which are woken now rather than then; so it pays off for less than other passes.
+    The product needs the same threads a moment later, so waking them pays off earlier than for other passes.
     """
     return plan.threads if nbytes >= WORTH_SHARING_LEFT else 1

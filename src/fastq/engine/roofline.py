@@ -150,11 +150,11 @@ def _timed(function: Kernel, task: Job, workers: int) -> float:
     return time.perf_counter() - start
 
 
-def _check(sums: npt.NDArray[Any], expected: npt.NDArray[Any], what: str) -> None:
+def _check(sums: npt.NDArray[Any], expected: npt.NDArray[Any], work: str) -> None:
     wrong = np.flatnonzero(sums != expected)
     if wrong.size:
         right = np.broadcast_to(expected, sums.shape).flat[wrong[0]]
-        raise RuntimeError(f"{what} gave {wrong.size} wrong sums of {sums.size}: {sums.flat[wrong[0]]} must be {right}")
+        raise RuntimeError(f"{work} gave {wrong.size} wrong sums of {sums.size}: {sums.flat[wrong[0]]} must be {right}")
 
 
 def _make_multiply(unit: Unit) -> Callable[[], tuple[Any, type[Job]]]:

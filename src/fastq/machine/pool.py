@@ -64,7 +64,7 @@ class _Worker:
             self.parked = False
 
     def call(self) -> None:
-        """Wake the worker if it is parked; to call it twice, or to be interrupted in between, does no harm."""
+        """Wake the worker if it is parked. To call it twice, or to interrupt it, does no harm."""
         if self.parked and self.wake.locked():
             self.wake.release()
 
@@ -99,9 +99,9 @@ class ThreadPool:
     def run(self, function: Kernel, job: Job, threads: int) -> None:
         """Work on the job with others, close the gate and wait for those inside.
 
-        That happens whatever else does, for they write to the caller's memory: what a signal's handler raises in here
-        (KeyboardInterrupt, say) is raised at the end. To lead a finished job again does nothing, as its tickets are
-        gone. No call goes deeper than :meth:`hire`, so there is no RecursionError once that is through.
+        It always waits, since the workers write to the caller's memory. If a signal handler raises in here
+        (KeyboardInterrupt, say), the exception is raised at the end. To lead a finished job again does nothing, as its
+        tickets are gone. No call goes deeper than :meth:`hire`, so there is no RecursionError after it.
         """
         if not self.busy.acquire(blocking=False):
             function(job)
@@ -142,7 +142,7 @@ _calling = threading.local()
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Calls of this thread, in the block, use one thread each: it is one of many that do the same work already."""
+    """In the block, calls from this thread use one thread each: the caller runs many of them side by side."""
     before = getattr(_calling, "alone", False)
     _calling.alone = True
     try:
