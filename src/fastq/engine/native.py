@@ -23,7 +23,8 @@ from fastq.machine import pool
 from fastq.machine.jit import kernel
 from fastq.machine.job import Job
 
-KIND = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64"}
+# The kinds of floats as names of kernels tell them; only left operands may be f16.
+KIND = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64", np.dtype(np.float16): "f16"}
 
 
 def start(entry: table.Entry, job: Job, workers: int) -> None:

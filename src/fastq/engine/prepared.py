@@ -43,12 +43,10 @@ BAND_BYTES, BAND_ROWS = 4 << 20, 256  # of floats that are requantized while the
 # this many bytes are packed and multiplied in bands of rows, for which the workspace between calls is large enough.
 MOST_LEFT, BAND = 256 << 20, 24 << 20
 
-_KINDS = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64", np.dtype(np.float16): "f16"}
-
 
 def left_kind(dtype: np.dtype[Any]) -> str | None:
     """The kind of floats that a left operand can be read from as it is; None: it must be converted."""
-    return _KINDS.get(dtype) or ("bf16" if dtype.name == "bfloat16" else None)  # a name takes 3 us to make
+    return native.KIND.get(dtype) or ("bf16" if dtype.name == "bfloat16" else None)  # a name takes 3 us to make
 
 
 class LeftForm(NamedTuple):
