@@ -49,16 +49,6 @@ def test_large_workspaces_are_not_kept():
     assert len(work._buffer) >= 1000
 
 
-def test_zeros_are_zero_in_used_memory():
-    import ctypes
-
-    with workspace() as work:
-        address = work.take(100)
-        ctypes.memset(address, 7, 100)
-    with workspace() as work:
-        assert ctypes.string_at(work.zeros(100), 100) == bytes(100)
-
-
 def test_aligned_memory_has_its_size():
     assert len(aligned(0)) == 0
     assert len(aligned(100)) == 100

@@ -66,7 +66,7 @@ def test_the_reference_needs_no_kernel(isa):
 def test_kernel_names_tell_everything_apart():
     outputs = [Output(t, a) for t in COMPUTED for a in ("", *(ACTIVATIONS if t != "int32" else ()))]
     names = {
-        plan_matmul(m, 64, SHORT, TileFormat(bits), output, Machine(isa, 1)).kernel
+        plan_matmul(m, 64, SHORT, TileFormat(bits), output, Machine(isa, 1)).kernel.name
         for m in (1, 100)
         for bits in range(2, 9)
         for output in outputs

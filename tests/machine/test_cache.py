@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import errno
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -124,34 +125,32 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path, monkeypatch):
 def makes_kernels(path):
     """Whether a file declares a job, or emits code."""
     for node in ast.walk(ast.parse(path.read_text())):
-        names = {alias.name for alias in node.names} if isinstance(node, ast.Import | ast.ImportFrom) else set()
-        module = getattr(node, "module", None)
-        if module == "fastq.machine.ir" or (module, *names) == ("llvmlite", "ir"):
-            return True
-        if module == "fastq.machine.job" and "job" in names:
-            return True
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            module = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+            if {module + alias.name for alias in node.names} & {
+                "fastq.machine.ir",
+                "fastq.machine.job.job",
+                "llvmlite.ir",
+            }:
+                return True
+            if module == "fastq.machine.ir.":
+                return True
     return False
 
 
 def test_the_stamp_covers_what_kernels_depend_on(monkeypatch, tmp_path):
     """A file that declares a job, or emits code, makes another cache when it changes."""
-    covered = set(cache.sources())
-    found = [path for path in cache.PACKAGE.rglob("*.py") if makes_kernels(path)]
-    assert len(found) > 10
-    assert set(found) <= covered
-    assert cache.PACKAGE / "version.py" in covered
+    makers = [path.relative_to(cache.PACKAGE) for path in cache.PACKAGE.rglob("*.py") if makes_kernels(path)]
+    assert len(makers) > 10
     before = cache.stamp("cpu")
-    for source in cache.sources():
-        copy = tmp_path / source.relative_to(cache.PACKAGE)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(source.read_bytes())
-    monkeypatch.setattr(cache, "PACKAGE", tmp_path)
+    shutil.copytree(cache.PACKAGE, tmp_path / "fastq", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(cache, "PACKAGE", tmp_path / "fastq")
     assert cache.stamp("cpu") == before
-    for path in ("kernels/jobs.py", "machine/ir.py", "layout/tiles.py", "scheme.py", "version.py"):
-        whole = (tmp_path / path).read_bytes()
-        (tmp_path / path).write_bytes(whole + b"\n")
-        assert cache.stamp("cpu") != before
-        (tmp_path / path).write_bytes(whole)
+    for path in (*makers, "layout/tiles.py", "scheme.py", "version.py"):
+        whole = (cache.PACKAGE / path).read_bytes()
+        (cache.PACKAGE / path).write_bytes(whole + b"\n")
+        assert cache.stamp("cpu") != before, path
+        (cache.PACKAGE / path).write_bytes(whole)
 
 
 def test_the_stamp_tells_settings_and_facts_apart(monkeypatch):
@@ -184,9 +183,9 @@ def folders(tmp_path, monkeypatch):
     return make
 
 
-def fill(folder):
+def fill(folder, environment=""):
     """A process fills a folder, now."""
-    filled = Cache(folder)
+    filled = Cache(folder, environment)
     filled.store("kernel", "symbol", b"code")
     os.utime(folder, (NOW, NOW))
     filled.remove_unused()
@@ -213,6 +212,44 @@ def test_opening_a_folder_counts_as_a_use(tmp_path, folders):
     os.utime(folder, (NOW, NOW))
     fill(tmp_path / "cache")
     assert folder.exists()
+
+
+HERE, THERE = "0" * 16, "1" * 16  # environments
+
+
+def test_an_upgrade_removes_the_folder_of_the_version_before(tmp_path, folders):
+    """At once; the folders of other environments, and of fastq before there were markers, stay."""
+    before, shared, other, unmarked = (folders(name, 0) for name in "abcd")
+    for folder, environment in (before, HERE), (shared, HERE), (shared, THERE), (other, THERE):
+        Cache(folder, environment)
+        os.utime(folder, (NOW, NOW))
+    loading = Cache(before, HERE)
+    new = tmp_path / ("e" * cache.STAMP_LENGTH)
+    fill(new, HERE)
+    assert sorted(os.listdir(tmp_path)) == sorted(folder.name for folder in (shared, other, unmarked, new))
+    assert sorted(os.listdir(shared)) == [f"{THERE}.environment", "one.kernel", "two.kernel"]
+    assert sorted(os.listdir(new)) == [f"{HERE}.environment", "kernel.kernel"]
+    # A process that still uses the folder compiles, and disturbs nobody.
+    assert loading.load("one") is None
+    loading.store("one", "symbol", b"code")
+    loading.remove_unused()
+    assert not before.exists()
+    os.utime(shared, (NOW, NOW))
+    fill(tmp_path / ("f" * cache.STAMP_LENGTH), THERE)
+    assert not shared.exists()
+    assert not other.exists()
+    assert new.exists()
+
+
+def test_an_environment_is_where_fastq_is_and_on_what_cpu(monkeypatch, tmp_path):
+    here = cache.environment("cpu a")
+    assert cache.re.fullmatch(cache._MARKER, f"{here}.environment")
+    assert here == cache.environment("cpu a") != cache.environment("cpu b")
+    with monkeypatch.context() as context:
+        context.setattr(cache, "PACKAGE", tmp_path)
+        assert here != cache.environment("cpu a")
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    assert here != cache.environment("cpu a")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Which of two backends computes: kernels, or the reference in NumPy. They have one interface; it is chosen here."""
+"""The choice between two backends of one interface: native kernels, and the reference in NumPy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fastq.scheme import CodeRange
 
 
 class Backend(NamedTuple):
-    """What computes; arguments are those of the functions in :mod:`fastq.engine.native`."""
+    """The functions of a backend; :mod:`fastq.engine.native` documents their arguments."""
 
     quantize: Callable[..., int]
     search: Callable[..., None]
@@ -35,14 +35,14 @@ NATIVE, REFERENCE = (
 
 
 def backend(size: Any = 1) -> Backend:
-    """The one in use; the reference for what holds nothing, since kernels take no empty arrays."""
+    """The backend in use. It is the reference for empty arrays, which kernels do not take."""
     return REFERENCE if size == 0 or cpu.chosen(ISAS) == "reference" else NATIVE
 
 
 def pack_right(codes: Array, low: int, bits: int, k_segments: Segments, scales: GroupScales | None = None) -> Right:
     """Pack a matrix of codes (K x N, any strides), relative to the lowest code.
 
-    Under integer group `scales` there must be one segment of K. Sums are then those of the codes as multiplied.
+    Integer group `scales` go with one segment of K only. The sums are then those of the codes as multiplied.
     """
     pack = backend().pack
     if scales is None:
@@ -50,7 +50,7 @@ def pack_right(codes: Array, low: int, bits: int, k_segments: Segments, scales: 
     (k, n), limits = codes.shape, CodeRange(low, low + 2**bits - 1)
     if (scales.scale < 0).any():
         codes, low = scales.mirrored(np.subtract(codes, low, dtype=np.int16).astype(np.uint8), limits), 0
-    # Cut by group, the tiles are the same, and the sums are those of the groups.
+    # With a segment per group, the tiles are the same, and the sums are by group.
     right = pack(codes, low, bits, segments(k, scales.size))
     packed = scales.packed(limits, k_segments)
     factor, shift = by_column(packed)[:, : len(scales.scale)]

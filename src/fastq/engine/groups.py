@@ -37,11 +37,11 @@ class GroupScales(NamedTuple):
         return self.scale.nbytes + (0 if self.zero is None else self.zero.nbytes)
 
     def arranged(self, arrange: Callable[[Array], Array]) -> GroupScales:
-        """With both arrays transposed or cut as the codes are."""
+        """The scales with both arrays transposed, or cut, by `arrange`."""
         return GroupScales(self.size, arrange(self.scale), None if self.zero is None else arrange(self.zero))
 
     def of_matrix(self, index: tuple[int, ...]) -> GroupScales:
-        """Those of one matrix of a stack."""
+        """The scales of one matrix of a stack."""
         return self.arranged(lambda values: values[index])
 
     def expand(self, values: Array, k: int) -> Array:
@@ -55,7 +55,7 @@ class GroupScales(NamedTuple):
         return np.where(self.scale > 0, -limits.low, limits.high).astype(np.int32)
 
     def mirrored(self, unsigned: Bytes, limits: CodeRange) -> Bytes:
-        """Unsigned codes with those under a negative scale mirrored; its own inverse."""
+        """The unsigned codes, mirrored where the scale is negative; doing it twice undoes it."""
         if (self.scale > 0).all():
             return unsigned
         negative = self.expand(self.scale < 0, len(unsigned))
@@ -80,7 +80,7 @@ class GroupScales(NamedTuple):
 
     @classmethod
     def unpacked(cls, packed: Bytes, size: int, groups: int, n: int, limits: CodeRange) -> GroupScales:
-        """What :meth:`packed` was made of."""
+        """The scales that :meth:`packed` gave these bytes for."""
         factor, shift = by_column(packed)[:, :groups, :n].astype(np.int32)
         zero = (CENTRE - shift) // factor
         if not limits.signed:

@@ -9,13 +9,13 @@ import threading
 import weakref
 from functools import cache
 from math import prod
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-LINE = 64
+from fastq.machine.cpu import CACHE_LINE
+
 LARGE = 1 << 20
 KEPT = 32 << 20  # a thread keeps so much workspace between calls; fresh pages cost more than a small product
 
@@ -38,14 +38,14 @@ def address_of(array: npt.NDArray[Any]) -> int:
 
 def aligned(nbytes: int) -> npt.NDArray[np.uint8]:
     """Uninitialized bytes that start at a cache line."""
-    raw = np.empty(nbytes + LINE, np.uint8)
-    start = -raw.ctypes.data % LINE
+    raw = np.empty(nbytes + CACHE_LINE, np.uint8)
+    start = -raw.ctypes.data % CACHE_LINE
     return raw[start : start + nbytes]
 
 
 def aligned_copy(array: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Bytes that start at a cache line and follow each other in memory: the same ones, if they do."""
-    if array.flags.c_contiguous and address_of(array) % LINE == 0:
+    """The bytes, contiguous from the start of a cache line: the array itself if it is so, else a copy."""
+    if array.flags.c_contiguous and address_of(array) % CACHE_LINE == 0:
         return array
     moved = aligned(array.nbytes).reshape(array.shape)
     moved[...] = array
@@ -81,14 +81,14 @@ def _madvise() -> Any:
 
 
 def _recycled(nbytes: int) -> npt.NDArray[np.uint8]:
-    """Bytes that come back to :data:`_spare` when no array uses them any more."""
+    """Memory that returns to :data:`_spare` when no array uses it any more."""
     if _madvise() is None:
         return aligned(nbytes)
     try:
         memory = _spare[nbytes].pop()
     except (KeyError, IndexError):
         memory = aligned(nbytes)
-    # A view of the memory would keep it alive without telling when it goes; this object does tell.
+    # A view would keep the memory alive, but nobody would learn when the view goes; this object has a finalizer.
     lease = (ctypes.c_uint8 * nbytes).from_address(address_of(memory))
     weakref.finalize(lease, _give_back, memory).atexit = False
     return np.ctypeslib.as_array(lease)
@@ -125,9 +125,7 @@ class Workspace:
         self.busy = True
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._more:
             self._more.clear()
             if self._needed <= KEPT:
@@ -138,7 +136,7 @@ class Workspace:
 
     def take(self, nbytes: int) -> int:
         """The address of `nbytes` more bytes, aligned to a cache line."""
-        room = (nbytes + LINE - 1) // LINE * LINE
+        room = -(-nbytes // CACHE_LINE) * CACHE_LINE
         self._needed += room
         if self._used + room <= len(self._buffer):
             address = self._base + self._used
@@ -153,12 +151,6 @@ class Workspace:
         nbytes = prod(shape) * dtype.itemsize
         memory = (ctypes.c_uint8 * nbytes).from_address(self.take(nbytes))
         return np.ctypeslib.as_array(memory).view(dtype).reshape(shape)
-
-    def zeros(self, nbytes: int) -> int:
-        """Like :meth:`take`, filled with zeros."""
-        address = self.take(nbytes)
-        ctypes.memset(address, 0, nbytes)
-        return address
 
 
 _local = threading.local()

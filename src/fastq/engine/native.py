@@ -1,8 +1,8 @@
-"""The native backend: jobs are filled, and handed with their kernels to the threads.
+"""The native backend: functions that fill a job, and hand it with its kernel to the threads.
 
-What comes in here has been checked: shapes and types agree. Addresses come through :mod:`fastq.engine.pointers`, which
-holds each array against its job once more. :mod:`fastq.engine.reference` has the same functions in NumPy;
-:mod:`fastq.engine.backend` chooses. A product is in :mod:`fastq.engine.prepared`.
+The arguments have been checked: their shapes and types agree. :mod:`fastq.engine.pointers` gives the addresses, and
+compares each array with its job once more. :mod:`fastq.engine.reference` has the same functions in NumPy, and
+:mod:`fastq.engine.backend` chooses. Products are in :mod:`fastq.engine.prepared`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from fastq.machine import pool
 from fastq.machine.jit import kernel
 from fastq.machine.job import Job
 
-KIND = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64"}
+# The kinds of floats as names of kernels tell them; only left operands may be f16.
+KIND = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64", np.dtype(np.float16): "f16"}
 
 
 def start(entry: table.Entry, job: Job, workers: int) -> None:
@@ -32,7 +33,7 @@ def start(entry: table.Entry, job: Job, workers: int) -> None:
 
 
 def fill_segments(job: Any, k_segments: Segments) -> None:
-    """Tell a job how K is cut."""
+    """Put the segments of K into a job."""
     job.steps, job.segments = k_segments.steps, k_segments.segments
     job.segment_steps, job.segment_k = k_segments.step_size, k_segments.size
 
@@ -115,7 +116,7 @@ def search(
 ) -> None:
     """Improve the parameters `values` (scale, zero, offset) of each row of x; all arrays contiguous, of one type.
 
-    Rows of `weights` are taken in turns.
+    Row i of x takes row ``i % len(weights)`` of the weights.
     """
     runs, n = x.shape
     job = SearchJob(runs=runs, n=n, scheme=scheme, low=limits[0], high=limits[1], weight_runs=len(weights))

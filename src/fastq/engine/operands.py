@@ -24,10 +24,10 @@ INT32_MAX = 2**31 - 1
 
 @dataclass(frozen=True)
 class LineParams:
-    """The parameters of a matrix of codes along the lines of a product: rows on the left, columns on the right.
+    """The parameters of a matrix of codes by line: by row on the left of a product, by column on the right.
 
     A value is ``scale * (code - zero)``, or ``scale * code + offset``. Parameters are arrays ``[lines][groups]`` on the
-    left and ``[groups][lines]`` on the right, where either length may be 1; groups cut K into runs of `group`.
+    left and ``[groups][lines]`` on the right; either length may be 1. A group is a run of `group` k.
     """
 
     limits: CodeRange  # what the codes may be; the right side packs them relative to `limits.low`
@@ -45,20 +45,20 @@ class LineParams:
         return max(self.limits.high - int(self.zero.min()), int(self.zero.max()) - self.limits.low, 1)
 
     def rows(self, part: slice) -> LineParams:
-        """Those of some rows of a left operand."""
-
-        def of(values: Array | None) -> Array | None:
-            return values if values is None or len(values) == 1 else values[part]
-
-        return replace(self, scale=of(self.scale), zero=of(self.zero), offset=of(self.offset))
+        """The parameters of some rows of a left operand."""
+        scale, zero, offset = (
+            values if values is None or len(values) == 1 else values[part]
+            for values in (self.scale, self.zero, self.offset)
+        )
+        return replace(self, scale=scale, zero=zero, offset=offset)
 
     def row_groups(self, k_segments: Segments) -> int:
-        """Sets of parameters per row of a left operand: one per segment of K where some vary by group."""
+        """Sets of parameters per row of a left operand: one per segment of K if any parameter varies by group."""
         varies = any(p is not None and p.shape[1] > 1 for p in (self.scale, self.zero, self.offset))
         return k_segments.segments if varies else 1
 
     def by_segment(self, values: Array | None, k_segments: Segments, axis: int) -> Array | None:
-        """Values by group, along an axis, as values by segment of K."""
+        """Values by group along an axis, repeated so that there is one for each segment of K."""
         if values is None or self.group is None or values.shape[axis] in (1, k_segments.segments):
             return values
         return np.take(values, np.arange(k_segments.segments) * k_segments.size // self.group, axis=axis)
@@ -71,7 +71,7 @@ class ChannelTransform(NamedTuple):
     block: int  # channels, a power of two; 1: no rotation
 
     def apply(self, x: Array) -> Array:
-        """The rows (..., K) after it, in their type."""
+        """The transformed rows (..., K), in their type."""
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             return reference.rotated(x * self.factors.astype(x.dtype, copy=False), self.block)
 
@@ -90,23 +90,25 @@ class RowParams(NamedTuple):
 
 
 def row_parameters(a: LineParams, m: int, k_segments: Segments, dtype: npt.DTypeLike) -> RowParams:
-    """Row parameters for a product cut into `k_segments`."""
+    """Row parameters for a product with `k_segments`."""
     shape = m, a.row_groups(k_segments)
 
-    def whole(values: Array | None, kind: npt.DTypeLike) -> Array | None:
+    def by_row(values: Array | None, kind: npt.DTypeLike) -> Array | None:
         values = a.by_segment(values, k_segments, 1)
         return None if values is None else np.ascontiguousarray(np.broadcast_to(values, shape), kind)
 
-    scale = np.ones(shape, dtype) if a.scale is None else whole(a.scale, dtype)
-    assert scale is not None
-    return RowParams(scale, whole(a.zero, np.int32), whole(a.offset, dtype))
+    scale = by_row(a.scale, dtype)
+    return RowParams(
+        np.ones(shape, dtype) if scale is None else scale, by_row(a.zero, np.int32), by_row(a.offset, dtype)
+    )
 
 
-def _length(index: AxisIndex, count: int, size: int, whole: int) -> int:
-    """Elements in some of the `count` pieces of `size` that an axis of length `whole` is cut into."""
-    chosen = np.arange(count)[index]
-    ragged = chosen.size and chosen[-1] == count - 1
-    return chosen.size * size - (count * size - whole if ragged else 0)
+def _length(pieces: AxisIndex, size: int, axis_length: int) -> int:
+    """The number of elements in some pieces of an axis, which is cut into pieces of `size`; the last may be shorter."""
+    count = ceil_div(axis_length, size)
+    chosen = np.arange(count)[pieces]
+    with_last = chosen.size and chosen[-1] == count - 1
+    return chosen.size * size - (count * size - axis_length if with_last else 0)
 
 
 @dataclass
@@ -132,13 +134,13 @@ class Right:
         return sum(a.nbytes for a in (self.tiles, self.groups, self.col_sum) if a is not None)
 
     def part(self, tiles: AxisIndex, blocks: AxisIndex) -> Right:
-        """Some tiles along K of some blocks of columns; K as a whole, or of a gapless packing.
+        """The operand that consists of some tiles along K of some blocks of columns.
 
-        All tiles along K of neighbouring blocks share the memory; otherwise tiles are copied, as they are. Groups must
-        begin with the first tile.
+        With all tiles along K of neighbouring blocks, the memory is shared; otherwise the packed tiles are copied. Only
+        a gapless packing may be cut along K, and a group must begin with the first tile.
         """
         k_segments, group, count = self.k_segments, self.group_size, self.width // BLOCK
-        n, k = _length(blocks, count, BLOCK, self.n), _length(tiles, k_segments.tiles, DEPTH, k_segments.k)
+        n, k = _length(blocks, BLOCK, self.n), _length(tiles, DEPTH, k_segments.k)
         packed = self.tiles[: right_bytes(k_segments, self.n, self.form.bits)].reshape(count, k_segments.tiles, -1)
         whole = isinstance(tiles, slice) and (tiles.start, tiles.stop) == (0, k_segments.tiles)
         chosen = aligned_copy(packed[blocks] if whole else packed[blocks][:, tiles]).reshape(-1)
@@ -182,7 +184,7 @@ class Right:
         return column_sums(self.codes(), k_segments, self.width)
 
     def fits(self, k_segments: Segments) -> bool:
-        """Whether the tiles can be read with other segments of the same K: no gaps on either side."""
+        """Whether the tiles can be read with other segments of the same K, which takes two gapless packings."""
         alike = k_segments.size == self.k_segments.size or (k_segments.gapless and self.k_segments.gapless)
         return alike and k_segments.k == self.k_segments.k
 
@@ -220,10 +222,10 @@ class ColumnParams:
         return scale, zero, offset, term
 
     def fit(self, right: Right, k_segments: Segments, dtype: npt.DTypeLike) -> bool:
-        """Whether they are those of a packed operand, K being cut into `k_segments`, in a product of this type."""
+        """Whether these parameters fit a packed operand and the segments of K, in a product computed in `dtype`."""
         lengths = (len(self.scale), len(self.zero), k_segments.segments if self.term is None else len(self.term))
-        usual = self.scale.shape[1] == right.width and self.scale.dtype == dtype
-        return usual and lengths[2] == k_segments.segments and all(n in (1, k_segments.segments) for n in lengths)
+        alike = self.scale.shape[1] == right.width and self.scale.dtype == dtype
+        return alike and lengths[2] == k_segments.segments and all(n in (1, k_segments.segments) for n in lengths)
 
     @property
     def nbytes(self) -> int:
@@ -253,7 +255,7 @@ def column_sums(codes: Array, k_segments: Segments, width: int) -> npt.NDArray[n
 def column_parameters(
     b: LineParams, right: Right, k_segments: Segments, dtype: npt.DTypeLike, affine: bool
 ) -> ColumnParams:
-    """Column parameters for a product cut into `k_segments`; offsets and sums only if something in it is affine."""
+    """Column parameters for a product with `k_segments`; it has offsets and sums only if an operand is `affine`."""
     n, width, dtype = right.n, right.width, np.dtype(dtype)
     scale_in, zero_in, offset_in = (b.by_segment(p, k_segments, 0) for p in (b.scale, b.zero, b.offset))
     groups, zero_groups = (1 if p is None else len(p) for p in (scale_in, zero_in))

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from fastq.kernels.epilogue.outputs import Output
-from fastq.kernels.table import ISAS, Unit, matmul, unit_for
+from fastq.kernels.table import ISAS, Entry, Unit, matmul, unit_for
 from fastq.layout.tiles import BLOCK, DEPTH, TILE_ROWS, Segments, TileFormat, ceil_div, tile_bytes
 from fastq.machine import cpu, pool
 
@@ -44,9 +44,9 @@ class Plan(NamedTuple):
     scratch: int  # bytes per thread
 
     @property
-    def kernel(self) -> str:
-        """Name of the kernel."""
-        return matmul(self.unit, self.shape, self.form, self.output).name
+    def kernel(self) -> Entry:
+        """The kernel, as the table has it."""
+        return matmul(self.unit, self.shape, self.form, self.output)
 
 
 @lru_cache(maxsize=1024)
@@ -102,6 +102,6 @@ def share(nbytes: int, machine: Machine) -> int:
 def left_threads(nbytes: int, plan: Plan) -> int:
     """Threads for bringing a left operand of so many bytes into tiles.
 
-    Those of the product, which are woken now rather than then; so it pays off for less than other passes.
+    The product needs the same threads a moment later, so waking them pays off earlier than for other passes.
     """
     return plan.threads if nbytes >= WORTH_SHARING_LEFT else 1

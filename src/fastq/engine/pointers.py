@@ -2,11 +2,11 @@
 
 A kernel trusts its job: it reads and writes as many elements as the job says, one after the other, of the type that it
 was compiled for. So every address in a job comes from here (or from a :class:`~fastq.engine.memory.Workspace`, which
-makes the memory), and the array is held against what the job says. A test sees to it that no other module asks an array
-for its address.
+makes the memory), and the array is compared with what the job says. A test makes sure that no other module asks an
+array for its address.
 
-What users hand over has been checked, and brought into such a form, before; an array that does not fit here is a
-mistake of fastq's own. It raises, rather than give wrong numbers or end the process.
+The arrays of users have been checked and converted before. So an array that does not fit here is a mistake in fastq. It
+raises, rather than give wrong numbers or end the process.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Array = npt.NDArray[Any]
 
 
 def address_if(array: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int | None:
-    """The address of an array of this shape and type whose elements follow each other in memory; None of any other."""
+    """The address of an array, if it has this shape and type and is contiguous; otherwise None."""
     if type(array) is not np.ndarray or array.shape != shape or array.dtype != dtype:
         return None
     flags = array.flags
@@ -39,14 +39,14 @@ def flat(array: Array, dtype: npt.DTypeLike, count: int) -> int:
 
 
 def written(array: Array, dtype: npt.DTypeLike, count: int) -> int:
-    """The same for a kernel that writes there."""
+    """Like :func:`flat`, for a kernel that writes there."""
     if not array.flags.writeable:
         raise _mistake(array, "memory that may be written")
     return flat(array, dtype, count)
 
 
 def rows(array: Array, dtype: npt.DTypeLike, shape: tuple[int, int]) -> tuple[int, int]:
-    """The address of a matrix whose rows are contiguous, and how many elements one row lies behind the other."""
+    """The address of a matrix of contiguous rows, and the distance between two rows in elements."""
     if array.dtype != dtype or array.shape != shape or not array.flags.aligned:
         raise _mistake(array, f"a matrix of {np.dtype(dtype)} and shape {shape}")
     pitch, step = array.strides
@@ -56,7 +56,7 @@ def rows(array: Array, dtype: npt.DTypeLike, shape: tuple[int, int]) -> tuple[in
 
 
 def strided(array: Array, start: int, shape: tuple[int, ...], pitches: tuple[int, ...]) -> Array:
-    """A view for the reference, which steps through memory as kernels do: elements so far apart along each axis."""
+    """A view for the reference, with the `pitches` of a kernel: distances along each axis, in elements."""
     last = start + sum((n - 1) * pitch for n, pitch in zip(shape, pitches))
     if not array.flags.c_contiguous or (0 not in shape and last >= array.size):
         raise _mistake(array, f"{last + 1} contiguous elements")
@@ -64,7 +64,7 @@ def strided(array: Array, start: int, shape: tuple[int, ...], pitches: tuple[int
 
 
 def of_bytes(array: Array, shape: tuple[int, int]) -> tuple[int, int, int]:
-    """The address of a matrix of bytes, and how far its rows and its columns lie apart."""
+    """The address of a matrix of bytes, and the distances between its rows and between its columns."""
     if array.itemsize != 1 or array.shape != shape:
         raise _mistake(array, f"a matrix of bytes and shape {shape}")
     k_pitch, n_pitch = array.strides

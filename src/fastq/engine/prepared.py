@@ -1,9 +1,9 @@
-"""A product, prepared: what left operands of one form need for the product with one packed operand.
+"""Prepared products: the product of left operands of one form with one packed right operand.
 
-A prepared product is made once, by the first call; every call runs it. Of the native one, all is known but the
-addresses of a call's arrays: two jobs are kept filled, one that brings the left operand into tiles and one that
-multiplies. A call copies both, adds a handful of addresses, and runs two kernels. (A product of 64 x 64 took 27 us when
-each call filled its jobs anew; the kernels take 5.)
+The first call makes a prepared product, and every call runs it. The native one keeps two filled jobs: the first brings
+the left operand into tiles, the second multiplies. Only the addresses of a call's arrays are missing. So a call copies
+both jobs, adds a handful of addresses, and runs two kernels. (A product of 64 x 64 took 27 us when each call filled its
+jobs anew; the kernels take 5.)
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import numpy as np
 
 from fastq.engine import native
 from fastq.engine.groups import quarters
-from fastq.engine.memory import LINE, Workspace, empty, workspace
+from fastq.engine.memory import Workspace, empty, workspace
 from fastq.engine.operands import Array, ChannelTransform, ColumnParams, Right, RowParams
-from fastq.engine.plan import Machine, Plan, left_threads, plan_matmul, this_machine
+from fastq.engine.plan import Machine, left_threads, plan_matmul, this_machine
 from fastq.engine.pointers import address_if, flat, rows
 from fastq.engine.views import FlatParams, GroupedView
 from fastq.errors import NotFiniteError
@@ -29,8 +29,10 @@ from fastq.kernels.epilogue.outputs import Output
 from fastq.kernels.jobs import CHOOSE, FIND, LEFT_ROWS, RAISED, WRITE, LeftJob, MatmulJob
 from fastq.layout.tiles import DEPTH, TILE_ROWS, Segments, ceil_div
 from fastq.machine import pool
+from fastq.machine.cpu import CACHE_LINE
 from fastq.machine.jit import kernel
 
+LEFT_NOT_FINITE = "a, balanced as b is, must be finite; it overflows its float type"
 FUNCTION_RAISED = (
     "the function given as epilogue must not raise an exception, but for some element it did; what the product's "
     "output holds is undefined"
@@ -42,12 +44,9 @@ BAND_BYTES, BAND_ROWS = 4 << 20, 256  # of floats that are requantized while the
 MOST_LEFT, BAND = 256 << 20, 24 << 20
 
 
-_KINDS = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64", np.dtype(np.float16): "f16"}
-
-
 def left_kind(dtype: np.dtype[Any]) -> str | None:
     """The kind of floats that a left operand can be read from as it is; None: it must be converted."""
-    return _KINDS.get(dtype) or ("bf16" if dtype.name == "bfloat16" else None)  # a name takes 3 us to make
+    return native.KIND.get(dtype) or ("bf16" if dtype.name == "bfloat16" else None)  # a name takes 3 us to make
 
 
 class LeftForm(NamedTuple):
@@ -105,10 +104,9 @@ class PreparedProduct(ABC):
     def requantized(
         self, x: Array, params: RowParams | None, codes: Array, grid: Grid, bias: Array | None = None
     ) -> int:
-        """The product in codes; a band of rows at a time exists as floats. Returns the kernels' status.
+        """The product in codes. Only a band of rows at a time exists as floats. Returns the kernels' status.
 
-        Parameters are chosen from the data where there are as many as rows and their scale is 0; otherwise they are
-        given.
+        The parameters are given. If their scale is 0, there is one set per row, and they are chosen from the data.
         """
         chosen, limits, scheme = grid
         m, n = codes.shape
@@ -129,12 +127,12 @@ class PreparedProduct(ABC):
 
     @property
     def rows_at_once(self) -> int:
-        """How many rows are to be multiplied at a time: all of them, or bands of whole tiles."""
+        """How many rows to multiply at a time: all of them, or a band of whole tiles."""
         row = self.k_segments.tiles * DEPTH * self.code_bytes
         return self.form.m if self.form.m * row <= MOST_LEFT else max(1, BAND // (DEPTH * row)) * DEPTH
 
     def of_rows(self, m: int) -> PreparedProduct:
-        """The product of so many rows."""
+        """The same product with another number of rows."""
         form = self.form._replace(m=m)
         return type(self)(form, self.right, self.columns, self.k_segments, self.output)
 
@@ -150,23 +148,15 @@ class NativeProduct(PreparedProduct):
     quantize = staticmethod(native.quantize)
 
     def __init__(
-        self,
-        form: LeftForm,
-        right: Right,
-        columns: ColumnParams,
-        k_segments: Segments,
-        output: Output,
-        plan: Plan | None = None,
+        self, form: LeftForm, right: Right, columns: ColumnParams, k_segments: Segments, output: Output
     ) -> None:
         super().__init__(form, right, columns, k_segments, output)
         self.machine = this_machine()
-        plan = plan or plan_matmul(form.m, right.n, k_segments, right.form, output, self.machine)
-        self.plan, self.code_bytes = plan, plan.unit.left_bytes
+        self.plan = plan = plan_matmul(form.m, right.n, k_segments, right.form, output, self.machine)
+        self.code_bytes = plan.unit.left_bytes
         self._left_threads = left_threads(form.m * form.k * form.dtype.itemsize, plan)
         self._flip = 128 if form.high == 0 and form.dtype == np.uint8 else 0  # left tiles are signed
-        self._no_zero = np.zeros((form.m, form.groups), np.int32)
-        if self._flip:
-            self._no_zero -= self._flip
+        self._no_zero = np.full((form.m, form.groups), -self._flip, np.int32)
         self._left, self._matmul = self._left_job(), self._matmul_job()
         if form.high:
             kind = left_kind(form.dtype)
@@ -174,7 +164,7 @@ class NativeProduct(PreparedProduct):
             self._left_kernel = kernel(*table.left_floats(kind, plan.unit.left, form.transform is not None))
         else:
             self._left_kernel = kernel(*table.left_codes(plan.unit.left))
-        self._matmul_kernel = kernel(*table.matmul(plan.unit, plan.shape, plan.form, output))
+        self._matmul_kernel = kernel(*plan.kernel)
         self._lay_out()
 
     def _left_job(self) -> Any:
@@ -207,7 +197,7 @@ class NativeProduct(PreparedProduct):
         return job
 
     def _lay_out(self) -> None:
-        """Where a call's memory goes in the workspace."""
+        """Divide the workspace of a call."""
         m, right, size = self.form.m, self.right, self.computed.itemsize
         sizes = (
             ceil_div(m, TILE_ROWS) * self.k_segments.tiles * TILE_ROWS * DEPTH * self.code_bytes,  # tiles
@@ -220,10 +210,10 @@ class NativeProduct(PreparedProduct):
         self._places, self._size = [], 0
         for nbytes in sizes:
             self._places.append(self._size)
-            self._size += (nbytes + LINE - 1) // LINE * LINE
+            self._size += ceil_div(nbytes, CACHE_LINE) * CACHE_LINE
 
     def _filled(self, work: Workspace, x_at: int, scale_at: int, bias_at: int) -> tuple[Any, Any]:
-        """Both jobs, in memory of this call's."""
+        """Copies of both jobs with the addresses of this call."""
         left, job = LeftJob.from_buffer_copy(self._left), MatmulJob.from_buffer_copy(self._matmul)
         base = work.take(self._size)
         tiles, scales, row_sum, biases, scratch, room = self._places
@@ -251,11 +241,11 @@ class NativeProduct(PreparedProduct):
             self._with_params(job, params)
         pool.run(self._left_kernel, left, self._left_threads)
         if left.status:
-            raise NotFiniteError("a, balanced as b is, must be finite; it overflows its float type")
+            raise NotFiniteError(LEFT_NOT_FINITE)
         return job
 
     def _with_params(self, job: Any, params: RowParams) -> None:
-        """Tell a job of the zero points and offsets of left codes."""
+        """Add the zero points and offsets of left codes to a job."""
         count = self.form.m * self.form.groups
         zero = self._no_zero if params.zero is None else params.zero - np.int32(self._flip)
         job.row_zero = flat(zero, np.int32, count)
@@ -267,14 +257,14 @@ class NativeProduct(PreparedProduct):
 
     @cached_property
     def _col_sum_address(self) -> int:
-        """Where the sums of right codes lie, which zero points on the left meet."""
+        """Where the sums of right codes lie; zero points on the left are multiplied with them."""
         self._col_sum = self.right.sums(self.k_segments)
         return flat(self._col_sum, np.int32, self.k_segments.segments * self.right.width)
 
     def _multiply(self, left: Any, out: Array, first: int) -> None:
         job = left if len(out) == self.form.m else self._rows_of(left, first, len(out))
         job.out, job.out_pitch = rows(out, self.dtype, (job.m, job.n))
-        job.streamed = out.nbytes >= STREAMED and job.out % LINE == 0 and out.strides[0] % LINE == 0
+        job.streamed = out.nbytes >= STREAMED and job.out % CACHE_LINE == 0 and out.strides[0] % CACHE_LINE == 0
         self._run(job)
 
     def _run(self, job: Any) -> None:
@@ -283,7 +273,7 @@ class NativeProduct(PreparedProduct):
             raise RuntimeError(FUNCTION_RAISED)
 
     def _rows_of(self, job: Any, first: int, count: int) -> Any:
-        """A job for some rows of another one's product; `first` is a multiple of a tile's rows."""
+        """The job for some rows of a job's product; `first` is a multiple of a tile's rows."""
         part = MatmulJob.from_buffer_copy(job)
         part.m = count
         part.left += first * self.k_segments.tiles * DEPTH * self.code_bytes
@@ -295,16 +285,16 @@ class NativeProduct(PreparedProduct):
         return part
 
     def expect(self, shape: tuple[int, ...]) -> None:
-        """Get ready for :meth:`again`, with left operands of a shape, whose leading axes are rows."""
+        """Prepare for :meth:`again` with left operands of this shape; its leading axes are rows."""
         self._x_shape, self._out_shape = shape, (*shape[:-1], self.right.n)
         self._scale_shape, self._bias_shape = (self.form.m, 1), (self.right.n,)
         row = self.right.n * self.dtype.itemsize
-        self._large = self.form.m * row >= STREAMED and row % LINE == 0
+        self._large = self.form.m * row >= STREAMED and row % CACHE_LINE == 0
 
     def again(self, x: Any, scale: Any = None, bias: Any = None, out: Any = None) -> Array | None:
-        """The product of arrays that lie in memory as one would make them; None of others, and if x is not finite.
+        """The product of contiguous arrays of the expected shapes and types; None for others, and if x is not finite.
 
-        Int8 codes without zero points come with a scale per row.
+        If `x` holds int8 codes, they have no zero points, and `scale` has one element per row.
         """
         x_at = address_if(x, self._x_shape, self.form.dtype)
         scale_at = 0 if scale is None else address_if(scale, self._scale_shape, self.computed)
@@ -322,10 +312,10 @@ class NativeProduct(PreparedProduct):
                 return None
             job.out = out_at
             if self._large:
-                job.streamed = out_at % LINE == 0
+                job.streamed = out_at % CACHE_LINE == 0
             self._run(job)
         return result
 
     def repeats(self, machine: Machine) -> bool:
-        """Whether :meth:`again` serves, on a machine that is set up so."""
+        """Whether :meth:`again` can compute this product, on a machine that is set up so."""
         return self.machine == machine and self.form.groups == 1 and not self._flip and not self._matmul.affine

@@ -13,7 +13,7 @@ import numpy as np
 from fastq.engine.memory import Workspace
 from fastq.engine.operands import Array, Right, RowParams, column_sums
 from fastq.engine.pointers import strided
-from fastq.engine.prepared import FUNCTION_RAISED, PreparedProduct
+from fastq.engine.prepared import FUNCTION_RAISED, LEFT_NOT_FINITE, PreparedProduct
 from fastq.engine.views import FlatParams, GroupedView
 from fastq.errors import NotFiniteError
 from fastq.kernels import reference
@@ -87,7 +87,7 @@ class ReferenceProduct(PreparedProduct):
         if self.form.transform is not None:
             x = self.form.transform.apply(x)
         if not np.isfinite(x).all():
-            raise NotFiniteError("a, balanced as b is, must be finite; it overflows its float type")
+            raise NotFiniteError(LEFT_NOT_FINITE)
         high, tiny = self.form.high, np.finfo(x.dtype).smallest_subnormal
         tops = np.abs(x).max(axis=1, initial=0)
         scale = np.array([symmetric_scale(top, x.dtype.type(high), tiny) for top in tops], x.dtype).reshape(-1, 1)
@@ -126,7 +126,7 @@ class ReferenceProduct(PreparedProduct):
 
 
 def activated(values: Array, output: Output) -> Array:
-    """What an output's activation makes of values of the type in which it is computed, in the type of the output."""
+    """``activation(values)`` in the output's type; the values have the type in which it is computed."""
     if output.function is not None:
         from fastq.kernels.epilogue.custom import compiled
 

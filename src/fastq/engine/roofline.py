@@ -81,14 +81,10 @@ def measurable() -> list[Unit]:
     return [unit for unit in UNITS if unit.isa in cpu.available(ISAS)]
 
 
-def _depth(unit: Unit) -> int:
-    """K per round: a step of vector registers, or a whole tile."""
-    return DEPTH if unit.k_block else STEP
-
-
 def _peak(unit: Unit, seconds: float, workers: int) -> float:
     tickets = SHARES * workers
-    per_round = 2 * _depth(unit) * unit.rows * unit.blocks * BLOCK
+    depth = DEPTH if unit.k_block else STEP  # a round multiplies whole tiles, or a step in vector registers
+    per_round = 2 * depth * unit.rows * unit.blocks * BLOCK
     rounds = max(1, int(seconds * unit.rate * 1e9 * workers / per_round / tickets))
     best = _best(lambda: multiply(unit, tickets, rounds, workers))
     return per_round * rounds * tickets / best
@@ -154,11 +150,11 @@ def _timed(function: Kernel, task: Job, workers: int) -> float:
     return time.perf_counter() - start
 
 
-def _check(sums: npt.NDArray[Any], expected: npt.NDArray[Any], what: str) -> None:
+def _check(sums: npt.NDArray[Any], expected: npt.NDArray[Any], work: str) -> None:
     wrong = np.flatnonzero(sums != expected)
     if wrong.size:
         right = np.broadcast_to(expected, sums.shape).flat[wrong[0]]
-        raise RuntimeError(f"{what} gave {wrong.size} wrong sums of {sums.size}: {sums.flat[wrong[0]]} must be {right}")
+        raise RuntimeError(f"{work} gave {wrong.size} wrong sums of {sums.size}: {sums.flat[wrong[0]]} must be {right}")
 
 
 def _make_multiply(unit: Unit) -> Callable[[], tuple[Any, type[Job]]]:

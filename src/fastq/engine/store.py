@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterable
 from math import lcm, prod
 from typing import Any, NamedTuple
 
@@ -36,11 +37,11 @@ def _oriented(matrices: Array, transposed: bool) -> Array:
 
 
 class Cover(NamedTuple):
-    """Pieces of an axis that hold some of its elements, where these are within, and whether that is all."""
+    """Whole pieces of an axis (tiles, or blocks) that hold the elements chosen along it."""
 
-    cover: AxisIndex
-    within: AxisIndex
-    exact: bool
+    cover: AxisIndex  # the pieces
+    within: AxisIndex  # the places of the chosen elements in the pieces
+    exact: bool  # whether the pieces hold nothing else
 
 
 def _cover(index: AxisIndex, length: int, size: int, group: int = 0) -> Cover:
@@ -60,15 +61,12 @@ def _cover(index: AxisIndex, length: int, size: int, group: int = 0) -> Cover:
 
 
 class _State(NamedTuple):
-    """How codes are held: as an array, or packed by batch index, in the array's orientation or `flipped`.
-
-    GroupScales are held as arrays unless the packed operands hold them.
-    """
+    """How codes are held: as an array, or packed."""
 
     codes: Array | None
-    packed: dict[BatchIndex, Right]
-    transposed: bool
-    scales: GroupScales | None
+    packed: dict[BatchIndex, Right]  # empty while there is an array
+    transposed: bool  # whether the packed matrices are the transposed ones
+    scales: GroupScales | None  # None, too, where the packed operands hold them
 
 
 class Store:
@@ -96,8 +94,8 @@ class Store:
     ) -> Store:
         """A store of operands that are packed already, each by its batch index.
 
-        `shape` and `groups_shape` (of integer scales, if there are some) are the store's, of which the operands are the
-        transpose where they are `flipped`. GroupScales are arrays, or, by default, held by the operands.
+        `shape` and `groups_shape` (of the group scales, if there are some) are those of the store. The operands are its
+        matrices, `transposed` if so. Without `scales`, the operands hold the group scales.
         """
         self = cls.__new__(cls)
         self.limits, self.bits = limits, (limits.high - limits.low).bit_length()
@@ -147,10 +145,10 @@ class Store:
         return np.add(codes, self.limits.low, dtype=np.int16).astype(self._dtype)
 
     def part(self, key: tuple[AxisIndex, ...], scales: GroupScales | None) -> Store:
-        """Some of the codes, chosen along each axis; `scales` are the integer scales that they have then.
+        """Some of the codes, chosen along each axis; `scales` are the group scales of these.
 
-        Packed codes stay packed where whole tiles are chosen. All tiles along K then share their memory, as do arrays
-        under slices; otherwise no more tiles are unpacked than hold what is chosen.
+        Where whole tiles are chosen, the codes stay packed; with all tiles along K, they share the memory. Otherwise
+        only the tiles that hold the chosen codes are unpacked. Slices of an array share its memory.
         """
         form = self._form
         if form.codes is not None:
@@ -195,7 +193,7 @@ class Store:
         return Store.of_packed(rest, shape, self.limits, transposed, scales, groups)
 
     def scales(self) -> GroupScales | None:
-        """Integer scales of groups as arrays: those that are held, or new ones taken from packed operands."""
+        """The group scales as arrays: those that are held, or new ones taken from the packed operands."""
         form = self._form
         if form.scales is not None or self.groups_shape is None:
             return form.scales
@@ -214,7 +212,7 @@ class Store:
     def right(self, index: BatchIndex, transposed: bool, k_segments: Segments, grouped: bool = False) -> Right:
         """One matrix of the store (`transposed`, if so), packed so that `k_segments` can be read.
 
-        `grouped`: its integer scales belong to groups along K and are multiplied with the codes.
+        `grouped`: its group scales go along K, and are multiplied with the codes.
         """
         right = self._find(index, transposed, k_segments, grouped)
         if right is not None:
@@ -226,16 +224,14 @@ class Store:
         right = self._find(index, transposed, k_segments, grouped)
         if right is not None:
             return right
-        codes = self.codes()
-        within = self._oriented_scales(transposed) if grouped else None
-        return self._pack(_oriented(codes, transposed)[index], k_segments, within, index)
+        return self._pack(self.codes(), [index], k_segments, transposed, grouped)[index]
 
     def operands(
         self, transposed: bool, k_segments: Segments, grouped: bool
     ) -> tuple[dict[BatchIndex, Right], bool, GroupScales | None]:
-        """All matrices packed, whether they are flipped, and the integer scales that they do not hold.
+        """All matrices packed, whether they are transposed, and the group scales that they do not hold.
 
-        What is packed already is given as it is; what is not is packed as asked for, and that is not kept.
+        A packed store gives its operands as they are. Otherwise they are packed as asked for, and are not kept.
         """
         form = self._form
         if form.codes is not None:
@@ -244,27 +240,32 @@ class Store:
 
     def _packed_form(self, codes: Array, k_segments: Segments, transposed: bool, grouped: bool) -> _State:
         """All matrices packed."""
-        matrices = _oriented(codes, transposed)
-        within = self._oriented_scales(transposed) if grouped else None
-        packed = {i: self._pack(matrices[i], k_segments, within, i) for i in np.ndindex(matrices.shape[:-2])}
+        packed = self._pack(codes, np.ndindex(codes.shape[:-2]), k_segments, transposed, grouped)
         return _State(None, packed, transposed, None if grouped else self._form.scales)
-
-    def _oriented_scales(self, transposed: bool) -> GroupScales | None:
-        scales = self.scales()
-        return None if scales is None else scales.arranged(lambda values: _oriented(values, transposed))
 
     def _find(self, index: BatchIndex, transposed: bool, k_segments: Segments, grouped: bool) -> Right | None:
         form = self._form
         right = form.packed.get(index)
-        alike = right is not None and (form.transposed, right.form.grouped) == (transposed, grouped)
-        return right if alike and right is not None and right.fits(k_segments) else None
+        if right is None or (form.transposed, right.form.grouped) != (transposed, grouped):
+            return None
+        return right if right.fits(k_segments) else None
 
-    def _pack(self, codes: Array, k_segments: Segments, scales: GroupScales | None, index: BatchIndex) -> Right:
-        if scales is not None and not k_segments.gapless:
-            # Groups of another operand leave gaps in the tiles, where the groups of this one would not be found.
-            return pack_right(scales.of_matrix(index).multiplied(codes), -128, 8, k_segments)
-        of_matrix = None if scales is None else scales.of_matrix(index)
-        right = pack_right(codes, self.limits.low, self.bits, k_segments, of_matrix)
-        if k_segments.segments > 1:
-            right.col_sum = None  # one int32 per group and column would be half a bit per weight at groups of 64
-        return right
+    def _pack(
+        self, codes: Array, indices: Iterable[BatchIndex], k_segments: Segments, transposed: bool, grouped: bool
+    ) -> dict[BatchIndex, Right]:
+        """Some matrices packed, by index."""
+        codes, scales = _oriented(codes, transposed), self.scales() if grouped else None
+        if scales is not None:
+            scales = scales.arranged(lambda values: _oriented(values, transposed))
+        packed = {}
+        for index in indices:
+            matrix, of_matrix = codes[index], None if scales is None else scales.of_matrix(index)
+            if of_matrix is not None and not k_segments.gapless:
+                # Groups of another operand leave gaps in the tiles, where the groups of this one would not be found.
+                packed[index] = pack_right(of_matrix.multiplied(matrix), -128, 8, k_segments)
+                continue
+            packed[index] = pack_right(matrix, self.limits.low, self.bits, k_segments, of_matrix)
+            if k_segments.segments > 1:
+                # One int32 per group and column would be half a bit per weight at groups of 64.
+                packed[index].col_sum = None
+        return packed

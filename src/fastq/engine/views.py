@@ -1,4 +1,4 @@
-"""What a quantization pass is told: how an array is cut into sets that share parameters, and where these go."""
+"""The arguments of a quantization pass: which elements share parameters, and where the parameters lie."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class GroupedView(NamedTuple):
 
     @property
     def elements(self) -> int:
-        """How far into the array they reach."""
+        """Where the view ends, in elements from the start of the array."""
         last = (self.outer - 1) * self.outer_pitch + (self.groups - 1) * self.group_pitch
         return self.start + last + self.n * self.inner
 
     @property
     def sets(self) -> int:
-        """How far into the parameters they reach."""
+        """Where the parameters of the view end, in sets from the start of theirs."""
         last = (self.outer - 1) * self.param_pitch + (self.groups - 1) * self.group_param
         return self.param_start + last + self.inner
 

@@ -6,11 +6,17 @@ Numba's settings. A file is written under a temporary name and then renamed, so 
 It holds a checksum of its name and content: a damaged file, or one under a wrong name, is not loaded. Whatever goes
 wrong here costs a compilation, never a result.
 
-Another version of fastq or Numba has another stamp, and so a folder beside this one. Environments with different
-versions are normal, so a folder is removed only when no process has used it for :data:`UNUSED`. The time of last use is
-the modification time of the folder: a process that opens a folder renews it (once a day at most), and so does a new
-file. A process removes unused folders after it has stored its first kernel, when it has spent a second on compiling
-anyway; a process that compiles nothing looks at no other folder.
+Another version of fastq or Numba has another stamp, and so a folder beside this one. Two rules remove folders:
+
+* An **environment** (an installed fastq, a Python, a CPU) has one version at a time. It leaves a marker, an empty file,
+  in each folder that it opens. When it fills another folder, it takes back its markers. A folder that loses its last
+  marker is removed at once: environments side by side keep theirs, an upgrade leaves nothing behind.
+* Any folder is removed when no process has used it for :data:`UNUSED`. The time of last use is the modification time of
+  the folder: a process that opens a folder renews it (once a day at most), and so does a new file.
+
+A process removes folders after it has stored its first kernel, when it has spent a second on compiling anyway; a
+process that compiles nothing looks at no other folder. A process may still use a folder that another one removes: it
+compiles what it does not find, and keeps it in memory only.
 """
 
 from __future__ import annotations
@@ -28,7 +34,8 @@ DAY = 24 * 60 * 60  # seconds
 UNUSED = 35 * DAY  # what runs once a month keeps its kernels
 
 _STAMP = f"[0-9a-f]{{{STAMP_LENGTH}}}"
-_FILE = r".*\.kernel|\.[a-z0-9_]{8}"  # a kernel, or a temporary file of a process that was killed
+_MARKER = r"[0-9a-f]{16}\.environment"
+_FILE = rf".*\.kernel|{_MARKER}|\.[a-z0-9_]{{8}}"  # the last one: a temporary file of a process that was killed
 
 
 def root() -> pathlib.Path | None:
@@ -66,17 +73,34 @@ def stamp(*facts: str) -> str:
     digest = hashlib.sha256()
     for source in sources():
         digest.update(source.relative_to(PACKAGE).as_posix().encode() + b"\0" + source.read_bytes())
-    settings = sorted(f"{k}={v}" for k, v in os.environ.items() if k.startswith("NUMBA_"))
-    for fact in (*settings, *facts):
+    for fact in (*_settings(), *facts):
         digest.update(b"\0" + fact.encode())
     return digest.hexdigest()[:STAMP_LENGTH]
 
 
-class Cache:
-    """Object code by kernel name, in one folder; without a usable folder the cache is always empty."""
+def environment(cpu: str) -> str:
+    """A hash of where fastq and Python are, of the CPU and of Numba's settings: all of the stamp but the versions."""
+    import hashlib
 
-    def __init__(self, folder: pathlib.Path | None) -> None:
+    return hashlib.sha256("\0".join((str(PACKAGE), sys.prefix, cpu, *_settings())).encode()).hexdigest()[:16]
+
+
+def _settings() -> list[str]:
+    return sorted(f"{k}={v}" for k, v in os.environ.items() if k.startswith("NUMBA_"))
+
+
+class Cache:
+    """Object code by kernel name, in one folder; without a usable folder the cache is always empty.
+
+    `environment` is the one that uses the folder; without it no marker is left or taken back.
+    """
+
+    def __init__(self, folder: pathlib.Path | None, environment: str = "") -> None:
         self.folder = folder if folder is not None and _usable(folder) else None
+        self._marker = environment and f"{environment}.environment"
+        if self.folder is not None and self._marker:
+            with contextlib.suppress(OSError):  # a read-only disk, or a marker that is there
+                (self.folder / self._marker).touch(exist_ok=False)
 
     def load(self, name: str) -> tuple[str, bytes] | None:
         """The symbols and object code of a kernel, or None."""
@@ -113,9 +137,9 @@ class Cache:
                     os.unlink(temporary)
 
     def remove_unused(self) -> None:
-        """Remove the folders beside this one that no process has used for :data:`UNUSED`.
+        """Remove folders beside this one: those of this environment alone, and what was not used for :data:`UNUSED`.
 
-        A folder is removed only if its name is a stamp, it is private, no link, and holds nothing but kernels.
+        A folder is removed only if its name is a stamp, it is private, no link, and holds nothing but cache files.
         """
         if self.folder is None:
             return
@@ -124,22 +148,29 @@ class Cache:
             # A kernel has just been stored in this folder, so its time is that of the disk. The clock of this machine
             # may differ from that of a network drive.
             oldest = self.folder.stat().st_mtime - UNUSED
-            for folder in [path for path in around.iterdir() if re.fullmatch(_STAMP, path.name)]:
+            beside = [path for path in around.iterdir() if re.fullmatch(_STAMP, path.name) and path != self.folder]
+            for folder in beside:
                 with contextlib.suppress(OSError):
                     if folder.resolve() == around.resolve() / folder.name:
-                        _remove_older(folder, oldest)
+                        _leave(folder, self._marker, oldest)
 
 
-def _remove_older(folder: pathlib.Path, oldest: float) -> None:
-    """Remove a folder that was last used before the time `oldest`, unless there is anything but kernels in it."""
-    info = folder.stat()
-    if info.st_mtime >= oldest or not _is_private(info):
+def _leave(folder: pathlib.Path, marker: str, oldest: float) -> None:
+    """Take back a marker from a folder. Remove the folder if that was its last one, or it was not used since `oldest`.
+
+    A folder with anything else in it than the cache's files stays as it is.
+    """
+    info, files = folder.stat(), list(folder.iterdir())
+    ours = all(re.fullmatch(_FILE, file.name) and file.is_file() and not file.is_symlink() for file in files)
+    if not (ours and _is_private(info)):
         return
-    files = list(folder.iterdir())
-    if all(re.fullmatch(_FILE, file.name) and file.is_file() and not file.is_symlink() for file in files):
+    markers = {file.name for file in files if re.fullmatch(_MARKER, file.name)}
+    if markers == {marker} or info.st_mtime < oldest:
         for file in files:
             file.unlink()
         folder.rmdir()
+    elif marker in markers:
+        (folder / marker).unlink()
 
 
 def _checksum(name: str, symbols: bytes, code: bytes) -> bytes:

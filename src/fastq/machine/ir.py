@@ -17,6 +17,7 @@ from numba.core.imputils import lower_getattr_generic
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import intrinsic, models, register_model
 
+from fastq.machine.cpu import CACHE_LINE
 from fastq.machine.job import Job
 
 I1, I8, I16, I32, I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
@@ -35,10 +36,6 @@ ELEMENTS = {
 }
 
 SCALARS = {"int": types.int64, "f32": types.float32, "f64": types.float64}
-
-# Bytes. A number that no result depends on: it aligns memory and spaces prefetches. Where lines are longer, some of the
-# prefetches are superfluous.
-CACHE_LINE = 64
 
 # boundscheck and the Python error model would add branches that raise; kernels never raise.
 kernel_function = njit(nogil=True, error_model="numpy", boundscheck=False)

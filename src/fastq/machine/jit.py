@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from fastq.machine.cache import Cache, root, stamp
+from fastq.machine.cache import Cache, environment, root, stamp
 from fastq.machine.job import Job
 
 ALLOWED_CALLS = frozenset({"memcpy", "memset", "memmove"})
@@ -72,7 +72,7 @@ class _Compiler:
         if folder is None:
             return Cache(None)
         cpu = f"{llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"
-        return Cache(folder / stamp(version("numba"), llvmlite.__version__, cpu))
+        return Cache(folder / stamp(version("numba"), llvmlite.__version__, cpu), environment(cpu))
 
     def load(self, name: str, symbols: str, code: bytes) -> Kernel:
         import llvmlite.binding as llvm
@@ -187,19 +187,15 @@ def _compile(name: str, function: Any, job: type[Job], builtin: bool) -> tuple[s
     return " ".join((result.fndesc.llvm_func_name, *sorted(foreign))), result.library._get_compiled_object()
 
 
-def _before_fork() -> None:
-    # A thread that compiles holds locks of Numba, LLVM and the import system. The child does not have that thread, so
-    # these locks would stay locked for good: wait for the compilation, which takes a second at most.
-    _compiler.lock.acquire()
-
-
-def _after_fork_in_parent() -> None:
-    _compiler.lock.release()
-
-
 def _after_fork_in_child() -> None:
     _compiler.lock = threading.RLock()  # the code itself is memory like any other
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+    # A thread that compiles holds locks of Numba, LLVM and the import system. The child does not have that thread, so
+    # these locks would stay locked for good: wait for the compilation, which takes a second at most.
+    os.register_at_fork(
+        before=lambda: _compiler.lock.acquire(),
+        after_in_parent=lambda: _compiler.lock.release(),
+        after_in_child=_after_fork_in_child,
+    )

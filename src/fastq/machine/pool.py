@@ -20,6 +20,7 @@ from typing import Any
 
 from fastq.errors import shown
 from fastq.machine import cores
+from fastq.machine.cpu import CACHE_LINE
 from fastq.machine.jit import Kernel, kernel
 from fastq.machine.job import Job
 from fastq.machine.pool_job import CLOSED, PERMIT, PoolJob
@@ -63,7 +64,7 @@ class _Worker:
             self.parked = False
 
     def call(self) -> None:
-        """Wake the worker if it is parked; to call it twice, or to be interrupted in between, does no harm."""
+        """Wake the worker if it is parked. To call it twice, or to interrupt it, does no harm."""
         if self.parked and self.wake.locked():
             self.wake.release()
 
@@ -75,8 +76,8 @@ class ThreadPool:
         self.busy = threading.Lock()
         self.workers: list[_Worker] = []
         # Never freed, even when a forked child replaces the pool: a worker may look at it at any time.
-        self.memory = (ctypes.c_int64 * 16)()
-        self.gate_address = ctypes.addressof(self.memory) + (-ctypes.addressof(self.memory)) % 64
+        self.memory = (ctypes.c_char * (2 * CACHE_LINE))()
+        self.gate_address = ctypes.addressof(self.memory) + (-ctypes.addressof(self.memory)) % CACHE_LINE
         ctypes.c_int64.from_address(self.gate_address).value = CLOSED
         self.kernels: tuple[Kernel, Kernel, Kernel] | None = None  # wait, publish, lead
 
@@ -98,9 +99,9 @@ class ThreadPool:
     def run(self, function: Kernel, job: Job, threads: int) -> None:
         """Work on the job with others, close the gate and wait for those inside.
 
-        That happens whatever else does, for they write to the caller's memory: what a signal's handler raises in here
-        (KeyboardInterrupt, say) is raised at the end. To lead a finished job again does nothing, as its tickets are
-        gone. No call goes deeper than :meth:`hire`, so there is no RecursionError once that is through.
+        It always waits, since the workers write to the caller's memory. If a signal handler raises in here
+        (KeyboardInterrupt, say), the exception is raised at the end. To lead a finished job again does nothing, as its
+        tickets are gone. No call goes deeper than :meth:`hire`, so there is no RecursionError after it.
         """
         if not self.busy.acquire(blocking=False):
             function(job)
@@ -141,7 +142,7 @@ _calling = threading.local()
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Calls of this thread, in the block, use one thread each: it is one of many that do the same work already."""
+    """In the block, calls from this thread use one thread each: the caller runs many of them side by side."""
     before = getattr(_calling, "alone", False)
     _calling.alone = True
     try:

@@ -1,4 +1,4 @@
-"""The gate of :mod:`fastq.machine.pool`, as both its halves know it: one 64-bit word.
+"""The gate of :mod:`fastq.machine.pool`, which Python and the kernels of the pool share: one 64-bit word.
 
     bits 0-11 workers inside | bits 12-23 workers that may still enter | bit 24 closed | bits 32-63 number of the job
 

@@ -7,8 +7,8 @@ from typing import Any
 from llvmlite import ir
 
 from fastq.layout.tiles import BLOCK, DEPTH, ROW_BYTES, STEP, STEPS, places, tile_bytes
+from fastq.machine.cpu import CACHE_LINE
 from fastq.machine.ir import (
-    CACHE_LINE,
     HOST,
     I8,
     I32,

@@ -17,8 +17,8 @@ from fastq.kernels.jobs import LANES
 from fastq.kernels.quantize.codes import CodeWriter, tag
 from fastq.kernels.quantize.extremes import pick
 from fastq.layout.tiles import DEPTH, LeftFormat
+from fastq.machine.cpu import CACHE_LINE
 from fastq.machine.ir import (
-    CACHE_LINE,
     HOST,
     I32,
     I64,
