@@ -138,6 +138,7 @@ def on(isa, call=q):
 
 
 CASES = {
+    "a name that is none": (lambda: fq.matmull, AttributeError, r"module 'fastq' has no attribute 'matmull'"),
     # calibration
     "calibration of text": (lambda: SecondMoment.of("rows"), TypeError,
         r"calibration must be of real numbers, got dtype <U4; convert it first"),

@@ -1,7 +1,7 @@
 """Quantized matrix multiplication for NumPy, at the speed of the CPU's integer units and exact on every CPU."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import importlib as _importlib
+import typing as _typing
 
 from fastq.api import dequantize, matmul, quantize
 from fastq.config import set_num_threads, show_config
@@ -11,7 +11,7 @@ from fastq.qarray.parts import load
 from fastq.quant.methods import Percentile
 from fastq.version import __version__ as __version__
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from fastq.accuracy.bound import matmul_error_bound
     from fastq.accuracy.error import Error, error
     from fastq.accuracy.error_matmul import MatmulError, error_matmul
@@ -58,10 +58,10 @@ _LATER = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _typing.Any:
     for module, names in _LATER.items():
         if name in names:
-            value = globals()[name] = getattr(import_module(f"fastq.{module}"), name)
+            value = globals()[name] = getattr(_importlib.import_module(f"fastq.{module}"), name)
             return value
     raise AttributeError(f"module 'fastq' has no attribute {name!r}")
 

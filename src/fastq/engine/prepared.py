@@ -20,7 +20,7 @@ from fastq.engine import native
 from fastq.engine.groups import quarters
 from fastq.engine.memory import Workspace, empty, workspace
 from fastq.engine.operands import Array, ChannelTransform, ColumnParams, Right, RowParams
-from fastq.engine.plan import Machine, left_threads, plan_matmul, this_machine
+from fastq.engine.plan import Machine, Plan, left_threads, plan_matmul, this_machine
 from fastq.engine.pointers import address_if, flat, rows
 from fastq.engine.views import FlatParams, GroupedView
 from fastq.errors import NotFiniteError
@@ -148,11 +148,18 @@ class NativeProduct(PreparedProduct):
     quantize = staticmethod(native.quantize)
 
     def __init__(
-        self, form: LeftForm, right: Right, columns: ColumnParams, k_segments: Segments, output: Output
+        self,
+        form: LeftForm,
+        right: Right,
+        columns: ColumnParams,
+        k_segments: Segments,
+        output: Output,
+        plan: Plan | None = None,  # tests run each row of the table of kernels on its own edges
     ) -> None:
         super().__init__(form, right, columns, k_segments, output)
         self.machine = this_machine()
-        self.plan = plan = plan_matmul(form.m, right.n, k_segments, right.form, output, self.machine)
+        plan = plan or plan_matmul(form.m, right.n, k_segments, right.form, output, self.machine)
+        self.plan = plan
         self.code_bytes = plan.unit.left_bytes
         self._left_threads = left_threads(form.m * form.k * form.dtype.itemsize, plan)
         self._flip = 128 if form.high == 0 and form.dtype == np.uint8 else 0  # left tiles are signed
