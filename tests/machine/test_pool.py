@@ -125,7 +125,7 @@ def test_a_worker_whose_waking_was_interrupted_is_woken_by_the_next_call(sums, m
     run, _ = sums
     pool._pool.hire(2)
     worker = pool._pool.workers[0]
-    wait_until(lambda: worker.parked)
+    wait_until(lambda: worker.parked and worker.wake.locked())  # not one that is on its way
     wake = worker.wake
     worker.wake = SimpleNamespace(release=Interrupted(wake.release, False), acquire=wake.acquire, locked=wake.locked)
     seen = worker.job.seen
