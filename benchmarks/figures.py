@@ -163,6 +163,12 @@ def _figures() -> Iterator[Figure]:
     yield Figure("peak memory of 4096x4096 @ int8 weights beyond operands, result and packed codes of the left one",
                  "bytes", 8 << 20, None, measure("memory"))  # fmt: skip
 
+    yield Figure("encoder layer, batch 32, against float32 NumPy", "times", 3, 4,
+                 faster("encoder layer, batch 32", "fastq", "NumPy"))  # fmt: skip
+    for name in ("query, key, value", "attention output", "MLP in", "MLP out"):
+        yield Figure(f"encoder: {name}, batch 32, amid other work against a loop of its own", "times", 1.3, None,
+                     faster(f"encoder: {name}, batch 32", "fastq", "fastq, amid other work"), less=True)  # fmt: skip
+
     yield from _low_bits()
 
 

@@ -80,8 +80,9 @@ def test_a_wrong_result_is_told():
     [
         ("docs/guide/porting.md", f"more than {1e6 * plan.WORTH_SHARING:.0f} µs of work"),
         ("docs/guide/large.md", f"more than {out_of_core.IN_ONE_GO >> 20} MiB"),
-        ("README.md", f"results above {memory.RECYCLED >> 20} MiB"),
-        ("README.md", f"up to {memory.SPARE >> 20} MiB"),
+        ("README.md", f"results above {memory.LARGE >> 20} MiB"),
+        ("README.md", f"to {memory.SPARE_SMALL >> 20} MiB of it"),
+        ("README.md", f"results above {memory.ADVISED >> 20} MiB, too, up to {memory.SPARE >> 20} MiB"),
         ("README.md", f"no process has used for {cache.UNUSED // cache.DAY} days"),
         ("docs/reference/settings.md", f"no process has used for {cache.UNUSED // cache.DAY} days"),
         ("CHANGELOG.md", f"no process has used for {cache.UNUSED // cache.DAY} days"),

@@ -55,8 +55,9 @@ def test_aligned_memory_has_its_size():
     assert aligned(100).ctypes.data % 64 == 0
 
 
-needs_advice = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is recycled on Linux only")
-LARGE = (memory.RECYCLED // 4 + 1000,)
+SIZES = [memory.LARGE + 4000]
+if sys.platform.startswith("linux"):  # where the system may have large pieces back
+    SIZES.append(memory.ADVISED + 4000)
 
 
 @pytest.fixture
@@ -66,47 +67,63 @@ def spare(monkeypatch):
     return pieces
 
 
-@needs_advice
-def test_memory_of_a_large_result_is_used_again_when_nothing_refers_to_it(spare):
-    first = memory.empty(LARGE, np.dtype(np.float32))
+def floats(nbytes):
+    return memory.empty((nbytes // 4,), np.dtype(np.float32))
+
+
+@pytest.mark.parametrize("nbytes", SIZES)
+def test_memory_of_a_result_is_used_again_when_nothing_refers_to_it(spare, nbytes):
+    first = floats(nbytes)
     place = first.ctypes.data
     assert place % 64 == 0
     first[:] = 3
     view = first[10:20].view(np.int32)
     del first
-    other = memory.empty(LARGE, np.dtype(np.float32))
+    other = floats(nbytes)
     other[:] = 5
     assert (view == np.float32(3).view(np.int32)).all()  # a view kept the memory
     assert not np.shares_memory(view, other)
     del view
     gc.collect()
     assert sum(map(len, spare.values())) == 1
-    assert memory.empty(LARGE, np.dtype(np.float32)).ctypes.data == place
+    assert floats(nbytes).ctypes.data == place
     assert (other == 5).all()
 
 
-@needs_advice
-def test_spare_memory_has_a_limit(spare, monkeypatch):
-    monkeypatch.setattr(memory, "SPARE", 2 * memory.RECYCLED + 10**5)
-    arrays = [memory.empty((memory.RECYCLED + n,), np.dtype(np.uint8)) for n in (0, 1, 2)]
+@pytest.mark.parametrize(("nbytes", "limit"), list(zip(SIZES, ["SPARE_SMALL", "SPARE"])))
+def test_spare_memory_has_a_limit(spare, monkeypatch, nbytes, limit):
+    most = 2 * nbytes + 10**5
+    monkeypatch.setattr(memory, limit, most)
+    arrays = [floats(nbytes + n) for n in (0, 4, 8)]
     while arrays:
         arrays.pop()
         gc.collect()
-        assert sum(size * len(pieces) for size, pieces in spare.items()) <= memory.SPARE
-    monkeypatch.setattr(memory, "SPARE", 0)
-    memory.empty((memory.RECYCLED,), np.dtype(np.uint8))
+        assert sum(size * len(pieces) for size, pieces in spare.items()) <= most
+    assert sum(map(len, spare.values())) == 1  # the third did not fit beside two
+    monkeypatch.setattr(memory, limit, 0)
+    floats(nbytes)
     gc.collect()
     assert not sum(map(len, spare.values()))
 
 
-@needs_advice
-def test_threads_never_get_the_same_memory(spare):
+def test_small_results_do_not_drive_each_other_out(spare):
+    """The results of a program, one after the other, each find the memory of the last round."""
+    places = []
+    for _ in range(2):
+        for nbytes in (memory.LARGE, 2 * memory.LARGE, 5 * memory.LARGE):
+            places.append(floats(nbytes).ctypes.data)
+            gc.collect()
+    assert places[:3] == places[3:]
+
+
+@pytest.mark.parametrize("nbytes", SIZES)
+def test_threads_never_get_the_same_memory(spare, nbytes):
     def work(number):
         for _ in range(20):
-            array = memory.empty(LARGE, np.dtype(np.float32))
-            array[:: 1 << 16] = number
+            array = floats(nbytes)
+            array[:: 1 << 12] = number
             time.sleep(0.0005)
-            assert (array[:: 1 << 16] == number).all()
+            assert (array[:: 1 << 12] == number).all()
             del array
         return True
 

@@ -55,17 +55,17 @@ def aligned_copy(array: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """An uninitialized array that starts at a cache line; small ones lie where NumPy puts them."""
     nbytes = prod(shape) * dtype.itemsize
-    if nbytes < LARGE:
-        return np.empty(shape, dtype)
-    memory = aligned(nbytes) if nbytes < RECYCLED else _recycled(nbytes)
-    return memory.view(dtype).reshape(shape)
+    return np.empty(shape, dtype) if nbytes < LARGE else _recycled(shape, dtype, nbytes)
 
 
-# Memory of results, kept from when the last array in it is gone until the next result of its size. The C library does
-# so with up to 32 MiB; beyond, each result costs a page fault per page: 10 ms of the 36 that 4096**3 took. The system
-# may have the pages back at any time (MADV_FREE), so what is kept here is not missing elsewhere.
-RECYCLED = 32 << 20
-SPARE = 256 << 20  # bytes that are kept at most
+# Memory of results, kept from when the last array in it is gone until the next result of its size. The C library keeps
+# freed memory too, but gives it back to the system at times, which other arrays that come and go decide: in a program
+# of 4096x384 @ 384x1536, bias and relu, every second product met 500 page faults and took 2.4 times as long. Beyond
+# 32 MiB it keeps nothing: faults were 10 of the 36 ms that 4096**3 took. Of large pieces, the system may have the pages
+# back at any time (MADV_FREE), so what is kept is not missing elsewhere. For small ones that advice costs as much as it
+# saves (40 us per MiB, when they are written again), so fewer of them are kept.
+ADVISED = 32 << 20  # bytes of a piece that the system may have back
+SPARE_SMALL, SPARE = 64 << 20, 256 << 20  # bytes that are kept at most, in small pieces and in all
 _MADV_FREE = 8
 _spare: dict[int, list[npt.NDArray[np.uint8]]] = {}  # by size; list.pop and append are atomic
 
@@ -80,10 +80,8 @@ def _madvise() -> Any:
     return function
 
 
-def _recycled(nbytes: int) -> npt.NDArray[np.uint8]:
-    """Memory that returns to :data:`_spare` when no array uses it any more."""
-    if _madvise() is None:
-        return aligned(nbytes)
+def _recycled(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> npt.NDArray[Any]:
+    """An array whose bytes return to :data:`_spare` when no array uses them any more."""
     try:
         memory = _spare[nbytes].pop()
     except (KeyError, IndexError):
@@ -91,19 +89,26 @@ def _recycled(nbytes: int) -> npt.NDArray[np.uint8]:
     # A view would keep the memory alive, but nobody would learn when the view goes; this object has a finalizer.
     lease = (ctypes.c_uint8 * nbytes).from_address(address_of(memory))
     weakref.finalize(lease, _give_back, memory).atexit = False
-    return np.ctypeslib.as_array(lease)
+    return np.ndarray(shape, dtype, lease)  # type: ignore[arg-type]  # any buffer serves
 
 
 def _give_back(memory: npt.NDArray[np.uint8]) -> None:
-    kept = sum(size * len(pieces) for size, pieces in list(_spare.items()))
-    if kept + memory.nbytes > SPARE:
+    small = memory.nbytes < ADVISED
+    most = SPARE_SMALL if small else SPARE
+    kept = sum(size * len(pieces) for size, pieces in list(_spare.items()) if size < ADVISED or not small)
+    if kept + memory.nbytes > most:
         _spare.clear()
-    if memory.nbytes > SPARE:
-        return
+    if memory.nbytes <= most and (small or _may_go(memory)):
+        _spare.setdefault(memory.nbytes, []).append(memory)
+
+
+def _may_go(memory: npt.NDArray[np.uint8]) -> bool:
+    """Let the system have the pages if it needs them; False if it knows no such advice."""
+    if (madvise := _madvise()) is None:
+        return False
     start = -(-address_of(memory) // mmap.PAGESIZE) * mmap.PAGESIZE
     length = (address_of(memory) + memory.nbytes - start) // mmap.PAGESIZE * mmap.PAGESIZE
-    if _madvise()(start, length, _MADV_FREE) == 0:
-        _spare.setdefault(memory.nbytes, []).append(memory)
+    return bool(madvise(start, length, _MADV_FREE) == 0)
 
 
 class Workspace:
