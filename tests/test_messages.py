@@ -547,6 +547,8 @@ CASES = {
         r"right operand must be an array that is not quantized yet, because the left one is balanced"),
     "balanced, b overflows": (lambda: q(axis=1, balance=[4, 4, 4]) @ (X.T * (TOP / 4)), fq.NotFiniteError,
         r"b, balanced as a is, must be finite, .* 3 of 6 values are not"),
+    "balanced, a vector b overflows": (lambda: q(axis=1, balance=[4, 4, 4]) @ (X[1] * (TOP / 4)), fq.NotFiniteError,
+        r"b, balanced as a is, must be finite, .* 1 of 3 values is not, the first at index \(2,\)"),
     "balanced, a overflows, in the reference": (lambda: on("reference", lambda: (X * (TOP / 4)) @ fq.quantize(
         X.T, axis=0, balance=[4, 4, 4])), fq.NotFiniteError, r"balanced as b is, must be finite"),
     "balanced, a overflows": (lambda: (X * (TOP / 4)) @ fq.quantize(X.T, axis=0, balance=[4, 4, 4]), fq.NotFiniteError,

@@ -25,11 +25,12 @@ class Backend(NamedTuple):
     search_shared: Callable[..., None]
     compensate: Callable[..., None]
     pack: Callable[[Array, int, int, Segments], Right]
+    unpack: Callable[..., Array]
     prepare: Callable[..., PreparedProduct]
 
 
 NATIVE, REFERENCE = (
-    Backend(b.quantize, b.search, b.search_shared, b.compensate, b.pack_right, product)
+    Backend(b.quantize, b.search, b.search_shared, b.compensate, b.pack_right, b.unpack, product)
     for b, product in ((native, NativeProduct), (reference, reference.ReferenceProduct))
 )
 
@@ -59,3 +60,10 @@ def pack_right(codes: Array, low: int, bits: int, k_segments: Segments, scales: 
     assert right.col_sum is not None
     sums = (factor * right.col_sum + shift * counts).sum(axis=0, dtype=np.int32, keepdims=True)
     return Right(right.tiles, segments(k), n, TileFormat(bits, grouped=True), sums, packed, scales.size)
+
+
+def unpack(right: Right, limits: CodeRange, columns: Array | None = None) -> Array:
+    """The codes of a packed matrix, K x N; of some columns only, ``[columns][K]``, if these are given."""
+    kernels = right.k_segments.gapless and min(right.k_segments.k, right.n) > 0
+    columns = None if columns is None else np.ascontiguousarray(columns, np.int64)
+    return backend(int(kernels)).unpack(right, limits, columns)

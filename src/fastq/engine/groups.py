@@ -79,18 +79,21 @@ class GroupScales(NamedTuple):
         return np.ascontiguousarray(flat.reshape(2, pitch, blocks, BLOCK).transpose(2, 1, 0, 3))
 
     @classmethod
-    def unpacked(cls, packed: Bytes, size: int, groups: int, n: int, limits: CodeRange) -> GroupScales:
-        """The scales that :meth:`packed` gave these bytes for."""
-        factor, shift = by_column(packed)[:, :groups, :n].astype(np.int32)
+    def unpacked(cls, packed: Bytes, size: int, limits: CodeRange) -> GroupScales:
+        """The scales that :meth:`packed` gave these factors and shifts for, ``[2][groups][n]``."""
+        factor, shift = packed.astype(np.int32)
         zero = (CENTRE - shift) // factor
         if not limits.signed:
             return cls(size, factor.astype(np.int8), zero.astype(np.uint8))
         return cls(size, np.where(zero == -limits.low, factor, -factor).astype(np.int8), None)
 
 
-def by_column(packed: Bytes) -> Bytes:
-    """Packed factors and shifts as ``[2][groups][columns]``."""
-    return packed.transpose(2, 1, 0, 3).reshape(2, packed.shape[1], -1)
+def by_column(packed: Bytes, columns: npt.NDArray[np.intp] | None = None) -> Bytes:
+    """Packed factors and shifts as ``[2][groups][columns]``, of all columns or of some."""
+    if columns is None:
+        return packed.transpose(2, 1, 0, 3).reshape(2, packed.shape[1], -1)
+    block, lane = np.divmod(columns, BLOCK)
+    return packed[block, :, :, lane].transpose(2, 1, 0)
 
 
 def groups_of(k_segments: Segments, size: int) -> int:

@@ -10,18 +10,31 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from fastq.engine.groups import quarters
 from fastq.engine.memory import aligned
 from fastq.engine.operands import Array, Right
 from fastq.engine.plan import share, this_machine
 from fastq.engine.pointers import flat, of_bytes, written
 from fastq.engine.views import FlatParams, GroupedView
 from fastq.kernels import table
-from fastq.kernels.jobs import CHOOSE, FIND, WRITE, CompensateJob, QuantizeJob, RightJob, SearchJob, SharedJob
+from fastq.kernels.jobs import (
+    CHOOSE,
+    FIND,
+    WRITE,
+    CompensateJob,
+    QuantizeJob,
+    RightJob,
+    SearchJob,
+    SharedJob,
+    UnpackJob,
+)
 from fastq.layout.tiles import Segments, TileFormat, ceil_div, right_bytes
 from fastq.machine import pool
 from fastq.machine.jit import kernel
 from fastq.machine.job import Job
+from fastq.scheme import CodeRange
 
 # The kinds of floats as names of kernels tell them; only left operands may be f16.
 KIND = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64", np.dtype(np.float16): "f16"}
@@ -190,3 +203,21 @@ def pack_right(codes: Array, low: int, bits: int, k_segments: Segments) -> Right
     fill_segments(job, k_segments)
     start(table.right_pack(bits), job, share(4 * k * n, this_machine()))
     return right
+
+
+def unpack(right: Right, limits: CodeRange, columns: npt.NDArray[np.int64] | None = None) -> Array:
+    """The codes of gapless tiles, K x N; of some columns only, ``[columns][K]`` if they are given."""
+    k, n, bits = right.k_segments.k, right.n, right.form.bits
+    count = n if columns is None else columns.size
+    shape = (k, n) if columns is None else (count, k)
+    codes = np.empty(shape, np.int8 if limits.signed else np.uint8)
+    job = UnpackJob(k=k, count=count, less=-limits.low, pitch=shape[1])
+    job.tiles, job.out = right.address, written(codes, codes.dtype, k * count)
+    if right.groups is not None and limits.signed:
+        job.groups, job.group_pitch = right.groups_address, right.groups[0].nbytes
+        job.group_quarters, job.zero = quarters(right.group_size), -limits.low
+    workers = share(4 * codes.size, this_machine())
+    if columns is not None:
+        job.columns, job.band = flat(columns, np.int64, count), ceil_div(count, 4 * workers)
+    start(table.unpack("rows" if columns is None else "columns", bits), job, workers)
+    return codes

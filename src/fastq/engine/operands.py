@@ -103,14 +103,6 @@ def row_parameters(a: LineParams, m: int, k_segments: Segments, dtype: npt.DType
     )
 
 
-def _length(pieces: AxisIndex, size: int, axis_length: int) -> int:
-    """The number of elements in some pieces of an axis, which is cut into pieces of `size`; the last may be shorter."""
-    count = ceil_div(axis_length, size)
-    chosen = np.arange(count)[pieces]
-    with_last = chosen.size and chosen[-1] == count - 1
-    return chosen.size * size - (count * size - axis_length if with_last else 0)
-
-
 @dataclass
 class Right:
     """A packed right operand. Its codes are relative to the lowest code, so they are unsigned."""
@@ -133,23 +125,22 @@ class Right:
         """Bytes of codes, group scales and sums."""
         return sum(a.nbytes for a in (self.tiles, self.groups, self.col_sum) if a is not None)
 
-    def part(self, tiles: AxisIndex, blocks: AxisIndex) -> Right:
-        """The operand that consists of some tiles along K of some blocks of columns.
+    def part(self, tiles: slice, blocks: slice) -> Right:
+        """Some tiles along K of some blocks of columns; K as a whole, or of a gapless packing.
 
-        With all tiles along K of neighbouring blocks, the memory is shared; otherwise the packed tiles are copied. Only
-        a gapless packing may be cut along K, and a group must begin with the first tile.
+        All tiles along K share the memory; otherwise they are copied, as they are. Groups must begin with the first
+        tile.
         """
         k_segments, group, count = self.k_segments, self.group_size, self.width // BLOCK
-        n, k = _length(blocks, BLOCK, self.n), _length(tiles, DEPTH, k_segments.k)
+        n = min(blocks.stop * BLOCK, self.n) - blocks.start * BLOCK
         packed = self.tiles[: right_bytes(k_segments, self.n, self.form.bits)].reshape(count, k_segments.tiles, -1)
-        whole = isinstance(tiles, slice) and (tiles.start, tiles.stop) == (0, k_segments.tiles)
-        chosen = aligned_copy(packed[blocks] if whole else packed[blocks][:, tiles]).reshape(-1)
+        chosen = aligned_copy(packed[blocks, tiles]).reshape(-1)
         groups = None if self.groups is None else self.groups[blocks]
         sums = None if self.col_sum is None else self.col_sum.reshape(k_segments.segments, -1, BLOCK)[:, blocks]
-        if not whole:
-            k_segments, sums = segments(k), None
+        if (tiles.start, tiles.stop) != (0, k_segments.tiles):
+            k_segments, sums = segments(min(tiles.stop * DEPTH, k_segments.k) - tiles.start * DEPTH), None
             if groups is not None:
-                first = tiles.start * DEPTH // group if isinstance(tiles, slice) else 0
+                first = tiles.start * DEPTH // group
                 groups = groups[:, first : first + ceil_div(k_segments.tiles * DEPTH, group)]
         groups = None if groups is None else np.ascontiguousarray(groups)
         sums = None if sums is None else np.ascontiguousarray(sums.reshape(k_segments.segments, -1))
@@ -159,12 +150,12 @@ class Right:
         """The codes as packed, K x N."""
         return unpack_codes(self.tiles, self.k_segments, self.n, self.form.bits)
 
-    def group_scales(self, limits: CodeRange) -> GroupScales | None:
-        """Integer scales of the groups, if there are some."""
+    def group_scales(self, limits: CodeRange, columns: npt.NDArray[np.intp] | None = None) -> GroupScales | None:
+        """Integer scales of the groups, if there are some; of all columns, or of those given."""
         if self.groups is None:
             return None
-        count = ceil_div(self.k_segments.k, self.group_size)
-        return GroupScales.unpacked(self.groups, self.group_size, count, self.n, limits)
+        count, n = ceil_div(self.k_segments.k, self.group_size), self.n if columns is None else len(columns)
+        return GroupScales.unpacked(by_column(self.groups, columns)[:, :count, :n], self.group_size, limits)
 
     def codes(self) -> npt.NDArray[np.uint8]:
         """The codes as multiplied, K x N."""

@@ -24,7 +24,7 @@ from fastq.kernels.reference import compensate, search_runs, search_shared
 from fastq.layout.tiles import Segments, TileFormat, pack_codes
 from fastq.scheme import CodeRange, symmetric_scale
 
-__all__ = ["ReferenceProduct", "activated", "compensate", "pack_right", "quantize", "search", "search_shared"]
+__all__ = ["ReferenceProduct", "activated", "compensate", "pack_right", "quantize", "search", "search_shared", "unpack"]
 
 search = search_runs
 
@@ -69,6 +69,15 @@ def pack_right(codes: Array, low: int, bits: int, k_segments: Segments) -> Right
     right = Right(pack_codes(unsigned, k_segments, bits), k_segments, codes.shape[1], TileFormat(bits), None)
     right.col_sum = column_sums(unsigned, k_segments, right.width)
     return right
+
+
+def unpack(right: Right, limits: CodeRange, columns: Array | None = None) -> Array:
+    """See :func:`fastq.engine.native.unpack`; any tiles."""
+    unsigned = right.stored()
+    if (scales := right.group_scales(limits)) is not None:
+        unsigned = scales.mirrored(unsigned, limits)
+    codes = np.add(unsigned, limits.low, dtype=np.int16).astype(np.int8 if limits.signed else np.uint8)
+    return codes if columns is None else np.ascontiguousarray(codes.T[columns])
 
 
 class ReferenceProduct(PreparedProduct):
@@ -118,7 +127,7 @@ class ReferenceProduct(PreparedProduct):
             offset = np.zeros_like(scale) if params.offset is None else params.offset[:, at]
             row_affine = np.stack([scale * a.sum(axis=1).astype(self.computed), offset])
             col_affine = np.stack([columns.offset[col, :n], columns.term[g, :n]])
-        return reference.epilogue(y, scale, columns.scale[col, :n], row_affine, col_affine)
+        return reference.epilogue(y, scale, columns.scale[col, :n], row_affine, col_affine, self.output.turned)
 
     @cached_property
     def _codes(self) -> Array:

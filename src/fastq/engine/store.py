@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastq.engine.backend import pack_right
+from fastq.engine.backend import pack_right, unpack
 from fastq.engine.groups import GroupScales
 from fastq.engine.operands import Array, AxisIndex, BatchIndex, Right
 from fastq.layout.tiles import BLOCK, DEPTH, Segments, ceil_div
@@ -39,25 +39,20 @@ def _oriented(matrices: Array, transposed: bool) -> Array:
 class Cover(NamedTuple):
     """Whole pieces of an axis (tiles, or blocks) that hold the elements chosen along it."""
 
-    cover: AxisIndex  # the pieces
+    cover: slice  # the pieces
     within: AxisIndex  # the places of the chosen elements in the pieces
     exact: bool  # whether the pieces hold nothing else
 
 
 def _cover(index: AxisIndex, length: int, size: int, group: int = 0) -> Cover:
-    """Pieces of `size` that cover the chosen elements of an axis; slices begin with a group, if there are some."""
-    count = ceil_div(length, size)
-    if isinstance(index, slice) and index.step in (None, 1):
-        start, stop, _ = index.indices(length)
-        step = lcm(size, group) // size if group else 1
-        first = start // size // step * step
-        exact = start == first * size and (stop == length or stop % size == 0)
-        return Cover(slice(first, ceil_div(stop, size)), slice(start - first * size, stop - first * size), exact)
-    places = np.arange(length)[index]
-    if group:
-        return Cover(slice(0, count), places, False)
-    pieces = np.unique(places // size)
-    return Cover(pieces, np.searchsorted(pieces, places // size) * size + places % size, False)
+    """Pieces of `size` that cover the chosen elements of an axis, beginning with a group, if there are some."""
+    if not isinstance(index, slice) or index.step not in (None, 1):
+        return Cover(slice(0, ceil_div(length, size)), index, False)
+    start, stop, _ = index.indices(length)
+    step = lcm(size, group) // size if group else 1
+    first = start // size // step * step
+    exact = start == first * size and (stop == length or stop % size == 0)
+    return Cover(slice(first, ceil_div(stop, size)), slice(start - first * size, stop - first * size), exact)
 
 
 class _State(NamedTuple):
@@ -127,7 +122,7 @@ class Store:
             return form.codes
         result = np.empty(self._packed_shape(form), self._dtype)
         for index, right in form.packed.items():
-            result[index] = self._unpacked(right)
+            result[index] = unpack(right, self.limits)
         return _oriented(result, form.transposed)
 
     @property
@@ -138,17 +133,11 @@ class Store:
         rows, columns = self.shape[-2:]
         return (*self.shape[:-2], columns, rows) if form.transposed else self.shape
 
-    def _unpacked(self, right: Right) -> Array:
-        codes = right.stored()
-        if (scales := right.group_scales(self.limits)) is not None:
-            codes = scales.mirrored(codes, self.limits)
-        return np.add(codes, self.limits.low, dtype=np.int16).astype(self._dtype)
-
     def part(self, key: tuple[AxisIndex, ...], scales: GroupScales | None) -> Store:
         """Some of the codes, chosen along each axis; `scales` are the group scales of these.
 
         Where whole tiles are chosen, the codes stay packed; with all tiles along K, they share the memory. Otherwise
-        only the tiles that hold the chosen codes are unpacked. Slices of an array share its memory.
+        only the chosen columns of tiles are unpacked. Slices of an array share its memory.
         """
         form = self._form
         if form.codes is not None:
@@ -172,10 +161,10 @@ class Store:
             return Store.of_packed(
                 parts, shape, self.limits, form.transposed, None if grouped else scales, groups_shape
             )
-        result = np.empty((*shape[:-2], shape[-1], shape[-2]) if form.transposed else shape, self._dtype)
-        for i, right in parts.items():
-            result[i] = self._unpacked(right)[tiles.within][:, blocks.within]
-        return Store(_oriented(result, form.transposed), self.limits, self.bits, scales)
+        columns = np.arange(next(iter(parts.values())).n)[blocks.within]
+        codes = [unpack(right, self.limits, columns)[:, tiles.within] for right in parts.values()]
+        by_column = codes[0] if len(shape) == 2 else np.stack(codes).reshape(*shape[:-2], *codes[0].shape)
+        return Store(_oriented(by_column, not form.transposed), self.limits, self.bits, scales)
 
     def dropped(self, axis: int) -> Store:
         """The same codes without a leading axis (not one of the matrices') of length 1."""
@@ -192,22 +181,27 @@ class Store:
         assert shape is not None
         return Store.of_packed(rest, shape, self.limits, transposed, scales, groups)
 
-    def scales(self) -> GroupScales | None:
-        """The group scales as arrays: those that are held, or new ones taken from the packed operands."""
+    def scales(self, columns: AxisIndex | None = None) -> GroupScales | None:
+        """The group scales as arrays: those that are held, or new ones taken from the packed operands.
+
+        Those of all columns of the packed matrices, or of some.
+        """
         form = self._form
-        if form.scales is not None or self.groups_shape is None:
-            return form.scales
-        rows, columns = self.groups_shape[-2:]
-        shape = (*self.groups_shape[:-2], columns, rows) if form.transposed else self.groups_shape
-        scales = GroupScales(0, np.empty(shape, np.int8), None if self.limits.signed else np.empty(shape, np.uint8))
-        for index, right in form.packed.items():
-            of_matrix = right.group_scales(self.limits)
-            assert of_matrix is not None
-            scales.scale[index] = of_matrix.scale
-            if scales.zero is not None and of_matrix.zero is not None:
-                scales.zero[index] = of_matrix.zero
-            scales = scales._replace(size=of_matrix.size)
-        return scales.arranged(lambda values: _oriented(values, form.transposed))
+        if self.groups_shape is None:
+            return None
+        if form.scales is not None:
+            at = (..., slice(None) if columns is None else columns)
+            return form.scales.arranged(lambda v: _oriented(_oriented(v, form.transposed)[at], form.transposed))
+        picks = None if columns is None else np.arange(self._packed_shape(form)[-1])[columns]
+        first, *others = (right.group_scales(self.limits, picks) for right in form.packed.values())
+        assert first is not None
+        batch = self.groups_shape[:-2]
+
+        def whole(name: str) -> Array:
+            stack = np.stack([getattr(of_matrix, name) for of_matrix in (first, *others)])
+            return _oriented(stack.reshape(*batch, *stack.shape[1:]), form.transposed)
+
+        return GroupScales(first.size, whole("scale"), None if first.zero is None else whole("zero"))
 
     def right(self, index: BatchIndex, transposed: bool, k_segments: Segments, grouped: bool = False) -> Right:
         """One matrix of the store (`transposed`, if so), packed so that `k_segments` can be read.

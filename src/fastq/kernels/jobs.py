@@ -142,6 +142,26 @@ RightJob = job(
     col_sum="i32*",
 )
 
+UnpackJob = job(
+    "UnpackJob",
+    """Codes of gapless right tiles: ``out[i * pitch + k] = u[k, columns[i]] - less``, or ``out[k * pitch + i]`` of all.
+
+    Where there are `groups`, symmetric codes under a negative scale are mirrored back.
+    """,
+    tiles="u8*",
+    k=INT,
+    columns="i64*",  # null for all
+    count=INT,  # of columns
+    band=INT,  # columns per ticket, where they are chosen
+    less=INT,  # what was added to each code
+    groups="u8*",  # factors and shifts; null where no code is mirrored
+    group_pitch=INT,  # bytes of them per block of columns
+    group_quarters=INT,  # 16 k each, per group
+    zero=INT,  # the unsigned code of 0 under a positive scale
+    out="u8*",
+    pitch=INT,
+)
+
 SearchJob = job(
     "SearchJob",
     "Search parameters of `runs` runs of `n` floats each, one after the other; see fastq.kernels.quantize.descent.",

@@ -59,10 +59,14 @@ def epilogue(
     col_scale: Floats,
     row_affine: Floats | None = None,  # row_scale * sum(left code - zero) and row_offset, stacked
     col_affine: Floats | None = None,  # col_offset and col_scale * sum(right code - zero) + k * col_offset, stacked
+    turned: bool = False,  # the product is computed as a transpose
 ) -> Floats:
     """One segment's contribution to a float product, in the order and rounding that kernels keep to."""
+    first, second = row_scale[:, None], col_scale[None, :]
+    if turned:
+        first, second = second, first
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # kernels do not warn
-        y = (acc.astype(row_scale.dtype) * row_scale[:, None]) * col_scale[None, :]
+        y = (acc.astype(row_scale.dtype) * first) * second
         if row_affine is not None and col_affine is not None:
             y = (y + row_affine[0][:, None] * col_affine[0]) + row_affine[1][:, None] * col_affine[1]
     return y

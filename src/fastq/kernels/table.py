@@ -130,6 +130,11 @@ def right_pack(bits: int) -> Entry:
     return _entry(f"right_pack_{bits}bit", "pack.right:pack", jobs.RightJob, bits)
 
 
+def unpack(which: str, bits: int) -> Entry:
+    """Unpack right tiles: ``"rows"`` of codes, all of them, or some ``"columns"``."""
+    return _entry(f"unpack_{which}_{bits}bit", f"pack.unpack:{which}", jobs.UnpackJob, bits)
+
+
 def quantize(which: str, kind: str) -> Entry:
     """A quantization kernel: ``"rows"``, ``"columns"`` or ``"choices"``."""
     return _entry(f"quantize_{which}_{kind}", f"quantize.loops:{which}", jobs.QuantizeJob, kind)
@@ -173,6 +178,7 @@ def entries(isa: str, bits: Sequence[int], activations: Sequence[str] = ()) -> I
         yield from (left_floats(kind, left, balanced) for balanced in (False, True) for kind in kinds)
         yield left_codes(left)
     yield from map(right_pack, bits)
+    yield from (unpack(which, width) for which in ("rows", "columns") for width in bits)
     for form, unit, shape in dict.fromkeys(cases):
         # Products of 8-bit arrays alone come in integers.
         outputs = [Output("float32"), Output("float64"), *(Output("float32", name) for name in activations)]

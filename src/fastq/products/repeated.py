@@ -20,6 +20,9 @@ def again(a: Any, b: Any, out: Any, bias: Any, kind: tuple[Any, Any]) -> Array |
 
     `kind` is the epilogue and the type asked for.
     """
+    turned = bias is None and type(b) is np.ndarray and b.ndim == 1 and isinstance(a, Operand) and len(a.shape) == 2
+    if turned:
+        a, b = b, a.mT
     if not isinstance(b, Operand) or not b.ready:
         return None
     if type(a) is np.ndarray:
@@ -29,7 +32,7 @@ def again(a: Any, b: Any, out: Any, bias: Any, kind: tuple[Any, Any]) -> Array |
     else:
         return None
     try:
-        prepared = b.ready.get((a.shape, a.dtype, scale is None, *kind))
+        prepared = b.ready.get((a.shape, a.dtype, scale is None, turned, *kind))
     except TypeError:  # an epilogue that cannot be hashed
         return None
     if prepared is None or prepared.machine != this_machine():
@@ -40,6 +43,10 @@ def again(a: Any, b: Any, out: Any, bias: Any, kind: tuple[Any, Any]) -> Array |
 def keep(task: Task, prepared: PreparedProduct, kind: tuple[Any, Any]) -> None:
     """Let the next product of this kind find what this one has prepared."""
     (a, b), left = task.inputs, task.left
+    if task.turned:
+        if b.ndim > 1:  # the result is computed as a transpose
+            return
+        a, b = b, a.mT
     if getattr(b, "ready", None) is None or len(b.shape) != 2:
         return
     if not (isinstance(prepared, NativeProduct) and prepared.repeats(this_machine())):
@@ -54,6 +61,6 @@ def keep(task: Task, prepared: PreparedProduct, kind: tuple[Any, Any]) -> None:
     try:
         if len(b.ready) >= KEPT:
             b.ready.clear()
-        b.ready[(a.shape, a.dtype, floats, *kind)] = prepared
+        b.ready[(a.shape, a.dtype, floats, task.turned, *kind)] = prepared
     except TypeError:  # an epilogue or a description of a type that cannot be hashed
         return

@@ -60,6 +60,25 @@ class Task(NamedTuple):
             left = left.on(left.array.reshape(m, k))
         return cls((a, b), left, right, batch, m, k, n, shape, extra, output)
 
+    @classmethod
+    def turned_of(cls, a: Any, b: Any, bits: Any, bias: Any, epilogue: Any, wanted: np.dtype[Any]) -> Task:
+        """``a @ b`` as the transpose of ``b.T @ a.T``, in which the quantized operand is the right one.
+
+        There it is packed once, or multiplied as it is packed already. The shape of the result is that of the
+        transpose. Where `b` is a vector, there may be a bias: a number.
+        """
+        if 0 not in a.shape:
+            a.lines((0,) * (len(a.shape) - 2), "left")  # an error about its scales is one about the left operand
+        task = cls.of(b if b.ndim == 1 else np.swapaxes(b, -1, -2), a.mT, bits, None, epilogue, wanted)
+        if bias is not None:
+            bias = np.repeat(check_bias(bias, 1, np.dtype(task.output.computed)), task.n)
+        return task._replace(inputs=(a, b), bias=bias, output=task.output._replace(turned=True))
+
+    @property
+    def turned(self) -> bool:
+        """Whether it is computed as a transpose."""
+        return self.output.turned
+
     @property
     def matrices(self) -> tuple[int, int, int]:
         """The result as a stack of matrices."""
@@ -91,6 +110,11 @@ class Task(NamedTuple):
             for name, x in zip("ab", self.inputs):
                 if isinstance(x, np.ndarray):
                     check_finite(x, name)
+            transform = self.right.balance_along("right")
+            if self.turned and transform is not None:
+                b = self.inputs[1].astype(self.output.computed)
+                values = transform.apply(b) if b.ndim == 1 else transform.apply(b.mT).mT
+                check_finite(values, "b, balanced as a is,")
             raise
 
     def one(

@@ -187,10 +187,10 @@ def _check_groups(packed: Array, form: Metadata) -> None:
     for first in range(0, len(packed), step):
         part = packed[first : first + step]
         columns = min(BLOCK * len(part), form.shape[form.n_axis] - BLOCK * first)
-        factors = by_column(part)[0, :count, :columns]
-        lowest, highest = int(factors.min()), int(factors.max())
+        within = by_column(part)[:, :count, :columns]
+        lowest, highest = int(within[0].min()), int(within[0].max())
         must(lowest > 0 and highest <= most, f"factors in groups must be from 1 to {most}", (lowest, highest))
-        scales = GroupScales.unpacked(part, size, count, columns, limits)
+        scales = GroupScales.unpacked(within, size, limits)
         whole = scales.zero is None or int(scales.zero.max()) <= limits.high
         _check_factors(scales.scale, limits)
         must(

@@ -94,17 +94,20 @@ def _several(values: Any, name: str) -> tuple[Any, ...]:
 # What arrays are made of
 
 
-def array_parts(q: QArray, codes: Array | None = None) -> ArrayParts:
-    """Codes and parameters; `codes` may replace those of the array."""
-    scales = group_scales(q)
-    group_scale, group_zero = (None, None) if scales is None else scales[1:]
-    arrays = (q._scale, q._zero, q._offset, group_scale, group_zero, q._balance)
-    return ArrayParts(q.codes if codes is None else codes, *arrays, q.axis, q.group_size, q.rotation)
+def array_parts(q: QArray) -> ArrayParts:
+    """Codes and parameters."""
+    return _parts(q, q.codes, group_scales(q))
 
 
 def parameters_only(q: QArray) -> ArrayParts:
     """The parts with codes that take no memory: for changes of the parameters alone."""
-    return array_parts(q, np.broadcast_to(np.int8(0), q.shape))
+    return _parts(q, np.broadcast_to(np.int8(0), q.shape), group_scales(q))
+
+
+def _parts(q: QArray, codes: Array, scales: GroupScales | None) -> ArrayParts:
+    group_scale, group_zero = (None, None) if scales is None else scales[1:]
+    arrays = (q._scale, q._zero, q._offset, group_scale, group_zero, q._balance)
+    return ArrayParts(codes, *arrays, q.axis, q.group_size, q.rotation)
 
 
 def group_scales(q: QArray) -> GroupScales | None:
@@ -153,10 +156,16 @@ def swapped_matrices(q: QArray) -> QArray:
 
 def part(q: QArray, key: tuple[AxisIndex, ...]) -> QArray:
     """Some of the elements along each axis; codes are shared where they can be."""
-    p = parameters_only(q)
-    for axis, index in enumerate(key):
+    # Integer scales lie packed beside the codes: only those of the chosen columns are unpacked.
+    across = q.ndim - 1 - (q._store.transposed != q._transposed)
+    few = q._store.groups_shape is not None and across != q.axis
+    p = _parts(q, np.broadcast_to(np.int8(0), q.shape), None if few else group_scales(q))
+    for axis in sorted(range(q.ndim), key=lambda axis: axis != across):
+        index = key[axis]
         if not (isinstance(index, slice) and index == indexing.FULL):
             p = structure.cut(p, axis, index)
+        if few and axis == across and (scales := oriented(q._store.scales(index), q._transposed)) is not None:
+            p = p._replace(group_scale=scales.scale, group_zero=scales.zero)
     if q._transposed:
         key = (*key[:-2], key[-1], key[-2])
     return with_store(q, p, q._store.part(key, oriented(_scales_of(p), q._transposed)), q._transposed)

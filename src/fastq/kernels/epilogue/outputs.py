@@ -19,6 +19,7 @@ class Output(NamedTuple):
     type: str
     activation: str = ""  # one of ACTIVATIONS, a name that is unique to `function`, or none
     function: Any = None  # a user's scalar function, compiled by Numba
+    turned: bool = False  # of a product that is computed as a transpose: columns' scales come before those of rows
 
     @property
     def computed(self) -> str:
@@ -28,7 +29,7 @@ class Output(NamedTuple):
     @property
     def tag(self) -> str:
         """What tells it from others in the names of kernels."""
-        return f"{self.type}_{self.activation}" if self.activation else self.type
+        return self.type + f"_{self.activation}" * bool(self.activation) + "_turned" * self.turned
 
     @property
     def kept(self) -> bool:

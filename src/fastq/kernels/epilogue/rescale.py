@@ -10,6 +10,7 @@ For every segment g of K, with row parameters of row i and column parameters of 
     sum = sum + y                                                 further segments
     out = convert(activation(sum + bias))                         last segment
 
+Where the product is computed as a transpose (``output.turned``), ``y = (float(v) * col_scale) * row_scale``.
 Each operation is rounded by itself, in this order, on every instruction set: no contraction, no reassociation. The
 same lines stand in :func:`fastq.kernels.reference.epilogue`. For int32 output v itself is the result.
 """
@@ -111,6 +112,12 @@ class OutputWriter:
                 loop(b, I64(0), room, 1, [], copy)
 
 
+def _scaled(b: ir.IRBuilder, output: Output, v: Any, row_scale: Any, col_scale: Any) -> Any:
+    """Integers times both scales; the left operand's first, which a transpose has on its right."""
+    first, second = (col_scale, row_scale) if output.turned else (row_scale, col_scale)
+    return b.fmul(b.fmul(b.sitofp(v, row_scale.type), first), second)
+
+
 class FastTile:
     """A tile of the common case: one segment, no zero points on the left, one on the right, no offsets.
 
@@ -136,8 +143,8 @@ class FastTile:
         v = load_at(b, self.acc, here, ir.VectorType(I32, BLOCK))
         y = b.sub(v, splat(b, b.mul(self.zero, b.load(b.gep(self.row_sum, [i]))), BLOCK))
         if self.type != I32:
-            scaled = b.fmul(b.sitofp(y, values), splat(b, b.load(b.gep(self.row_scale, [i])), BLOCK))
-            y = b.fmul(scaled, load_at(b, self.col_scale, col, values))
+            row_scale = splat(b, b.load(b.gep(self.row_scale, [i])), BLOCK)
+            y = _scaled(b, self.writer.output, y, row_scale, load_at(b, self.col_scale, col, values))
         return self.writer.biased(b, y, col), i, col, here
 
     def write(self, b: ir.IRBuilder, r: Any, c: Any) -> None:
@@ -256,7 +263,7 @@ def _finish(target: Target, tag: str, output: Output, pitch: int) -> Any:
 
                 (v,) = (y,) = replaced_if(b, has_zero, [v], less_zeros)
                 if floating:
-                    y = b.fmul(b.fmul(b.sitofp(v, values), scale_v), load_at(b, col_scale, at_col, values))
+                    y = _scaled(b, output, v, scale_v, load_at(b, col_scale, at_col, values))
 
                     def with_offsets(y=y):
                         left = splat(b, b.fmul(scale, b.sitofp(reduced, out_type)), BLOCK)
