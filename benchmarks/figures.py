@@ -169,6 +169,13 @@ def _figures() -> Iterator[Figure]:
         yield Figure(f"encoder: {name}, batch 32, amid other work against a loop of its own", "times", 1.3, None,
                      faster(f"encoder: {name}, batch 32", "fastq", "fastq, amid other work"), less=True)  # fmt: skip
 
+    for name in ("q @ v", "v @ q.T"):
+        yield Figure(f"{name}, 200000x384, packed for v @ q.T, against float32 NumPy", "times", 8, 15,
+                     faster("search: 200000x384 with a vector", name, "NumPy"))  # fmt: skip
+    for name in ("8 bits", "4 bits, group 64"):
+        yield Figure(f"q[ids], 256 rows of 49152x576, {name}: packed, against not packed", "times", 1.5, 1,
+                     faster(f"search: 256 rows of 49152x576, {name}", "not packed", "packed"), less=True)  # fmt: skip
+
     yield from _low_bits()
 
 
