@@ -9,7 +9,7 @@ import nox
 nox.options.sessions = ["lint", "types", "test"]
 nox.options.reuse_existing_virtualenvs = True
 
-PYTEST = ("python", "-m", "pytest", "-n", "2", "--dist", "worksteal")
+PYTEST = ("python", "-m", "pytest", "-n", "2", "--dist", "loadfile")
 OLDEST = ("numpy==2.0.*", "numba==0.62.*")  # the lower bounds in pyproject.toml
 
 
