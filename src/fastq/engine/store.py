@@ -9,6 +9,7 @@ from math import lcm, prod
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from fastq.engine.backend import pack_right, unpack
 from fastq.engine.groups import GroupScales
@@ -34,6 +35,13 @@ if hasattr(os, "register_at_fork"):
 def _oriented(matrices: Array, transposed: bool) -> Array:
     """Matrices as they are, or each transposed."""
     return matrices.mT if transposed else matrices
+
+
+def _places(index: AxisIndex, length: int) -> npt.NDArray[np.intp]:
+    """The numbers of the chosen elements of an axis."""
+    if isinstance(index, slice):
+        return np.arange(*index.indices(length))
+    return np.where(index < 0, index + length, index)
 
 
 class Cover(NamedTuple):
@@ -145,7 +153,7 @@ class Store:
         numbers = np.arange(prod(self.shape[:-2])).reshape(self.shape[:-2])[key[:-2]]
         old = {i: np.unravel_index(numbers[i], self.shape[:-2]) for i in np.ndindex(numbers.shape)}
         packed = {i: form.packed[tuple(map(int, at))] for i, at in old.items()}
-        shape = tuple(np.arange(n)[k].size for n, k in zip(self.shape, key))
+        shape = tuple(_places(k, n).size for n, k in zip(self.shape, key))
         across, down = key[-2:] if form.transposed else (key[-1], key[-2])
         k, n = self._packed_shape(form)[-2:]
         one = next(iter(form.packed.values()))
@@ -161,7 +169,7 @@ class Store:
             return Store.of_packed(
                 parts, shape, self.limits, form.transposed, None if grouped else scales, groups_shape
             )
-        columns = np.arange(next(iter(parts.values())).n)[blocks.within]
+        columns = _places(blocks.within, next(iter(parts.values())).n)
         codes = [unpack(right, self.limits, columns)[:, tiles.within] for right in parts.values()]
         by_column = codes[0] if len(shape) == 2 else np.stack(codes).reshape(*shape[:-2], *codes[0].shape)
         return Store(_oriented(by_column, not form.transposed), self.limits, self.bits, scales)
@@ -192,7 +200,7 @@ class Store:
         if form.scales is not None:
             at = (..., slice(None) if columns is None else columns)
             return form.scales.arranged(lambda v: _oriented(_oriented(v, form.transposed)[at], form.transposed))
-        picks = None if columns is None else np.arange(self._packed_shape(form)[-1])[columns]
+        picks = None if columns is None else _places(columns, self._packed_shape(form)[-1])
         first, *others = (right.group_scales(self.limits, picks) for right in form.packed.values())
         assert first is not None
         batch = self.groups_shape[:-2]
