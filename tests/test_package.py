@@ -72,8 +72,8 @@ def test_public_names():
         "set_num_threads",
         "show_config",
     ]
-    modules = {name for name, value in vars(fq).items() if inspect.ismodule(value)}
     assert all(hasattr(fq, name) for name in fq.__all__)  # some are imported now
+    modules = {name for name, value in vars(fq).items() if inspect.ismodule(value)}
     others = {name for name in vars(fq) if not name.startswith("_")} - modules
     assert others == set(fq.__all__)
 
