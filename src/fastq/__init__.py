@@ -8,7 +8,9 @@ from fastq.config import set_num_threads, show_config
 from fastq.errors import IsaError, NotFiniteError
 from fastq.qarray.array import QArray
 from fastq.qarray.parts import load
+from fastq.quant.gptq import Gptq
 from fastq.quant.methods import Percentile
+from fastq.quant.moment import SecondMoment
 from fastq.version import __version__ as __version__
 
 if _typing.TYPE_CHECKING:
@@ -18,8 +20,6 @@ if _typing.TYPE_CHECKING:
     from fastq.calibration.balance import balance
     from fastq.calibration.calibrator import Calibrator
     from fastq.calibration.choose_bits import Choice, choose_bits
-    from fastq.quant.gptq import Gptq
-    from fastq.quant.moment import SecondMoment
 
 __all__ = [
     "Calibrator",
@@ -53,8 +53,6 @@ _LATER = {
     "calibration.balance": ("balance",),
     "calibration.calibrator": ("Calibrator",),
     "calibration.choose_bits": ("Choice", "choose_bits"),
-    "quant.gptq": ("Gptq",),
-    "quant.moment": ("SecondMoment",),
 }
 
 

@@ -30,6 +30,7 @@ for kind in ("f4", "f8"):
         q = fq.quantize(w, BITS, axis=0, **form)
         for rows in (1, 5, 700):
             x[:rows] @ q
+        q.T @ x[0], q.T @ x.T[:, :9], q.codes, q[:, [3, 5]]
     a = fq.quantize(x, axis=-1)
     a @ q, fq.matmul(x, w, bits=BITS, bias=1)
 if BITS == 8:

@@ -106,6 +106,16 @@ def test_spare_memory_has_a_limit(spare, monkeypatch, nbytes, limit):
     assert not sum(map(len, spare.values()))
 
 
+@pytest.mark.skipif(len(SIZES) < 2, reason="no large pieces are kept on this system")
+def test_small_pieces_count_beside_large_ones(spare, monkeypatch):
+    monkeypatch.setattr(memory, "SPARE", SIZES[1] + SIZES[0] // 2)
+    for nbytes in SIZES[::-1]:
+        floats(nbytes)
+        gc.collect()
+        assert sum(size * len(pieces) for size, pieces in spare.items()) <= memory.SPARE
+    assert list(spare) == [SIZES[0]]
+
+
 def test_small_results_do_not_drive_each_other_out(spare):
     """The results of a program, one after the other, each find the memory of the last round."""
     places = []

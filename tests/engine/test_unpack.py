@@ -7,6 +7,7 @@ import pytest
 
 from fastq.engine.backend import pack_right, unpack
 from fastq.engine.groups import GroupScales
+from fastq.engine.store import Store
 from fastq.layout.tiles import segments
 from fastq.scheme import code_range
 
@@ -64,3 +65,30 @@ def test_codes_between_gaps_come_back(isa, rng):
     """Segments of ten k take twelve places each."""
     codes, limits = codes_of(rng, 4, "symmetric", 55, 20)
     check(pack_right(codes, limits.low, 4, segments(55, 10)), codes, limits, rng)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("scheme", ["symmetric", "asymmetric"])
+def test_scales_of_some_elements_do_not_depend_on_how_codes_are_held(rng, scheme, transposed):
+    """Another thread may pack them at any time: an index is always along an axis of the array."""
+    codes, limits = codes_of(rng, 4, scheme, 128, 70)
+    scale = rng.integers(1, 9, (2, 4, 70)).astype(np.int8)
+    zero = None if limits.signed else rng.integers(0, 16, scale.shape).astype(np.uint8)
+    turn = np.transpose if transposed else np.asarray
+    order = (0, 2, 1) if transposed else (0, 1, 2)
+    scales = GroupScales(32, scale.transpose(order), None if zero is None else zero.transpose(order))
+    held = Store(np.stack([turn(codes), turn(codes)]), limits, 4, scales)
+    packed = Store(np.stack([turn(codes), turn(codes)]), limits, 4, scales)
+    packed.right((0,), transposed, segments(128), True)
+    assert packed.packed
+    assert packed.transposed == transposed
+    assert (packed.codes() == held.codes()).all()
+    assert packed.codes().flags.c_contiguous
+    for axis in (-1, -2):
+        for index in (slice(1, 3), np.array([3, 0, 0, 2]), slice(None)):
+            expected = np.take(scales.scale, np.arange(scales.scale.shape[axis])[index], axis=axis)
+            for store in (held, packed):
+                found = store.scales(index, axis)
+                assert (found.scale == expected).all()
+                assert (found.zero is None) == limits.signed
+    assert (packed.scales().scale == scales.scale).all()

@@ -95,8 +95,9 @@ def _recycled(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> npt.
 def _give_back(memory: npt.NDArray[np.uint8]) -> None:
     small = memory.nbytes < ADVISED
     most = SPARE_SMALL if small else SPARE
-    kept = sum(size * len(pieces) for size, pieces in list(_spare.items()) if size < ADVISED or not small)
-    if kept + memory.nbytes > most:
+    kept = [(size, size * len(pieces)) for size, pieces in list(_spare.items())]
+    in_all, in_small = sum(n for _, n in kept), sum(n for size, n in kept if size < ADVISED)
+    if in_all + memory.nbytes > SPARE or (small and in_small + memory.nbytes > SPARE_SMALL):
         _spare.clear()
     if memory.nbytes <= most and (small or _may_go(memory)):
         _spare.setdefault(memory.nbytes, []).append(memory)

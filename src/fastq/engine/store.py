@@ -128,10 +128,11 @@ class Store:
         form = self._form
         if form.codes is not None:
             return form.codes
-        result = np.empty(self._packed_shape(form), self._dtype)
+        result = np.empty(self.shape, self._dtype)
         for index, right in form.packed.items():
-            result[index] = unpack(right, self.limits)
-        return _oriented(result, form.transposed)
+            # Columns of transposed matrices are rows of these.
+            result[index] = unpack(right, self.limits, np.arange(right.n) if form.transposed else None)
+        return result
 
     @property
     def _dtype(self) -> type[np.integer[Any]]:
@@ -189,25 +190,29 @@ class Store:
         assert shape is not None
         return Store.of_packed(rest, shape, self.limits, transposed, scales, groups)
 
-    def scales(self, columns: AxisIndex | None = None) -> GroupScales | None:
+    def scales(self, index: AxisIndex | None = None, axis: int = -1) -> GroupScales | None:
         """The group scales as arrays: those that are held, or new ones taken from the packed operands.
 
-        Those of all columns of the packed matrices, or of some.
+        All of them, or those of some elements along one axis, -1 or -2, of the matrices.
         """
         form = self._form
         if self.groups_shape is None:
             return None
+        index = slice(None) if index is None else index
+        at = (..., index) if axis == -1 else (..., index, slice(None))
         if form.scales is not None:
-            at = (..., slice(None) if columns is None else columns)
-            return form.scales.arranged(lambda v: _oriented(_oriented(v, form.transposed)[at], form.transposed))
-        picks = None if columns is None else _places(columns, self._packed_shape(form)[-1])
+            return form.scales.arranged(lambda values: values[at])
+        # Along the columns of the packed matrices, no more are unpacked than are asked for.
+        by_column = (axis == -2) == form.transposed
+        picks = _places(index, self._packed_shape(form)[-1]) if by_column else None
         first, *others = (right.group_scales(self.limits, picks) for right in form.packed.values())
         assert first is not None
         batch = self.groups_shape[:-2]
 
         def whole(name: str) -> Array:
             stack = np.stack([getattr(of_matrix, name) for of_matrix in (first, *others)])
-            return _oriented(stack.reshape(*batch, *stack.shape[1:]), form.transposed)
+            values = _oriented(stack.reshape(*batch, *stack.shape[1:]), form.transposed)
+            return values if by_column else values[at]
 
         return GroupScales(first.size, whole("scale"), None if first.zero is None else whole("zero"))
 

@@ -180,6 +180,7 @@ def entries(isa: str, bits: Sequence[int], activations: Sequence[str] = ()) -> I
     yield from map(right_pack, bits)
     yield from (unpack(which, width) for which in ("rows", "columns") for width in bits)
     for form, unit, shape in dict.fromkeys(cases):
-        # Products of 8-bit arrays alone come in integers.
-        outputs = [Output("float32"), Output("float64"), *(Output("float32", name) for name in activations)]
+        # Products of 8-bit arrays alone come in integers. Those with a quantized left operand are turned.
+        outputs = [Output(name, turned=turned) for name in ("float32", "float64") for turned in (False, True)]
+        outputs += [Output("float32", name) for name in activations]
         yield from (matmul(unit, shape, form, output) for output in outputs + [Output("int32")] * (form.bits == 8))

@@ -164,7 +164,11 @@ def part(q: QArray, key: tuple[AxisIndex, ...]) -> QArray:
         index = key[axis]
         if not (isinstance(index, slice) and index == indexing.FULL):
             p = structure.cut(p, axis, index)
-        if few and axis == across and (scales := oriented(q._store.scales(index), q._transposed)) is not None:
+        if few and axis == across:
+            scales = oriented(
+                q._store.scales(index, -2 if (axis == q.ndim - 1) == q._transposed else -1), q._transposed
+            )
+            assert scales is not None
             p = p._replace(group_scale=scales.scale, group_zero=scales.zero)
     if q._transposed:
         key = (*key[:-2], key[-1], key[-2])
