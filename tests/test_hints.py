@@ -237,6 +237,21 @@ HINTS = {
         lambda: q(scale=1.0, zero_point=3),
         lambda: q(scale=1.0, zero_point=3, scheme="asymmetric"),
     ),
+    "activations without floats": (
+        "leave it out",
+        lambda: fq.matmul(q(X, axis=1), q(axis=0), activations="group"),
+        lambda: fq.matmul(q(X, axis=1), q(axis=0)),
+    ),
+    "a bias by column where the transpose is computed": (
+        "add it to the product",
+        lambda: fq.matmul(q(axis=-1), Y.T, activations="group", bias=np.ones(5)),
+        lambda: fq.matmul(q(axis=-1), Y.T, activations="group") + np.ones(5),
+    ),
+    "activations of columns in a product of codes": (
+        "quantize what the product without dtype gives",
+        lambda: fq.matmul(q(axis=-1), Y.T, activations="group", dtype=np.int8),
+        lambda: q(fq.matmul(q(axis=-1), Y.T, activations="group"), axis=-1),
+    ),
     "Dask where arrays must be in memory": (
         "compute() it first",
         lambda: fq.matmul(lazy(), W.T, dtype=np.int8),

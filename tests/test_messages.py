@@ -419,6 +419,16 @@ CASES = {
     "bias with axes, for NumPy": (
         lambda: fq.matmul(X > 0, X > 0, bias=1, axes=[(0, 1), (1, 0), (0, 1)]), TypeError,
         r"bias must be added to what fq\.matmul returns, if NumPy multiplies along axes; got both"),
+    "activations of codes": (lambda: fq.matmul(CODES, CODES.T, activations="group"), ValueError,
+        r"activations says how .* on the fly, but both operands have codes already; got 'group': leave it out"),
+    "activations of columns, with a bias": (
+        lambda: fq.matmul(q(axis=1), X.T, bias=[1, 2], activations="group"), ValueError,
+        r'bias must be left out where floats on the right are quantized with activations other than "row"; got '
+        r"'group': add it to the product"),
+    "activations of columns, into codes": (
+        lambda: fq.matmul(q(axis=1), X.T, dtype=np.int8, activations="group"), ValueError,
+        r'activations must be "row" where floats on the right become part of a quantized product; got '
+        r"'group': quantize what the product without dtype gives"),
     "codes along axes": (lambda: fq.matmul(X, X.T, dtype=np.int8, axes=[(0, 1), (0, 1), (0, 1)]), TypeError,
         r"axes must be left out with dtype=int8, whose result is a QArray; got axes"),
     # matmul: other libraries

@@ -26,6 +26,12 @@ from typing import Any, NamedTuple
 SCHEMES = ("symmetric", "asymmetric", "affine")
 MIN_BITS, MAX_BITS = 2, 8
 
+# How floats are quantized on the fly when they meet a quantized array ("activations"): a scale for each row; for each
+# group of a row; or one for each row, with codes of two planes (a high and a low signed byte, `256 * high + low`).
+ROW, GROUP, TWO_PLANE = ACTIVATIONS = ("row", "group", "two-plane")
+ACTIVATION_GROUP = 32  # elements, where the array that they meet has no groups
+TWO_PLANE_HIGH = 127 * 256 + 127
+
 
 class CodeRange(NamedTuple):
     """The codes that a scheme has at a width."""

@@ -170,6 +170,43 @@ def test_the_bound_of_long_sums(isa, k, rng):
     assert bound.max() < 2 * np.sqrt(k) * error
 
 
+@pytest.mark.parametrize("way", ["group", "two-plane"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_finer_activations(way, dtype, rng):
+    """The bound holds, is of use, and is far below that of rows."""
+    for form in ({}, {"group_size": 48, "bits": 4}, {"scheme": "affine", "group_size": 32}, {"rotate": True}):
+        a, w = rng.standard_normal((5, 96)).astype(dtype), rng.standard_normal((96, 7)).astype(dtype)
+        a[:, :8] *= 100
+        b = fq.quantize(w, **{"bits": 8, "axis": 0, **form})
+        y, bound = fq.matmul(a, b, activations=way), fq.matmul_error_bound(a, b, activations=way)
+        error = np.abs(np.matmul(real(a), real(b)) - real(y))
+        assert (error <= real(bound)).all()
+        assert (bound == fq.matmul_error_bound(a, b.with_activations(way))).all()
+        by_row = fq.matmul_error_bound(a, b)
+        assert (bound < by_row * (0.9 if way == "group" else 0.02)).all() or "rotate" in form
+        turned = fq.matmul_error_bound(b.T, a.T, activations=way)
+        assert turned.shape == (7, 5)
+        error = np.abs(real(fq.matmul(b.T, a.T, activations=way)) - np.matmul(real(b.T), real(a.T)))
+        assert (error <= real(turned)).all()
+
+
+def test_the_bound_of_ties(rng):
+    """Every element of x lies half a step from its code: half of the bound is reached."""
+    step = 2.0**-10
+    for way, high, size in (("group", 127, 32), ("two-plane", 32639, 96)):
+        x = (rng.integers(-100, 100, (3, 96)) + 0.5) * step
+        x[:, ::size] = high * step
+        b = fq.quantize(np.ones((96, 1)) * 127, axis=0)
+        error = np.abs(np.matmul(real(x), real(b)) - real(fq.matmul(x, b, activations=way)))
+        bound = fq.matmul_error_bound(x, b, activations=way)
+        assert (error <= real(bound)).all()
+        one = np.zeros((96, 1))
+        one[5] = 127
+        single = fq.quantize(one, axis=0)
+        error = np.abs(np.matmul(real(x), real(single)) - real(fq.matmul(x, single, activations=way)))
+        assert (error >= real(0.99 * fq.matmul_error_bound(x, single, activations=way))).all()
+
+
 def test_integers_are_exact():
     a, b = np.ones((2, 3), np.int8), np.ones((5, 3, 4), np.uint8)
     bound = fq.matmul_error_bound(a, b)

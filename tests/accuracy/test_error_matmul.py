@@ -57,6 +57,23 @@ def test_floats(isa, x, w, scheme, dtype):
     check(fq.error_matmul(x, w, q), *by_hand(x, x_hat, w, values(q), product))
 
 
+@pytest.mark.parametrize("form", [{}, {"bits": 4, "group_size": 32}, {"balance": np.geomspace(1, 9, 100)}])
+def test_activations(x, w, form):
+    q = fq.quantize(w, **{"bits": 8, "axis": 0, **form})
+    for way, size, high in (("row", 100, 127), ("group", q.group_size or 32, 127), ("two-plane", 100, 32639)):
+        factors = np.ones(100, np.float32) if q.balance is None else q.balance[:, 0].astype(np.float32)
+        scaled = x * factors
+        scale = np.repeat(np.maximum.reduceat(np.abs(scaled), range(0, 100, size), axis=1), size, axis=1)[:, :100]
+        scale = scale / np.float32(high)
+        x_hat = np.rint(scaled / scale).astype(float) * scale / factors.astype(float)
+        product = fq.matmul(x, q, activations=way)
+        by_k = np.repeat(q.scale.astype(float), q.group_size or 100, axis=0)[:100]
+        w_hat = by_k * q.codes * factors[:, None].astype(float)
+        expected = by_hand(x, x_hat, w, w_hat, product)
+        check(fq.error_matmul(x, w, q, activations=way), *expected)
+        check(fq.error_matmul(x, w, q.with_activations(way)), *expected)
+
+
 def test_groups(x, w):
     q = fq.quantize(w, 3, axis=0, group_size=32)
     w_hat = np.repeat(q.scale.astype(np.float64), 32, axis=0)[:100] * q.codes

@@ -433,6 +433,22 @@ def test_long_k_of_groups_with_zero_points():
     assert y == np.float32(127 * 120 * k) * q.axis_scale
 
 
+@pytest.mark.parametrize("way", ["group", "two-plane"])
+def test_activations(w, x, way):
+    q = fq.quantize(w, axis=0)
+    bound = fq.matmul_error_bound(x, q)
+    lazy, exact = da.from_array(x, chunks=(7, 32)), x.astype(float) @ q.dequantize(float)
+    one = fq.matmul(da.from_array(x, chunks=(7, -1)), q, activations=way)
+    assert (one.compute() == fq.matmul(x, q, activations=way)).all()
+    finer = q.with_activations(way)
+    for y in (fq.matmul(lazy, q, activations=way), fq.matmul(lazy, finer), lazy @ finer):
+        error = np.abs(y.compute() - exact)
+        assert (error <= bound).all()
+        assert error.max() < 0.8 * np.abs(x @ q - exact).max()
+    with pytest.raises(ValueError, match="activations must be one of"):
+        fq.matmul(lazy, q, activations="column").compute()
+
+
 def test_chunks_with_different_scales(rng, w, x):
     """Arrays that were quantized apart and put together: their sums are rescaled before they meet."""
     parts = [fq.quantize(part, axis=0) for part in (w[:100], 5 * w[100:])]

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from fastq import numpys
 from fastq.engine.operands import ChannelTransform, longest_segment
 from fastq.products import dispatch
-from fastq.products.operands import CodeOperand, FloatOperand, Operand
-from fastq.products.task import Task, segment_k
+from fastq.products.operands import CodeOperand, FloatForm, FloatOperand, Operand
+from fastq.products.task import Extras, Task, segment_k
 from fastq.promotion import result_shape
 from fastq.qarray.array import QArray
 from fastq.quant.affine import check_finite
@@ -20,7 +20,7 @@ from fastq.quant.spec import expand
 Array = npt.NDArray[Any]
 
 
-def matmul_error_bound(a: Any, b: Any, *, bits: int = 8) -> Any:
+def matmul_error_bound(a: Any, b: Any, *, bits: int = 8, activations: str | None = None) -> Any:
     """How far ``fq.matmul(a, b, bits=bits)`` may be from the exact product, element by element.
 
     The exact product is that of the numbers that the operands hold; a :class:`fastq.QArray` holds those of its codes
@@ -30,8 +30,9 @@ def matmul_error_bound(a: Any, b: Any, *, bits: int = 8) -> Any:
                                        +  K * ea_i * eb_j  +  rounding_ij
 
     Here ea_i is half a step of row i, ``max_k |a_ik| / (2**(bits-1) - 1) / 2``, if `a` is quantized on the fly, and 0
-    otherwise; eb_j likewise, of column j of `b`. The rounding is that of the epilogue: in float32, about 1e-6 times the
-    lengths of row and column.
+    otherwise; eb_j likewise, of column j of `b`. If `a` is quantized by group, each group has its own ea, and the first
+    and third term are sums over groups; of two planes, ea_i is ``max_k |a_ik| / 32639 / 2``. The rounding is that of
+    the epilogue: in float32, about 1e-6 times the lengths of row and column.
 
     Parameters
     ----------
@@ -39,6 +40,8 @@ def matmul_error_bound(a: Any, b: Any, *, bits: int = 8) -> Any:
         Operands of a product, as for :func:`fastq.matmul`.
     bits : int
         Bits for operands that are quantized on the fly.
+    activations : {"row", "group", "two-plane"}, optional
+        As in :func:`fastq.matmul`.
 
     Returns
     -------
@@ -71,17 +74,24 @@ def matmul_error_bound(a: Any, b: Any, *, bits: int = 8) -> Any:
     natural = dispatch.natural_type(a, b)
     if natural is None:
         return _of_numpy(a, b)
-    task = Task.of(a, b, bits, None, None, natural)
-    if natural.kind == "i" or 0 in task.shape:
+    extras = Extras(bits, activations=activations)
+    turned = dispatch.needs_turning(a, b, activations)
+    task = (Task.turned_of if turned else Task.of)(a, b, extras, natural)
+    if natural.kind == "i" or 0 in (task.k, *task.shape):
         bound = np.zeros(task.shape)
     else:
         with np.errstate(all="ignore"):
             bound = _bound(task, natural).reshape(task.shape)
-    return bound if task.shape else bound[()]
+    if turned and b.ndim > 1:
+        bound = np.swapaxes(bound, -1, -2)
+    return bound if bound.shape else bound[()]
 
 
 class Side(NamedTuple):
-    """Figures of the lines of an operand (rows on the left, columns on the right), one value for each line."""
+    """Figures of the lines of an operand (rows on the left, columns on the right), one value for each line.
+
+    Steps of the left operand and sums of the right one are by group, if floats on the left are quantized so.
+    """
 
     step: Array  # how far an element may be from the number that is multiplied in its place
     sum: Array  # of magnitudes along K
@@ -91,7 +101,7 @@ class Side(NamedTuple):
 
 # The epilogue rounds the terms of a segment, each time by a factor of 1 + u at most:
 #
-#     float(v) * sa * sb                      3 roundings
+#     float(v) * sa * sb                      3 roundings, 4 with two planes
 #     (sa * float(r)) * ob                    3
 #     oa * (sb * float(c) + float(k) * ob)    4
 #     their sum                               2, 2 and 1
@@ -109,12 +119,19 @@ UNDERFLOWS = 4096
 def _bound(task: Task, computed: np.dtype[Any]) -> Array:
     info = np.finfo(computed)
     unit, k = float(info.eps) / 2, task.k
-    left, right = _side(task, "left", computed), _side(task, "right", computed)
-    quantized = left.step * right.sum + left.sum * right.step + k * left.step * right.step
+    form = task.left.form if isinstance(task.left, FloatOperand) else FloatForm(8)
+    starts = np.arange(0, k, form.group or k)  # of the groups that have steps of their own
+    counts = np.diff(starts, append=k)[:, None]
+    left, right = (_side(task, side, starts, computed) for side in ("left", "right"))
+    # Steps (M, groups) times sums (groups, N). One group is the rule, and then they are a column and a row.
+    quantized = left.step @ (right.sum + counts * right.step) + left.sum * right.step
     # The number multiplied in place of an element is larger by a step at most.
-    sums = left.sum + k * left.step, right.sum + k * right.step
-    lengths = (left.length + left.step * np.sqrt(k)) * (right.length + right.step * np.sqrt(k))
-    rounded = _gamma(_segments(task) + ROUNDINGS, unit) * lengths
+    step, total = left.step.max(axis=-1, keepdims=True, initial=0), right.sum.sum(axis=-2, keepdims=True)
+    sums = left.sum + k * step, total + k * right.step
+    if form.planes > 1:  # |256 * high| + |low| is up to 256 codes, or 512 steps, more than the code
+        step = 1024 * step
+    lengths = (left.length + step * np.sqrt(k)) * (right.length + right.step * np.sqrt(k))
+    rounded = _gamma(_segments(task) + ROUNDINGS + form.planes - 1, unit) * lengths
     underflow = float(info.smallest_subnormal) * UNDERFLOWS * k * (1 + left.top) * (1 + right.top)
     # All this is computed in float64, in sums of K.
     bound: Array = (quantized + rounded + underflow) * (1 + (k + 64) * 2.0**-52)
@@ -138,19 +155,22 @@ def _segments(task: Task) -> int:
     return max((segment_k(task.k, a, b, longest_segment(a.reach, b.reach)).segments for a, b in pairs), default=1)
 
 
-def _side(task: Task, side: str, computed: np.dtype[Any]) -> Side:
-    """The figures of an operand's lines; arrays have length 1 in place of K."""
+def _side(task: Task, side: str, starts: Array, computed: np.dtype[Any]) -> Side:
+    """The figures of an operand's lines; arrays have length 1 in place of K, or one entry per group."""
     along = -1 if side == "left" else -2
     operand, other = (task.left, task.right) if side == "left" else (task.right, task.left)
     if isinstance(operand, FloatOperand):
         balance = other.balance_along("right" if side == "left" else "left")
-        return _of_floats(task.inputs[side == "right"], operand, "ab"[side == "right"], along, balance, computed)
+        came = (side == "right") != task.turned  # as the second one
+        return _of_floats(task.inputs[came], operand, "ab"[came], (along, starts), balance, computed)
     if isinstance(operand, CodeOperand):
         magnitudes, largest = np.abs(operand.array.astype(np.float64)), 1.0
     else:
         assert isinstance(operand, QArray)
         magnitudes, largest = _of_codes(operand, operand.ndim + along)
     total, length, top = _along(magnitudes, along)
+    if side == "right":
+        total = np.add.reduceat(magnitudes, starts, axis=along)
     return Side(np.zeros_like(top), total, length, np.maximum(top, largest))
 
 
@@ -166,19 +186,27 @@ def _of_floats(
     array: Array,
     operand: FloatOperand,
     name: str,
-    along: int,
+    cut: tuple[int, Array],
     balance: ChannelTransform | None,
     computed: np.dtype[Any],
 ) -> Side:
-    """The figures of floats, times the other operand's balance if it has one, under the scales that they will get."""
+    """The figures of floats, times the other operand's balance if it has one, under the scales that they will get.
+
+    They are cut along an axis, at those places; on the left, each part has a scale.
+    """
+    along, starts = cut
     check_finite(array, name)
     values = operand.array.astype(computed, copy=False)
-    if operand.balance is not None:
-        values = operand.balance.apply(values)
+    if operand.form.balance is not None:
+        values = operand.form.balance.apply(values)
         check_finite(values, "a, balanced as b is,")
-    total, length, top = _along(np.abs(values.astype(np.float64)), along)
+    magnitudes = np.abs(values.astype(np.float64))
+    total, length, largest = _along(magnitudes, along)
+    top = np.maximum.reduceat(magnitudes, starts, axis=along) if along == -1 else largest
+    if along == -2:
+        total = np.add.reduceat(magnitudes, starts, axis=along)
     info = np.finfo(computed)
-    unit, high = float(info.eps) / 2, 2 ** (operand.bits - 1) - 1
+    unit, high = float(info.eps) / 2, operand.form.high
     # The scale is rounded; a subnormal one may also grow by two of the smallest numbers. The quotient, at most `high`,
     # is rounded before it is rounded to an integer.
     step = (top / high * (1 + 4 * unit) + 2 * float(info.smallest_subnormal)) / 2 * (1 + 2 * (high + 2) * unit)
@@ -190,7 +218,7 @@ def _of_floats(
         # Each result is a sum of a block's elements x, which are rounded when they are multiplied, and log2(block)
         # times as they are added. The sum of |x| is at most the length of the results.
         step += _gamma(balance.block.bit_length() + 4, unit) * length
-    return Side(step, total, length, top + step)
+    return Side(step, total, length, largest + step.max(axis=along, keepdims=True, initial=0))
 
 
 def _of_codes(q: QArray, summed: int) -> tuple[Array, float]:

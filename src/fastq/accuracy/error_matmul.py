@@ -12,14 +12,15 @@ import numpy.typing as npt
 from fastq.accuracy.error import Error, Sums
 from fastq.kernels import reference
 from fastq.products import dispatch
-from fastq.products.operands import Operand
+from fastq.products.operands import FloatForm, Operand
 from fastq.promotion import EIGHT_BIT
 from fastq.quant.affine import finite_numbers, quantize, unbalance
-from fastq.quant.spec import QuantSpec
+from fastq.quant.spec import QuantSpec, expand
+from fastq.scheme import ACTIVATIONS, CodeRange
+from fastq.validation import word
 
 Array = npt.NDArray[Any]
 PARTS = ("weights", "activations", "rounding", "total")
-_BY_ROW = QuantSpec(8, 1, None, "symmetric")  # as products quantize their left operand
 _BLOCK = 1 << 20  # elements of x, of w and of the product that are held in float64 at a time
 
 
@@ -72,7 +73,9 @@ class MatmulError:
         return "\n".join(lines)
 
 
-def error_matmul(x: npt.ArrayLike | Operand, w: npt.ArrayLike, q: Operand) -> MatmulError:
+def error_matmul(
+    x: npt.ArrayLike | Operand, w: npt.ArrayLike, q: Operand, *, activations: str | None = None
+) -> MatmulError:
     """Tell which part of the error of ``x @ q`` comes from the weights, from x, and from rounding.
 
     With ``x_hat``, the numbers that x is quantized to, and ``w_hat``, those of q, in float64 ::
@@ -84,12 +87,15 @@ def error_matmul(x: npt.ArrayLike | Operand, w: npt.ArrayLike, q: Operand) -> Ma
     Parameters
     ----------
     x : array_like or QArray
-        Rows (M, K), or stacks of them. Floats are quantized as ``x @ q`` does (symmetric, 8 bits, one scale per row).
-        A QArray and arrays of int8 or uint8 are multiplied as they are, so their part, activations, is 0.
+        Rows (M, K), or stacks of them. Floats are quantized as ``x @ q`` does (symmetric, 8 bits, one scale per row,
+        unless `activations` says otherwise). A QArray and arrays of int8 or uint8 are multiplied as they are, so their
+        part, activations, is 0.
     w : array_like
         The exact weights (K, N).
     q : QArray
         The quantized weights (K, N).
+    activations : {"row", "group", "two-plane"}, optional
+        As in :func:`fastq.matmul`: how x is quantized. By default as q says.
 
     Returns
     -------
@@ -125,15 +131,17 @@ def error_matmul(x: npt.ArrayLike | Operand, w: npt.ArrayLike, q: Operand) -> Ma
         raise ValueError(f"x must have K = {k} columns, as w has rows; got shape {shape}")
     if quantized and len(shape) != 2:
         raise ValueError(f"x must be a matrix if it is quantized, got shape {shape}")
+    extra = None if activations is None else word(activations, "activations", ACTIVATIONS)
+    way = q.activations if extra is None else extra
     rows: Any = _Values(x) if quantized else array.reshape(prod(shape[:-1]), k)
-    whole = dispatch.matmul(x, q) if quantized else None  # a QArray is not cut into rows
+    whole = dispatch.matmul(x, q, activations=extra) if quantized else None  # a QArray is not cut into rows
     weights = _Values(q)
     parts = [Sums(1) for _ in PARTS]
     high, wide = (max(1, _BLOCK // max(1, n)) for n in (max(k, n), k))
     for top in range(0, len(rows), high):
         block = slice(top, top + high)
-        product = dispatch.matmul(rows[block], q) if whole is None else whole[block]
-        true, hat = (rows[block, :],) * 2 if quantized else _left(rows[block], product.dtype, q)
+        product = dispatch.matmul(rows[block], q, activations=extra) if whole is None else whole[block]
+        true, hat = (rows[block, :],) * 2 if quantized else _left(rows[block], product.dtype, q, way)
         for left in range(0, n, wide):
             columns = slice(left, left + wide)
             w_hat, w_true = weights[:, columns], exact[:, columns].astype(np.float64)
@@ -146,19 +154,33 @@ def error_matmul(x: npt.ArrayLike | Operand, w: npt.ArrayLike, q: Operand) -> Ma
     return MatmulError(*(Error(*(float(v[0]) for v in part.measures())) for part in parts))
 
 
-def _left(x: Array, dtype: np.dtype[Any], q: Any) -> tuple[Array, Array]:
+def _left(x: Array, dtype: np.dtype[Any], q: Any, activations: str) -> tuple[Array, Array]:
     """Rows of x, and the numbers that they are quantized to for a product in `dtype` with q; both in float64."""
     true = x.astype(np.float64)
     if q.balance is None or q.axis != 0:  # a balance along the other axis concerns the weights alone
         if x.dtype in EIGHT_BIT:
             return true, true
-        codes, params = quantize(x.astype(dtype, copy=False), _BY_ROW)
-        return true, codes * params.scale.astype(np.float64)
+        return true, _rounded(x.astype(dtype, copy=False), q, activations)
     # The balance and the rotation come before the rounding; they are undone after it.
     factors = q.balance.reshape(-1)
-    codes, params = quantize(np.ascontiguousarray(reference.rotated(x.astype(dtype) * factors, q.rotation)), _BY_ROW)
-    back = reference.rotated(codes * params.scale.astype(np.float64), q.rotation)
+    balanced = np.ascontiguousarray(reference.rotated(x.astype(dtype) * factors, q.rotation))
+    back = reference.rotated(_rounded(balanced, q, activations), q.rotation)
     return true, back / (q.rotation * factors.astype(np.float64))
+
+
+def _rounded(x: Array, q: Any, activations: str) -> Array:
+    """The numbers that codes of rows of x stand for, in float64."""
+    form = FloatForm(8).like(activations, q.group_along("right"))
+    if form.planes == 1:
+        spec = QuantSpec(8, 1, form.group, "symmetric")  # as products quantize their left operand
+        codes, params = quantize(x, spec)
+        scale = expand(params.scale, x.shape, 1, form.group)
+    else:
+        tops = np.abs(x).max(axis=1, keepdims=True, initial=0)
+        scale = reference.parameters(-tops, tops, CodeRange(-form.high, form.high), 0)[0]
+        codes = np.clip(np.rint(x / scale), -form.high, form.high)
+    result: Array = codes.astype(np.float64) * scale.astype(np.float64)
+    return result
 
 
 class _Values:

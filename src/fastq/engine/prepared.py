@@ -57,7 +57,7 @@ class LeftForm(NamedTuple):
     dtype: np.dtype[Any]  # of floats that are quantized by row, or of codes
     high: int = 0  # such floats' codes go from -high to high; 0: these are codes
     transform: ChannelTransform | None = None  # of floats, before they are quantized
-    groups: int = 1  # sets of parameters per row of codes
+    groups: int = 1  # sets of parameters per row
 
 
 class Grid(NamedTuple):
@@ -128,7 +128,7 @@ class PreparedProduct(ABC):
     @property
     def rows_at_once(self) -> int:
         """How many rows to multiply at a time: all of them, or a band of whole tiles."""
-        row = self.k_segments.tiles * DEPTH * self.code_bytes
+        row = self.k_segments.tiles * DEPTH * self.code_bytes * self.output.planes
         return self.form.m if self.form.m * row <= MOST_LEFT else max(1, BAND // (DEPTH * row)) * DEPTH
 
     def of_rows(self, m: int) -> PreparedProduct:
@@ -139,7 +139,7 @@ class PreparedProduct(ABC):
 
 def all_at_once(m: int, k: int) -> bool:
     """Whether all rows are multiplied at once, on every machine and however K is cut."""
-    return 8 * m * (k + DEPTH) <= MOST_LEFT
+    return 16 * m * (k + DEPTH) <= MOST_LEFT
 
 
 class NativeProduct(PreparedProduct):
@@ -158,7 +158,8 @@ class NativeProduct(PreparedProduct):
     ) -> None:
         super().__init__(form, right, columns, k_segments, output)
         self.machine = this_machine()
-        plan = plan or plan_matmul(form.m, right.n, k_segments, right.form, output, self.machine)
+        self._lines = form.m * output.planes  # rows of left tiles and of sums
+        plan = plan or plan_matmul(self._lines, right.n, k_segments, right.form, output, self.machine)
         self.plan = plan
         self.code_bytes = plan.unit.left_bytes
         self._left_threads = left_threads(form.m * form.k * form.dtype.itemsize, plan)
@@ -168,15 +169,16 @@ class NativeProduct(PreparedProduct):
         if form.high:
             kind = left_kind(form.dtype)
             assert kind is not None
-            self._left_kernel = kernel(*table.left_floats(kind, plan.unit.left, form.transform is not None))
+            entry = table.left_floats(kind, plan.unit.left, form.transform is not None, output.planes)
+            self._left_kernel = kernel(*entry)
         else:
             self._left_kernel = kernel(*table.left_codes(plan.unit.left))
         self._matmul_kernel = kernel(*plan.kernel)
         self._lay_out()
 
     def _left_job(self) -> Any:
-        m, k, _, high, transform, _ = self.form
-        job = LeftJob(m=m, k=k, pitch=k, high=high, flip=self._flip)
+        m, k, _, high, transform, groups = self.form
+        job = LeftJob(m=m, k=k, pitch=k, high=high, flip=self._flip, groups=groups)
         native.fill_segments(job, self.k_segments)
         if transform is not None:
             job.balance, job.block = flat(transform.factors, self.computed, k), transform.block
@@ -185,7 +187,7 @@ class NativeProduct(PreparedProduct):
 
     def _matmul_job(self) -> Any:
         right, columns, k_segments, plan = self.right, self.columns, self.k_segments, self.plan
-        job = MatmulJob(m=self.form.m, n=right.n, columns=right.width)
+        job = MatmulJob(m=self._lines, n=right.n, columns=right.width)
         job.row_chunk, job.block_chunk, job.scratch_bytes = plan.row_chunk, plan.block_chunk, plan.scratch
         native.fill_segments(job, k_segments)
         job.last_k, job.right = k_segments.last_k, right.address
@@ -205,11 +207,11 @@ class NativeProduct(PreparedProduct):
 
     def _lay_out(self) -> None:
         """Divide the workspace of a call."""
-        m, right, size = self.form.m, self.right, self.computed.itemsize
+        form, right, size = self.form, self.right, self.computed.itemsize
         sizes = (
-            ceil_div(m, TILE_ROWS) * self.k_segments.tiles * TILE_ROWS * DEPTH * self.code_bytes,  # tiles
-            m * size if self.form.high else 0,  # scales
-            4 * m * self.k_segments.segments,  # sums
+            ceil_div(self._lines, TILE_ROWS) * self.k_segments.tiles * TILE_ROWS * DEPTH * self.code_bytes,  # tiles
+            form.m * form.groups * size if form.high else 0,  # scales
+            4 * self._lines * self.k_segments.segments,  # sums
             right.width * size,  # bias
             self.plan.scratch * self.plan.threads,
             self._left_threads * LEFT_ROWS * self._left.room_pitch * size,
@@ -270,7 +272,7 @@ class NativeProduct(PreparedProduct):
 
     def _multiply(self, left: Any, out: Array, first: int) -> None:
         job = left if len(out) == self.form.m else self._rows_of(left, first, len(out))
-        job.out, job.out_pitch = rows(out, self.dtype, (job.m, job.n))
+        job.out, job.out_pitch = rows(out, self.dtype, (len(out), job.n))
         job.streamed = out.nbytes >= STREAMED and job.out % CACHE_LINE == 0 and out.strides[0] % CACHE_LINE == 0
         self._run(job)
 
@@ -282,11 +284,12 @@ class NativeProduct(PreparedProduct):
     def _rows_of(self, job: Any, first: int, count: int) -> Any:
         """The job for some rows of a job's product; `first` is a multiple of a tile's rows."""
         part = MatmulJob.from_buffer_copy(job)
-        part.m = count
-        part.left += first * self.k_segments.tiles * DEPTH * self.code_bytes
+        line = first * self.output.planes
+        part.m = count * self.output.planes
+        part.left += line * self.k_segments.tiles * DEPTH * self.code_bytes
         part.row_scale += first * job.row_groups * self.computed.itemsize
         part.row_zero += first * job.row_groups * 4
-        part.row_sum += first * self.k_segments.segments * 4
+        part.row_sum += line * self.k_segments.segments * 4
         if job.row_offset:
             part.row_offset += first * job.row_groups * self.computed.itemsize
         return part
@@ -325,4 +328,5 @@ class NativeProduct(PreparedProduct):
 
     def repeats(self, machine: Machine) -> bool:
         """Whether :meth:`again` can compute this product, on a machine that is set up so."""
-        return self.machine == machine and self.form.groups == 1 and not self._flip and not self._matmul.affine
+        simple = self.form.high > 0 or self.form.groups == 1
+        return self.machine == machine and simple and not self._flip and not self._matmul.affine

@@ -91,16 +91,19 @@ class ReferenceProduct(PreparedProduct):
         return x, params, bias
 
     def _quantized_rows(self, x: Array) -> tuple[Array, RowParams]:
-        """Rows of floats under a symmetric scale each."""
+        """Rows of floats under a symmetric scale each, or one per segment. Codes of two planes are left in one."""
         x = x.astype(self.computed, copy=False)
         if self.form.transform is not None:
             x = self.form.transform.apply(x)
         if not np.isfinite(x).all():
             raise NotFiniteError(LEFT_NOT_FINITE)
         high, tiny = self.form.high, np.finfo(x.dtype).smallest_subnormal
-        tops = np.abs(x).max(axis=1, initial=0)
-        scale = np.array([symmetric_scale(top, x.dtype.type(high), tiny) for top in tops], x.dtype).reshape(-1, 1)
-        return np.clip(np.rint(x / scale), -high, high).astype(np.int8), RowParams(scale, None, None)
+        starts = range(0, x.shape[1], self.k_segments.size) if self.form.groups > 1 else [0]
+        tops = np.maximum.reduceat(np.abs(x), starts, axis=1)
+        flat = [symmetric_scale(top, x.dtype.type(high), tiny) for top in tops.flat]
+        scale = np.array(flat, x.dtype).reshape(tops.shape)
+        by_k = np.repeat(scale, self.k_segments.size, axis=1)[:, : x.shape[1]] if self.form.groups > 1 else scale
+        return np.clip(np.rint(x / by_k), -high, high).astype(np.int32), RowParams(scale, None, None)
 
     def _multiply(self, left: Any, out: Array, first: int) -> None:
         x, params, bias = left
@@ -109,7 +112,8 @@ class ReferenceProduct(PreparedProduct):
         total: Any = None
         for g in range(self.k_segments.segments):
             y = self._segment(x[part], params, g)
-            total = y if total is None else total + y
+            with np.errstate(over="ignore", invalid="ignore"):  # kernels do not warn
+                total = y if total is None else total + y
         out[...] = activated(total if bias is None else total + bias, self.output)
 
     def _segment(self, codes: Array, params: RowParams, g: int) -> Array:
@@ -119,13 +123,16 @@ class ReferenceProduct(PreparedProduct):
         at, col, col_zero = (g if len(p) > 1 else 0 for p in (params.scale.T, columns.scale, columns.zero))
         zero = 0 if params.zero is None else params.zero[:, at : at + 1].astype(np.int64)
         a = codes[:, part].astype(np.int64) - zero
-        y = reference.product(a, self._codes[part].astype(np.int64) - columns.zero[col_zero, :n])
+        b = self._codes[part].astype(np.int64) - columns.zero[col_zero, :n]
         if self.computed == np.int32:
-            return y
+            return reference.product(a, b)
+        planes = reference.planes(a) if self.output.planes > 1 else [a]
+        y = reference.as_float([reference.product(plane, b) for plane in planes], self.computed)
         scale, row_affine, col_affine = params.scale[:, at], None, None
         if columns.offset is not None and columns.term is not None:
             offset = np.zeros_like(scale) if params.offset is None else params.offset[:, at]
-            row_affine = np.stack([scale * a.sum(axis=1).astype(self.computed), offset])
+            sums = reference.as_float([plane.sum(axis=1) for plane in planes], self.computed)
+            row_affine = np.stack([scale * sums, offset])
             col_affine = np.stack([columns.offset[col, :n], columns.term[g, :n]])
         return reference.epilogue(y, scale, columns.scale[col, :n], row_affine, col_affine, self.output.turned)
 

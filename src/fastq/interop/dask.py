@@ -24,17 +24,25 @@ from fastq.interop.collection import DaskQArray, from_qarray, grain, whole
 from fastq.interop.quantizing import known, quantize, with_shared_scales
 from fastq.kernels.epilogue.outputs import COMPUTED
 from fastq.products.operands import CodeOperand, IntegerView, Operand
+from fastq.products.task import Extras
 from fastq.promotion import EIGHT_BIT, output_type, result_shape
 from fastq.qarray.array import QArray
 from fastq.qarray.operand import check_summed
 from fastq.quant.spec import QuantSpec
+from fastq.scheme import ROW
 from fastq.validation import check_bias, check_bits, check_dtype
 
 __all__ = ["DaskQArray", "from_qarray", "matmul", "quantize"]
 
 
 def matmul(
-    a: Any, b: Any, *, bits: int = 8, bias: npt.ArrayLike | None = None, dtype: npt.DTypeLike | None = None
+    a: Any,
+    b: Any,
+    *,
+    bits: int = 8,
+    bias: npt.ArrayLike | None = None,
+    dtype: npt.DTypeLike | None = None,
+    activations: str | None = None,
 ) -> Any:
     """``fastq.matmul`` of Dask arrays, lazily.
 
@@ -44,9 +52,9 @@ def matmul(
     operands), ``fastq.matmul`` adds up the floats of shorter runs, and the integers here are closer. The chunks of a
     float row are held until its largest element is known.
 
-    With float scales of groups, affine or balanced operands, each chunk of K gives a float sum, and a float operand has
-    a scale for each chunk. Every sum is within the error of :func:`fastq.matmul`; adding n of them rounds n - 1 times.
-    With one chunk along K, this product is bit for bit the same, too.
+    With float scales of groups, affine or balanced operands, and activations other than "row", each chunk of K gives a
+    float sum, and a float operand has scales for each chunk. Every sum is within the error of :func:`fastq.matmul`;
+    adding n of them rounds n - 1 times. With one chunk along K, this product is bit for bit the same, too.
 
     Parameters
     ----------
@@ -59,6 +67,8 @@ def matmul(
         A number, or one per column, added to the product.
     dtype : data type, optional
         float16, float32 or float64; int32 or int64 for two arrays of 8-bit integers.
+    activations : {"row", "group", "two-plane"}, optional
+        As in :func:`fastq.matmul`.
 
     Returns
     -------
@@ -94,7 +104,8 @@ def matmul(
     extra = None if bias is None else check_bias(bias, n, np.dtype(np.int32) if integer else computed)
     if integer and extra is not None:
         computed = np.dtype(np.int64)
-    y = _product(*_aligned(a[None] if vectors[0] else a, b[:, None] if vectors[1] else b), bits, computed)
+    extras = Extras(bits, activations=activations)
+    y = _product(*_aligned(a[None] if vectors[0] else a, b[:, None] if vectors[1] else b), extras, computed)
     if extra is not None or computed != wanted:
         biases = [] if extra is None else [da.from_array(extra.astype(computed), (y.chunks[-1],))]
         y = da.map_blocks(blocks.delivered, y, *biases, wanted=wanted, dtype=wanted, meta=_empty(y.ndim, wanted))
@@ -132,11 +143,13 @@ def _cut(x: Any, axis: int, lengths: tuple[int, ...], name: str) -> Any:
     return known(x, name).rechunk({axis: lengths}) if isinstance(x, da.Array) else da.from_array(x, cuts)
 
 
-def _product(a: Any, b: Any, bits: int, computed: np.dtype[Any]) -> Any:
+def _product(a: Any, b: Any, extras: Extras, computed: np.dtype[Any]) -> Any:
     """The product of two arrays of two dimensions or more."""
-    work: Any = partial(blocks.product, bits=bits, dtype=computed)
+    bits, activations = extras.bits, extras.activations
+    work: Any = partial(blocks.product, bits=bits, dtype=computed, activations=activations)
     constant = [_constant(x, at, side) for x, at, side in ((a, a.ndim - 1, "left"), (b, b.ndim - 2, "right"))]
-    if a.numblocks[-1] > 1 and all(constant):
+    ways = {activations} if activations else {getattr(_meta(x), "activations", ROW) for x in (a, b)}
+    if a.numblocks[-1] > 1 and all(constant) and ways == {ROW}:
         a, b = _codes(a, bits, computed, a.ndim - 1, "a"), _codes(b, bits, computed, b.ndim - 2, "b")
         fits = a.shape[-1] <= longest_segment(_reach(a), _reach(b))
         work = partial(blocks.integer_sums, dtype=np.dtype(np.int32 if fits else np.int64))

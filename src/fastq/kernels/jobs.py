@@ -63,9 +63,10 @@ LeftJob = job(
     "LeftJob",
     """Bring the left operand into row tiles; floats are quantized by row on the way (symmetric, max|x| scale).
 
-    Segments as in :class:`MatmulJob`; `status` becomes 1 if some element is not finite. Balanced floats are first
-    multiplied by ``balance[k]``, and each `block` of them rotated (:mod:`fastq.kernels.pack.rotation`); a ticket's rows
-    of what comes of it lie in its thread's room.
+    Segments as in :class:`MatmulJob`; `status` becomes 1 if some element is not finite. A row has one scale, or one per
+    segment, as `groups` says. Codes of two planes (high and low bytes) are two rows of tiles and sums. Balanced floats
+    are first multiplied by ``balance[k]``, and each `block` of them rotated (:mod:`fastq.kernels.pack.rotation`); a
+    ticket's rows of what comes of it lie in its thread's room.
     """,
     m=INT,
     k=INT,
@@ -78,6 +79,7 @@ LeftJob = job(
     segment_k=INT,
     flip=INT,  # 0x80 where codes are unsigned
     high=INT,  # codes go from -high to high
+    groups=INT,  # scales per row: 1, or one per segment
     scale="u8*",
     row_sum="i32*",
     balance="u8*",  # of the type that x is computed in, as what is in the room

@@ -53,8 +53,20 @@ def product(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> npt.NDArray[np.i
     return result
 
 
+def planes(codes: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+    """The signed bytes of codes, the high ones first: ``256 * high + low``."""
+    high = (codes + 128) >> 8
+    return [high, codes - 256 * high]
+
+
+def as_float(sums: list[npt.NDArray[np.int64]], kind: Any) -> Floats:
+    """The number that sums of one plane, or of a high and a low one, stand for."""
+    values = [plane.astype(kind) for plane in sums]
+    return values[0] if len(values) == 1 else values[0] * values[0].dtype.type(256) + values[1]
+
+
 def epilogue(
-    acc: npt.NDArray[np.int64],  # one segment's product of the codes minus their zero points
+    acc: Floats,  # one segment's product of the codes minus their zero points
     row_scale: Floats,
     col_scale: Floats,
     row_affine: Floats | None = None,  # row_scale * sum(left code - zero) and row_offset, stacked
@@ -66,7 +78,7 @@ def epilogue(
     if turned:
         first, second = second, first
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # kernels do not warn
-        y = (acc.astype(row_scale.dtype) * first) * second
+        y = (acc * first) * second
         if row_affine is not None and col_affine is not None:
             y = (y + row_affine[0][:, None] * col_affine[0]) + row_affine[1][:, None] * col_affine[1]
     return y

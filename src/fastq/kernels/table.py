@@ -114,10 +114,10 @@ def _entry(name: str, where: str, job: type[Job], *options: Any) -> Entry:
     return Entry(name, lambda: (_function(where)(*options), job))
 
 
-def left_floats(kind: str, left: LeftFormat, balanced: bool = False) -> Entry:
-    """Quantize rows of floats (``"f16"``, ``"bf16"``, ``"f32"``, ``"f64"``) into left tiles."""
-    name = f"left_{kind}_{left.tag}" + "_balanced" * balanced
-    return _entry(name, "pack.left:floats", jobs.LeftJob, kind, left, balanced)
+def left_floats(kind: str, left: LeftFormat, balanced: bool = False, planes: int = 1) -> Entry:
+    """Quantize rows of floats (``"f16"``, ``"bf16"``, ``"f32"``, ``"f64"``) into left tiles, in one plane or two."""
+    name = f"left_{kind}_{left.tag}" + "_balanced" * balanced + "_planes" * (planes > 1)
+    return _entry(name, "pack.left:floats", jobs.LeftJob, kind, left, balanced, planes)
 
 
 def left_codes(left: LeftFormat) -> Entry:

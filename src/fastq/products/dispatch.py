@@ -6,7 +6,7 @@ All arguments of users are checked here, once; the engine and the kernels below 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +18,11 @@ from fastq.errors import with_type
 from fastq.products import repeated
 from fastq.products.foreign import as_array, has_own_products, is_dask
 from fastq.products.operands import Operand
-from fastq.products.task import Task
+from fastq.products.task import Extras, Task
 from fastq.products.ufunc import UfuncOptions, call, wrapped
-from fastq.promotion import deliverable, in_place, output_type
-from fastq.validation import check_bits, check_dtype, data_type
+from fastq.promotion import EIGHT_BIT, deliverable, in_place, output_type
+from fastq.scheme import ACTIVATIONS, ROW
+from fastq.validation import check_bits, check_dtype, data_type, word
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -49,15 +50,22 @@ def natural_type(a: Any, b: Any) -> np.dtype[Any] | None:
     return output_type(a.dtype, b.dtype, (isinstance(a, Operand), isinstance(b, Operand)))
 
 
-def of_floats(a: Any, b: Any, bits: Any, bias: Any, epilogue: Any) -> Task:
-    """A product of floats, whatever the operands are."""
+def of_floats(a: Any, b: Any, extras: Extras) -> Task:
+    """A product of floats by rows, whatever the operands are."""
     a, b = arrays(a, b)
+    if extras.activations is not None:
+        word(extras.activations, "activations", ACTIVATIONS)
+    if needs_turning(a, b, extras.activations):
+        raise ValueError(
+            'activations must be "row" where floats on the right become part of a quantized product; got '
+            f"{extras.activations or a.activations!r}: quantize what the product without dtype gives"
+        )
     natural = natural_type(a, b)
     if natural is None:
         raise TypeError(
             f"dtype must be left out for a product that NumPy computes, as that of {a.dtype} and {b.dtype} is"
         )
-    return Task.of(a, b, bits, bias, epilogue, np.result_type(natural if natural.kind == "f" else np.float32))
+    return Task.of(a, b, extras, np.result_type(natural if natural.kind == "f" else np.float32))
 
 
 def matmul(
@@ -69,10 +77,11 @@ def matmul(
     bias: Any = None,
     epilogue: Any = None,
     dtype: Any = None,
+    activations: str | None = None,
     **options: Unpack[UfuncOptions],
 ) -> Any:
     """Matrix product with quantized operands; see :func:`fastq.matmul`."""
-    kind = epilogue, dtype
+    kind = epilogue, dtype, activations
     if type(bits) is not int:
         bits = check_bits(bits)
     if bits == 8 and not options and (result := repeated.again(a, b, out, bias, kind)) is not None:
@@ -80,7 +89,9 @@ def matmul(
     # Dispatch: another library's product, NumPy's, or ours.
     if isinstance(out, tuple) and len(out) == 1:
         out = out[0]
-    extras = Extras(bits, bias, epilogue)
+    if activations is not None:
+        activations = word(activations, "activations", ACTIVATIONS)
+    extras = Extras(bits, bias, epilogue, activations)
     if (result := _of_others(a, b, out, extras, dtype, options)) is not NotImplemented:
         return result
     left, right = arrays(a, b)
@@ -94,10 +105,14 @@ def matmul(
     target = asked.target
     if target is not None and (computed.name, target.dtype.name) in _WRITTEN_AS_IT_IS:
         computed = target.dtype.newbyteorder("=")
-    if _better_turned(asked.a, asked.b, bias):
-        task = Task.turned_of(asked.a, asked.b, bits, bias, epilogue, computed)
-    else:
-        task = Task.of(asked.a, asked.b, bits, bias, epilogue, computed)
+    turned = needs_turning(asked.a, asked.b, activations)
+    if turned and bias is not None and asked.b.ndim > 1:
+        raise ValueError(
+            'bias must be left out where floats on the right are quantized with activations other than "row"; got '
+            f"{activations or asked.a.activations!r}: add it to the product"
+        )
+    make = Task.turned_of if turned or _better_turned(asked.a, asked.b, bias) else Task.of
+    task = make(asked.a, asked.b, extras, computed)
     swapped = task.turned and asked.b.ndim > 1  # the transpose of the result is computed
     # Prepare and run; the right operand keeps what was prepared.
     place = target.mT if swapped and target is not None else target
@@ -112,6 +127,13 @@ def matmul(
         if target is not None:
             np.copyto(target, result, casting=asked.casting)
     return wrapped(asked.restored(result if target is None else target), (a, b), out, options.get("subok", True))
+
+
+def needs_turning(a: Any, b: Any, activations: str | None) -> bool:
+    """Whether ``b.T @ a.T`` must be computed: only floats on the left can be quantized other than by row."""
+    if not isinstance(a, Operand) or isinstance(b, Operand) or b.dtype in EIGHT_BIT:
+        return False
+    return (activations or a.activations) != ROW
 
 
 def _better_turned(a: Any, b: Any, bias: Any) -> bool:
@@ -138,19 +160,6 @@ def _in_place(target: Array, dtype: np.dtype[Any], task: Task) -> bool:
     return all_at_once(task.m, task.k) or isinstance(left, Operand) or not np.may_share_memory(target, left)
 
 
-class Extras(NamedTuple):
-    """Arguments of a product that np.matmul does not have."""
-
-    bits: Any
-    bias: Any
-    epilogue: Any
-
-    @property
-    def given(self) -> bool:
-        """Whether there are some."""
-        return self.bits != 8 or self.bias is not None or self.epilogue is not None
-
-
 def _of_others(a: Any, b: Any, out: Any, extras: Extras, dtype: Any, options: UfuncOptions) -> Any:
     """The product by another library, if an operand belongs to one that has its own; otherwise NotImplemented."""
     if {type(a), type(b), type(out)} <= {np.ndarray, type(None)}:
@@ -160,7 +169,7 @@ def _of_others(a: Any, b: Any, out: Any, extras: Extras, dtype: Any, options: Uf
         if names := [name for name, value in refused.items() if value is not None]:
             raise TypeError(f"{names[0]} must be left out for Dask arrays, whose product is lazy; got {names[0]}")
         lazy = importlib.import_module("fastq.interop.dask")
-        return lazy.matmul(a, b, bits=extras.bits, bias=extras.bias, dtype=dtype)
+        return lazy.matmul(a, b, bits=extras.bits, bias=extras.bias, dtype=dtype, activations=extras.activations)
     arguments = a, b, out
     if extras.given or any(isinstance(x, Operand) for x in arguments) or not any(map(has_own_products, arguments)):
         return NotImplemented
@@ -174,9 +183,10 @@ def _of_numpy(
     """The product as NumPy computes it. Operands are the given objects if NumPy wraps results as their type."""
     if isinstance(out, Operand):  # which NumPy would leave the product to
         raise TypeError("out must be an array, got a QArray, which is immutable")
-    if extras.epilogue is not None:
-        types = f"{arrays[0].dtype} and {arrays[1].dtype}"
-        raise TypeError(f"epilogue needs a product of floats; got {types}, which NumPy multiplies")
+    for name, value in (("epilogue", extras.epilogue), ("activations", extras.activations)):
+        if value is not None:
+            types = f"{arrays[0].dtype} and {arrays[1].dtype}"
+            raise TypeError(f"{name} needs a product of floats; got {types}, which NumPy multiplies")
     a, b = (x if hasattr(type(x), "__array_wrap__") else array for x, array in zip(given, arrays))
     if extras.bias is None:
         return numpys.matmul(a, b, out=out, dtype=dtype, **options)

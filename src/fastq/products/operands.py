@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from fastq.promotion import EIGHT_BIT
 from fastq.quant.affine import check_finite
 from fastq.quant.affine import quantize as quantize_array
 from fastq.quant.spec import Quantized, QuantSpec
-from fastq.scheme import CodeRange, code_range
+from fastq.scheme import ACTIVATION_GROUP, GROUP, ROW, TWO_PLANE, TWO_PLANE_HIGH, CodeRange, code_range
 
 Array = npt.NDArray[Any]
 
@@ -27,6 +27,7 @@ class Operand:
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    activations = ROW  # how floats that it meets are quantized
     ready: dict[Any, NativeProduct] | None = None  # products with this operand on the right that can be repeated
 
     def promoted(self, side: str) -> Operand:
@@ -51,6 +52,10 @@ class Operand:
 
     def balance_along(self, side: str) -> ChannelTransform | None:
         """The transform that the other operand needs along the summed axis, if this one is balanced there."""
+        return None
+
+    def group_along(self, side: str) -> int | None:
+        """The size of its groups along the summed axis, if there are some."""
         return None
 
     def rows(self) -> tuple[Array, Array] | None:
@@ -110,26 +115,55 @@ class CodeOperand(ArrayOperand):
         return pack_right(self.array[index], EIGHT_BIT[self.dtype].low, 8, k_segments)
 
 
+class FloatForm(NamedTuple):
+    """How floats are quantized on the fly: symmetric, by row on the left and by column on the right."""
+
+    bits: int
+    balance: ChannelTransform | None = None  # on the left: before that
+    group: int | None = None  # on the left: elements of a row that share a scale; None: all
+    planes: int = 1  # on the left: 2 for 16 bits in two bytes
+
+    @property
+    def high(self) -> int:
+        """Codes go from -high to high: the scale is max|x| / high, so the lowest one is not used."""
+        return TWO_PLANE_HIGH if self.planes > 1 else code_range(self.bits, "symmetric").high
+
+    def like(self, activations: str, group: int | None) -> FloatForm:
+        """The form that such activations have, where the array that they meet has groups of this size."""
+        if activations == GROUP:
+            return self._replace(group=group or ACTIVATION_GROUP)
+        return self._replace(planes=2) if activations == TWO_PLANE else self
+
+
 class FloatOperand(ArrayOperand):
-    """An array of floats, quantized on the fly: symmetric, by row on the left and by column on the right.
+    """An array of floats, quantized on the fly.
 
     On the left, a kernel balances and quantizes floats as it writes tiles, so :meth:`matrix` gives floats, not codes.
     Arrays of another type are converted to `dtype` a few rows at a time.
     """
 
-    def __init__(self, array: Array, bits: int, dtype: np.dtype[Any], balance: ChannelTransform | None = None) -> None:
+    def __init__(self, array: Array, form: FloatForm, dtype: np.dtype[Any]) -> None:
         super().__init__(array)
-        self.bits, self.dtype, self.balance = bits, dtype, balance
+        self.form, self.dtype = form, dtype
         self._quantized: tuple[BatchIndex, Quantized] | None = None
 
     def on(self, array: Array) -> FloatOperand:
         """The same operand over another array."""
-        return FloatOperand(array, self.bits, self.dtype, self.balance)
+        return FloatOperand(array, self.form, self.dtype)
+
+    def formed(self, form: FloatForm) -> FloatOperand:
+        """The same array in another form."""
+        return FloatOperand(self.array, form, self.dtype)
+
+    @property
+    def bits(self) -> int:
+        """Bits per code; each of two planes has 8."""
+        return self.form.bits
 
     def lines(self, index: BatchIndex, side: str) -> LineParams:
         """See :class:`Operand`."""
         if side == "left":
-            return _left_lines(self.bits)
+            return _left_lines(self.form._replace(balance=None))
         return LineParams(code_range(self.bits, "symmetric"), self.bits, self._quantize(index).params.scale)
 
     def rows_of(self, index: BatchIndex, rows: slice) -> Array:
@@ -149,10 +183,10 @@ class FloatOperand(ArrayOperand):
 
 
 @lru_cache
-def _left_lines(bits: int) -> LineParams:
-    """Line parameters of floats on the left. The scale is max|x| / high, so the lowest code is not used."""
-    high = code_range(bits, "symmetric").high
-    return LineParams(CodeRange(-high, high), bits)
+def _left_lines(form: FloatForm) -> LineParams:
+    """Line parameters of floats on the left; of two planes, those of one."""
+    high = min(form.high, 128)
+    return LineParams(CodeRange(-high, high), form.bits, group=form.group)
 
 
 class IntegerView(Operand):
@@ -219,7 +253,7 @@ def operand(x: Any, bits: int, dtype: np.dtype[Any], side: str) -> Operand:
     if x.dtype in EIGHT_BIT:
         return CodeOperand(x)
     narrow = side == "left" and x.dtype.itemsize == 2 and dtype == np.float32 and left_kind(x.dtype) is not None
-    return FloatOperand(x, bits, x.dtype.newbyteorder("=") if narrow else dtype)
+    return FloatOperand(x, FloatForm(bits), x.dtype.newbyteorder("=") if narrow else dtype)
 
 
 def balanced(left: Operand, right: Operand, bits: int, dtype: np.dtype[Any]) -> tuple[Operand, Operand]:
@@ -231,12 +265,14 @@ def balanced(left: Operand, right: Operand, bits: int, dtype: np.dtype[Any]) -> 
     if theirs is not None:
         array, kind = _array_of(left, "left", "right"), left.dtype if isinstance(left, FloatOperand) else dtype
         # The factors of an array that was cut or transposed are a view, which may not be contiguous.
-        left = FloatOperand(array, bits, kind, theirs._replace(factors=np.ascontiguousarray(theirs.factors, dtype)))
+        factors = np.ascontiguousarray(theirs.factors, dtype)
+        form = left.form if isinstance(left, FloatOperand) else FloatForm(bits)
+        left = FloatOperand(array, form._replace(balance=theirs._replace(factors=factors)), kind)
     if ours is not None:
         values = np.swapaxes(_array_of(right, "right", "left").astype(dtype, copy=False), -1, -2)
         values = np.swapaxes(ours.apply(values), -1, -2)
         check_finite(values, "b, balanced as a is,")
-        right = FloatOperand(values, bits, dtype)
+        right = FloatOperand(values, FloatForm(bits), dtype)
     return left, right
 
 

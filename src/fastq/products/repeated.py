@@ -15,10 +15,10 @@ from fastq.products.task import Task
 KEPT = 64  # kinds of products that one operand remembers
 
 
-def again(a: Any, b: Any, out: Any, bias: Any, kind: tuple[Any, Any]) -> Array | None:
+def again(a: Any, b: Any, out: Any, bias: Any, kind: tuple[Any, ...]) -> Array | None:
     """The product, if one of its kind has been prepared and its arguments are the usual ones; else None.
 
-    `kind` is the epilogue and the type asked for.
+    `kind` is the epilogue, the type and the activations asked for.
     """
     turned = bias is None and type(b) is np.ndarray and b.ndim == 1 and isinstance(a, Operand) and len(a.shape) == 2
     if turned:
@@ -40,7 +40,7 @@ def again(a: Any, b: Any, out: Any, bias: Any, kind: tuple[Any, Any]) -> Array |
     return prepared.again(x, scale, bias, out)
 
 
-def keep(task: Task, prepared: PreparedProduct, kind: tuple[Any, Any]) -> None:
+def keep(task: Task, prepared: PreparedProduct, kind: tuple[Any, ...]) -> None:
     """Let the next product of this kind find what this one has prepared."""
     (a, b), left = task.inputs, task.left
     if task.turned:

@@ -16,16 +16,32 @@ from fastq.engine.prepared import BAND, Grid, LeftForm, PreparedProduct
 from fastq.engine.reference import activated
 from fastq.engine.views import FlatParams
 from fastq.errors import NotFiniteError
-from fastq.kernels.epilogue.outputs import ACTIVATIONS, Output, with_function
+from fastq.kernels.epilogue import outputs
+from fastq.kernels.epilogue.outputs import Output, with_function
 from fastq.layout.tiles import Segments, segments
 from fastq.products.operands import ArrayOperand, CodeOperand, FloatOperand, Operand, balanced, operand
 from fastq.promotion import result_shape
 from fastq.quant.affine import check_finite
-from fastq.validation import check_bias, check_bits, check_epilogue
+from fastq.scheme import ACTIVATIONS, ROW
+from fastq.validation import check_bias, check_bits, check_epilogue, word
 
 Array = npt.NDArray[Any]
 
 INTEGERS = Output("int32")
+
+
+class Extras(NamedTuple):
+    """Arguments of a product that np.matmul does not have."""
+
+    bits: Any = 8
+    bias: Any = None
+    epilogue: Any = None
+    activations: str | None = None  # None: as the quantized operand says
+
+    @property
+    def given(self) -> bool:
+        """Whether there are some."""
+        return self.bits != 8 or any(extra is not None for extra in self[1:])
 
 
 class Task(NamedTuple):
@@ -43,17 +59,22 @@ class Task(NamedTuple):
     output: Output
 
     @classmethod
-    def of(cls, a: Any, b: Any, bits: Any, bias: Any, epilogue: Any, wanted: np.dtype[Any]) -> Task:
+    def of(cls, a: Any, b: Any, extras: Extras, wanted: np.dtype[Any]) -> Task:
         """The product of arrays or quantized arrays, in a type that it can have."""
+        bits, bias, epilogue, activations = extras
         if type(bits) is not int or bits != 8:
             bits = check_bits(bits)
         batch, m, k, n, shape = result_shape(a.shape, b.shape)
-        output = _output(check_epilogue(epilogue, wanted, ACTIVATIONS), wanted)
+        output = _output(check_epilogue(epilogue, wanted, outputs.ACTIVATIONS), wanted)
         computed = np.dtype(output.computed)
         extra = None if bias is None else check_bias(bias, n, computed)
         left = operand(a, bits, computed, "left").promoted("left")
         right = operand(b, bits, computed, "right").promoted("right")
         left, right = balanced(left, right, bits, computed)
+        activations = right.activations if activations is None else _checked(activations, left, right)
+        if isinstance(left, FloatOperand) and activations != ROW:
+            left = left.formed(left.form.like(activations, right.group_along("right")))
+            output = output._replace(planes=left.form.planes)
         if isinstance(left, ArrayOperand) and len(right.shape) == 2 and len(left.shape) > 2 and _flat(left.array):
             # Every row of every matrix meets the same right operand: one product with many rows.
             m, batch = m * prod(batch), ()
@@ -61,7 +82,7 @@ class Task(NamedTuple):
         return cls((a, b), left, right, batch, m, k, n, shape, extra, output)
 
     @classmethod
-    def turned_of(cls, a: Any, b: Any, bits: Any, bias: Any, epilogue: Any, wanted: np.dtype[Any]) -> Task:
+    def turned_of(cls, a: Any, b: Any, extras: Extras, wanted: np.dtype[Any]) -> Task:
         """``a @ b`` as the transpose of ``b.T @ a.T``, in which the quantized operand is the right one.
 
         There it is packed once, or multiplied as it is packed already. The shape of the result is that of the
@@ -69,7 +90,8 @@ class Task(NamedTuple):
         """
         if 0 not in a.shape:
             a.lines((0,) * (len(a.shape) - 2), "left")  # an error about its scales is one about the left operand
-        task = cls.of(b if b.ndim == 1 else np.swapaxes(b, -1, -2), a.mT, bits, None, epilogue, wanted)
+        bias = extras.bias
+        task = cls.of(b if b.ndim == 1 else np.swapaxes(b, -1, -2), a.mT, extras._replace(bias=None), wanted)
         if bias is not None:
             bias = np.repeat(check_bias(bias, 1, np.dtype(task.output.computed)), task.n)
         return task._replace(inputs=(a, b), bias=bias, output=task.output._replace(turned=True))
@@ -157,7 +179,8 @@ class Task(NamedTuple):
         )
         left = self.left
         if isinstance(left, FloatOperand):
-            form = LeftForm(self.m, self.k, left.dtype, a.limits.high, left.balance)
+            groups = 1 if a.group is None else k_segments.segments
+            form = LeftForm(self.m, self.k, left.dtype, left.form.high, left.form.balance, groups)
         else:
             codes = np.dtype(np.int8 if a.limits.signed else np.uint8)
             form = LeftForm(self.m, self.k, codes, groups=a.row_groups(k_segments))
@@ -188,6 +211,17 @@ class Task(NamedTuple):
                 "pass out=np.empty(shape, np.int64) for the exact result"
             )
         out[...] = total
+
+
+def _checked(activations: Any, left: Operand, right: Operand) -> Any:
+    """The way in which floats are quantized on the fly, as a user has named it."""
+    activations = word(activations, "activations", ACTIVATIONS)
+    if not (isinstance(left, FloatOperand) or isinstance(right, FloatOperand)):
+        raise ValueError(
+            "activations says how an array of floats is quantized on the fly, but both operands have codes already; "
+            f"got {activations!r}: leave it out"
+        )
+    return activations
 
 
 def _output(epilogue: Any, wanted: np.dtype[Any]) -> Output:

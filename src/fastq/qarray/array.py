@@ -20,11 +20,13 @@ from fastq.qarray import functions, operand, rearrange, values
 from fastq.qarray.apart import save
 from fastq.qarray.rearrange import group_scales, indexed, swapped_matrices, unpacked
 from fastq.qarray.summary import summary
+from fastq.quant.spec import QuantSpec
+from fastq.scheme import ROW
 
 Array = npt.NDArray[Any]
 Scheme = Literal["symmetric", "asymmetric", "affine"]
 # Members that the engine calls, and no user: they are those of Operand.
-_OF_PRODUCTS = {name for name in (*vars(Operand), "ready") if not name.startswith("_")}
+_OF_PRODUCTS = {name for name in (*vars(Operand), "ready") if not name.startswith("_")} - {"activations"}
 # NumPy 2.0 exports no read-only array.
 _NUMPY_KNOWS_NO_READ_ONLY = np.lib.NumpyVersion(np.__version__) < "2.1.0"
 
@@ -63,6 +65,8 @@ class QArray(Operand, NDArrayOperatorsMixin):
         Factors by channel, of what the codes give (:func:`fastq.balance`); they broadcast to the array's shape.
     rotation : int
         Size of the blocks of channels that are rotated; 1: they are not.
+    activations : str
+        How products quantize floats that are multiplied with it; see :meth:`with_activations`.
     device : str
         "cpu", as the array API standard has it.
 
@@ -88,8 +92,8 @@ class QArray(Operand, NDArrayOperatorsMixin):
     :attr:`codes` is unpacked anew at each access, and :attr:`nbytes` tells the packed size.
     """
 
-    __slots__ = ("_balance", "_cache", "_offset", "_scale", "_store", "_transposed", "_zero", "axis", "bits", "dtype",
-                 "group_size", "ready", "rotation", "scheme", "shape")  # fmt: skip
+    __slots__ = ("_balance", "_cache", "_offset", "_scale", "_store", "_transposed", "_zero", "activations", "axis",
+                 "bits", "dtype", "group_size", "ready", "rotation", "scheme", "shape")  # fmt: skip
 
     axis: int | None
     bits: int
@@ -122,13 +126,11 @@ class QArray(Operand, NDArrayOperatorsMixin):
         cls,
         store: Store,
         transposed: bool,
-        scheme: str,
-        axis: int | None,
-        group_size: int | None,
+        spec: QuantSpec,
         parameters: tuple[Array, Array | None, Array | None],
         dtype: npt.DTypeLike,
         balance: Array | None = None,
-        rotation: int = 1,
+        activations: str = ROW,
     ) -> QArray:
         self = object.__new__(cls)
         shape = (*store.shape[:-2], store.shape[-1], store.shape[-2]) if transposed else store.shape
@@ -136,7 +138,8 @@ class QArray(Operand, NDArrayOperatorsMixin):
         attributes = {
             "_store": store, "_transposed": transposed, "_cache": {}, "_scale": frozen[0], "_zero": frozen[1],
             "_offset": frozen[2], "_balance": frozen[3], "shape": shape, "dtype": np.dtype(dtype), "bits": store.bits,
-            "scheme": scheme, "axis": axis, "group_size": group_size, "ready": {}, "rotation": rotation,
+            "scheme": spec.scheme, "axis": spec.axis, "group_size": spec.group, "ready": {}, "rotation": spec.rotation,
+            "activations": activations,
         }  # fmt: skip
         for name, value in attributes.items():
             object.__setattr__(self, name, value)
@@ -261,6 +264,7 @@ class QArray(Operand, NDArrayOperatorsMixin):
     dequantize = values.dequantize
     item = values.item
     equals = values.equals
+    save = save
 
     def dot(self, other: Any) -> Any:
         """``np.dot(q, other)``.
@@ -277,6 +281,7 @@ class QArray(Operand, NDArrayOperatorsMixin):
 
     promoted = operand.promoted
     balance_along = operand.balance_along
+    group_along = operand.group_along
     lines = operand.lines
     matrix = operand.matrix
     rows_of = operand.rows_of
@@ -284,6 +289,7 @@ class QArray(Operand, NDArrayOperatorsMixin):
     right = operand.right
     columns = operand.columns
     prepack = operand.prepack
+    with_activations = operand.with_activations
 
     # NumPy's protocols
 
@@ -307,12 +313,7 @@ class QArray(Operand, NDArrayOperatorsMixin):
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         return functions.function(func, types, args, kwargs)
 
-    # Files and copies
-
-    save = save
-
-    def __copy__(self) -> QArray:
-        return self
+    # Copies
 
     def __deepcopy__(self, memo: dict[int, Any]) -> QArray:
         return self
@@ -328,6 +329,8 @@ class QArray(Operand, NDArrayOperatorsMixin):
         True
         """
         return self
+
+    __copy__ = copy
 
     # Python's protocols
 

@@ -23,7 +23,8 @@ balance    1, but for the axis                          floats   balanced or rot
 
 (* uint8, unless symmetric; floats are float32 or float64.) Attributes are JSON values: `fastq` (the version of this
 form, 1), `shape`, `dtype`, `bits`, `scheme`, `axis`, `group_size`, `rotation`, `flipped`, and `cuts`, the length of the
-segments that K is cut into (:class:`fastq.layout.tiles.Segments`), null where nothing is packed.
+segments that K is cut into (:class:`fastq.layout.tiles.Segments`), null where nothing is packed; and `activations`,
+where they are not "row".
 """
 
 from __future__ import annotations
@@ -113,8 +114,7 @@ def put_together(arrays: Mapping[str, Array], attributes: Mapping[str, Any]) -> 
     parameters = parts["scale"], parts.get("zero_point"), parts.get("offset")
     # NumPy knows bfloat16 once its package is imported.
     dtype = importlib.import_module("ml_dtypes").bfloat16 if form.dtype == "bfloat16" else form.dtype
-    rest = spec.scheme, spec.axis, spec.group, parameters, dtype, parts.get("balance")
-    return QArray._make(store, False, *rest, spec.rotation)
+    return QArray._make(store, False, spec, parameters, dtype, parts.get("balance"), form.activations)
 
 
 # A pickle holds the parts, which are checked when they are put together again.

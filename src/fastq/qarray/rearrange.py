@@ -13,6 +13,7 @@ from fastq.engine.store import Store
 from fastq.errors import with_type
 from fastq.qarray import indexing, structure
 from fastq.qarray.structure import ArrayParts
+from fastq.quant.spec import QuantSpec
 from fastq.validation import axes_of, axis_of
 
 if TYPE_CHECKING:
@@ -129,7 +130,8 @@ def with_store(q: QArray, p: ArrayParts, store: Store, transposed: bool, dtype: 
     """An array of the same width and scheme; codes and group scales are those of a store, the rest is of `p`."""
     parameters = (p.scale, p.zero, p.offset)
     dtype = q.dtype if dtype is None else dtype
-    return type(q)._make(store, transposed, q.scheme, p.axis, p.group, parameters, dtype, p.balance, p.rotation)
+    spec = QuantSpec(q.bits, p.axis, p.group, q.scheme, rotation=p.rotation)
+    return type(q)._make(store, transposed, spec, parameters, dtype, p.balance, q.activations)
 
 
 def _scales_of(p: ArrayParts) -> GroupScales | None:

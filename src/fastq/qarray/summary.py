@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fastq.scheme import ROW
 from fastq.storage.metadata import Metadata
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ def summary(q: QArray) -> str:
         sharing = f"axis={q.axis}, group_size={q.group_size}"
     form = f"{q.bits} bits, {q.scheme}, {sharing}" + (", balanced" if q.balance is not None else "")
     form += f", rotated by {q.rotation}" if q.rotation > 1 else ""
+    form += f", activations={q.activations!r}" if q.activations != ROW else ""
     size = _readable_size(q.nbytes)
     if q.bits < 8 and not q._store.packed and (packed := Metadata.of(q).packed()).k_segments is not None:
         size += f", {_readable_size(q.nbytes - q._store.nbytes + packed.stored())} once packed"

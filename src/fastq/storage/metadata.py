@@ -16,7 +16,7 @@ from fastq.errors import shown
 from fastq.layout.tiles import BLOCK, DEPTH, Segments, ceil_div, segments, tile_bytes
 from fastq.quant import groups
 from fastq.quant.spec import LARGEST_BLOCK, QuantSpec, parameter_shape
-from fastq.scheme import MAX_BITS, MIN_BITS, SCHEMES
+from fastq.scheme import ACTIVATIONS, MAX_BITS, MIN_BITS, ROW, SCHEMES
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
@@ -42,12 +42,13 @@ class Metadata(NamedTuple):
     transposed: bool = False
     k_segments: Segments | None = None  # None: not packed
     grouped: bool = False  # integer group scales are packed beside the tiles
+    activations: str = ROW  # how products quantize the floats that they meet
 
     @classmethod
     def of(cls, q: Any) -> Metadata:
         """That of a QArray, not packed."""
         spec = QuantSpec(q.bits, q.axis, q.group_size, q.scheme, q.axis_scale is not None, q.rotation)
-        return cls(q.shape, str(q.dtype), spec)
+        return cls(q.shape, str(q.dtype), spec, activations=q.activations)
 
     @property
     def k_axis(self) -> int:
@@ -62,7 +63,7 @@ class Metadata(NamedTuple):
     def packed(self, shape: Shape | None = None) -> Metadata:
         """The form packed along the axis that shares a scale, if it can be; of an array of another shape, if given."""
         spec, shape = self.spec, self.shape if shape is None else shape
-        form = Metadata(shape, self.dtype, spec, spec.axis == len(shape) - 1)
+        form = Metadata(shape, self.dtype, spec, spec.axis == len(shape) - 1, activations=self.activations)
         if len(shape) < 2 or 0 in shape:
             return form._replace(transposed=False)
         along_k = spec.axis == form.k_axis
@@ -126,7 +127,9 @@ class Metadata(NamedTuple):
         """What the arrays do not say, as JSON holds it."""
         spec, size = self.spec, None if self.k_segments is None else self.k_segments.size
         of_spec = spec.bits, spec.scheme, spec.axis, spec.group, spec.rotation
-        return dict(zip(ATTRIBUTES, (VERSION, list(self.shape), self.dtype, *of_spec, self.transposed, size)))
+        common = dict(zip(ATTRIBUTES, (VERSION, list(self.shape), self.dtype, *of_spec, self.transposed, size)))
+        # Left out where they are the usual ones, as in what was written before there were others.
+        return common if self.activations == ROW else {**common, "activations": self.activations}
 
 
 def parsed(attributes: Mapping[str, Any], names: Mapping[str, Any]) -> Metadata:
@@ -170,7 +173,12 @@ def parsed(attributes: Mapping[str, Any], names: Mapping[str, Any]) -> Metadata:
         "tiles and cuts must come together, for arrays of two dimensions or more that are not empty",
         f"cuts={shown(size)} with {', '.join(names)} for shape {shape}",
     )
-    metadata = Metadata(tuple(shape), dtype, QuantSpec(bits, axis, group, scheme, integer, rotation))
+    activations = attributes.get("activations", ROW)
+    must(
+        _one_of(activations, ACTIVATIONS), f"attribute activations must be one of {', '.join(ACTIVATIONS)}", activations
+    )
+    spec = QuantSpec(bits, axis, group, scheme, integer, rotation)
+    metadata = Metadata(tuple(shape), dtype, spec, activations=activations)
     if not packed:
         return metadata
     metadata = metadata._replace(transposed=transposed, grouped=grouped)

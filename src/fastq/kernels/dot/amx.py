@@ -135,6 +135,8 @@ class Amx(MicroKernel):
 
             variants = (Shape(2, 2, 1), Shape(1, 2, 1), Shape(2, 1, 1), Shape(1, 1, 1))  # in tiles
             index = b.add(b.zext(bit(1), I64), b.shl(b.zext(bit(2), I64), I64(1)))
+            if output.planes > 1:  # rows of the output
+                done_row, done_rows = (b.sdiv(count, I64(output.planes)) for count in (done_row, done_rows))
             done_tile = FastTile(b, job, output, PITCH, done, done_row, done_block)
 
             def write_row(r, _=None):

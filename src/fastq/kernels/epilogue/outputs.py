@@ -20,6 +20,7 @@ class Output(NamedTuple):
     activation: str = ""  # one of ACTIVATIONS, a name that is unique to `function`, or none
     function: Any = None  # a user's scalar function, compiled by Numba
     turned: bool = False  # of a product that is computed as a transpose: columns' scales come before those of rows
+    planes: int = 1  # of left codes: 2 for high and low bytes, each of which has a row of sums
 
     @property
     def computed(self) -> str:
@@ -29,7 +30,8 @@ class Output(NamedTuple):
     @property
     def tag(self) -> str:
         """What tells it from others in the names of kernels."""
-        return self.type + f"_{self.activation}" * bool(self.activation) + "_turned" * self.turned
+        words = [self.type, *([self.activation] if self.activation else [])]
+        return "_".join(words + ["turned"] * self.turned + ["planes"] * (self.planes > 1))
 
     @property
     def kept(self) -> bool:

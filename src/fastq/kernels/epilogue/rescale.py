@@ -10,7 +10,9 @@ For every segment g of K, with row parameters of row i and column parameters of 
     sum = sum + y                                                 further segments
     out = convert(activation(sum + bias))                         last segment
 
-Where the product is computed as a transpose (``output.turned``), ``y = (float(v) * col_scale) * row_scale``.
+Where the product is computed as a transpose (``output.turned``), ``y = (float(v) * col_scale) * row_scale``. Where left
+codes come in two planes (``output.planes``), a row of the output has two rows of sums, of high bytes and of low ones;
+then ``float(v)`` stands for ``float(v_high) * 256 + float(v_low)``, and ``float(r)`` likewise.
 Each operation is rounded by itself, in this order, on every instruction set: no contraction, no reassociation. The
 same lines stand in :func:`fastq.kernels.reference.epilogue`. For int32 output v itself is the result.
 """
@@ -39,6 +41,7 @@ from fastq.machine.ir import (
     at,
     cast_to,
     field,
+    filled,
     ir_function,
     kernel_function,
     load_at,
@@ -112,10 +115,16 @@ class OutputWriter:
                 loop(b, I64(0), room, 1, [], copy)
 
 
-def _scaled(b: ir.IRBuilder, output: Output, v: Any, row_scale: Any, col_scale: Any) -> Any:
-    """Integers times both scales; the left operand's first, which a transpose has on its right."""
+def _scaled(b: ir.IRBuilder, output: Output, v: list[Any], row_scale: Any, col_scale: Any) -> Any:
+    """The integers of all planes times both scales; the left operand's first, which a transpose has on its right."""
     first, second = (col_scale, row_scale) if output.turned else (row_scale, col_scale)
-    return b.fmul(b.fmul(b.sitofp(v, row_scale.type), first), second)
+    return b.fmul(b.fmul(_as_float(b, v, row_scale.type), first), second)
+
+
+def _as_float(b: ir.IRBuilder, v: list[Any], kind: ir.Type) -> Any:
+    """The number that integers of one plane, or of a high and a low one, stand for."""
+    values = [b.sitofp(plane, kind) for plane in v]
+    return values[0] if len(v) == 1 else b.fadd(b.fmul(values[0], filled(kind, 256.0)), values[1])
 
 
 class FastTile:
@@ -129,23 +138,27 @@ class FastTile:
             return field(b, MatmulJob, job, name)
 
         self.writer, self.pitch, self.acc, self.row = OutputWriter(b, job, output), pitch, acc, row
-        self.type = self.writer.computed
+        self.type, self.planes = self.writer.computed, output.planes
         self.column = b.mul(block, I64(BLOCK))
         self.zero = b.load(get("col_zero"))
         self.row_sum = get("row_sum")
         self.row_scale, self.col_scale = (b.bitcast(get(n), self.type.as_pointer()) for n in ("row_scale", "col_scale"))
 
     def values(self, b: ir.IRBuilder, r: Any, c: Any) -> Any:
-        """16 columns with their bias: row r of the tile, block c; also their row, column and place in the tile."""
+        """16 columns with their bias: row r of the output's in the tile, block c; also their row, column and place."""
         values = ir.VectorType(self.type, BLOCK)
         i, col = b.add(self.row, r), b.add(self.column, b.mul(c, I64(BLOCK)))
-        here = b.add(b.mul(r, I64(self.pitch)), b.mul(c, I64(BLOCK)))
-        v = load_at(b, self.acc, here, ir.VectorType(I32, BLOCK))
-        y = b.sub(v, splat(b, b.mul(self.zero, b.load(b.gep(self.row_sum, [i]))), BLOCK))
+        in_row = b.mul(c, I64(BLOCK))
+        v = []
+        for line, here in _lines(b, r, self.planes, self.pitch, in_row):
+            acc = load_at(b, self.acc, here, ir.VectorType(I32, BLOCK))
+            line_sum = b.load(b.gep(self.row_sum, [b.add(b.mul(self.row, I64(self.planes)), line)]))
+            v.append(b.sub(acc, splat(b, b.mul(self.zero, line_sum), BLOCK)))
+        y = v[0]
         if self.type != I32:
             row_scale = splat(b, b.load(b.gep(self.row_scale, [i])), BLOCK)
-            y = _scaled(b, self.writer.output, y, row_scale, load_at(b, self.col_scale, col, values))
-        return self.writer.biased(b, y, col), i, col, here
+            y = _scaled(b, self.writer.output, v, row_scale, load_at(b, self.col_scale, col, values))
+        return self.writer.biased(b, y, col), i, col, b.add(b.mul(r, I64(self.pitch)), in_row)
 
     def write(self, b: ir.IRBuilder, r: Any, c: Any) -> None:
         """Write 16 columns: row r of the tile, block c."""
@@ -153,15 +166,23 @@ class FastTile:
         self.writer.store_whole(b, y, self.writer.place(b, i, col))
 
 
+def _lines(b: ir.IRBuilder, r: Any, planes: int, pitch: int, column: Any) -> list[tuple[Any, Any]]:
+    """The rows of a tile of sums that belong to row r of the output's, and the places of a column in them."""
+    rows = [b.add(b.mul(r, I64(planes)), I64(plane)) for plane in range(planes)] if planes > 1 else [r]
+    return [(row, b.add(b.mul(row, I64(pitch)), column)) for row in rows]
+
+
 def epilogue(target: Target, tag: str, output: Output, pitch: int) -> Any:
     """``epilogue(job, acc, sums, row, rows, block, blocks, segment)``, for kernel code to call.
 
     `acc` holds `rows` x `blocks` * 16 int32 with `pitch` per row, `sums` as many values of the type in which output is
-    computed; `row` and `block` say where the tile belongs in the output.
+    computed; `row` and `block` say where the tile belongs. Rows are those of sums: two for one of the output, if left
+    codes come in two planes.
     """
     finish = _finish(target, tag, output, pitch)
     if output.function is None:
         return finish
+    planes = output.planes
     apply, deliver = each(output), _deliver(target, tag, output, pitch)
     view = cast_to("f32*" if output.computed == "float32" else "f64*")
 
@@ -170,6 +191,7 @@ def epilogue(target: Target, tag: str, output: Output, pitch: int) -> Any:
         finish(job, acc, sums, row, rows, block, blocks, segment)
         if segment == job.segments - 1:
             values = view(sums)
+            row, rows = row // planes, rows // planes
             if blocks * BLOCK == pitch:
                 apply(job, values, rows * pitch)
             else:
@@ -202,13 +224,15 @@ def _deliver(target: Target, tag: str, output: Output, pitch: int) -> Any:
 
 def _finish(target: Target, tag: str, output: Output, pitch: int) -> Any:
     """What all outputs have in common; a user's function is left to come, and its values are in `sums`."""
-    floating = output.type != "int32"
+    floating, planes = output.type != "int32", output.planes
     ints = ir.VectorType(I32, BLOCK)
     out_type = TYPES[output.computed]
     values = ir.VectorType(out_type, BLOCK)
 
     def emit(b, job, acc, sums, row, rows, block, blocks, segment):
         sums = b.bitcast(sums, out_type.as_pointer())
+        if planes > 1:
+            row, rows = (b.sdiv(count, I64(planes)) for count in (row, rows))
 
         def get(name):
             return field(b, MatmulJob, job, name)
@@ -239,10 +263,10 @@ def _finish(target: Target, tag: str, output: Output, pitch: int) -> Any:
             i = b.add(row, r)
             at_group = b.add(b.mul(i, row_groups), row_group)
             zero = load_at(b, row_zero, at_group, I32)
-            reduced = b.sub(load_at(b, row_sum, b.add(b.mul(i, segments), segment), I32), b.mul(k, zero))
-            has_zero = b.icmp_signed("!=", zero, I32(0))
-            reduced_v, zero_v = splat(b, reduced, BLOCK), splat(b, zero, BLOCK)
-            uniform_v = splat(b, b.mul(uniform_zero, reduced), BLOCK)
+            has_zero, zero_v = b.icmp_signed("!=", zero, I32(0)), splat(b, zero, BLOCK)
+            places = [b.add(b.mul(line, segments), segment) for line, _ in _lines(b, i, planes, pitch, I64(0))]
+            # Of each plane; codes of two have no zero points.
+            reduced = [b.sub(load_at(b, row_sum, place, I32), b.mul(k, zero)) for place in places]
             if floating:
                 scale = load_at(b, row_scale, at_group, out_type)
                 scale_v = splat(b, scale, BLOCK)
@@ -251,22 +275,27 @@ def _finish(target: Target, tag: str, output: Output, pitch: int) -> Any:
                 col = b.mul(b.add(block, c), I64(BLOCK))
                 here = b.add(b.mul(r, I64(pitch)), b.mul(c, I64(BLOCK)))
                 at_col = b.add(col_base, col)
-                v = load_at(b, acc, here, ints)
+                lines = _lines(b, r, planes, pitch, b.mul(c, I64(BLOCK)))
+                v = [load_at(b, acc, place, ints) for _, place in lines]
 
                 def by_column():
-                    return [b.mul(load_at(b, col_zero, b.add(zero_base, col), ints), reduced_v)]
+                    zeros = load_at(b, col_zero, b.add(zero_base, col), ints)
+                    return [b.mul(zeros, splat(b, plane, BLOCK)) for plane in reduced]
 
-                v = b.sub(v, *replaced_if(b, varied, [uniform_v], by_column))
+                uniform = [splat(b, b.mul(uniform_zero, plane), BLOCK) for plane in reduced]
+                v = [b.sub(*pair) for pair in zip(v, replaced_if(b, varied, uniform, by_column))]
 
                 def less_zeros(v=v):
-                    return [b.sub(v, b.mul(load_at(b, col_sum, b.add(sum_base, col), ints), zero_v))]
+                    return [b.sub(v[0], b.mul(load_at(b, col_sum, b.add(sum_base, col), ints), zero_v))]
 
-                (v,) = (y,) = replaced_if(b, has_zero, [v], less_zeros)
+                if planes == 1:
+                    v = replaced_if(b, has_zero, v, less_zeros)
+                y = v[0]
                 if floating:
                     y = _scaled(b, output, v, scale_v, load_at(b, col_scale, at_col, values))
 
                     def with_offsets(y=y):
-                        left = splat(b, b.fmul(scale, b.sitofp(reduced, out_type)), BLOCK)
+                        left = splat(b, b.fmul(scale, _as_float(b, reduced, out_type)), BLOCK)
                         shift = splat(b, load_at(b, row_offset, at_group, out_type), BLOCK)
                         z = b.fadd(y, b.fmul(left, load_at(b, col_offset, at_col, values)))
                         return [b.fadd(z, b.fmul(shift, load_at(b, col_term, b.add(sum_base, col), values)))]

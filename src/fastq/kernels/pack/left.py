@@ -7,7 +7,7 @@ from typing import Any
 from fastq.kernels.floats import FLOATS
 from fastq.kernels.jobs import LEFT_ROWS, NOT_FINITE
 from fastq.kernels.pack.rotation import rotation
-from fastq.kernels.quantize.codes import copied_codes, row_codes
+from fastq.kernels.quantize.codes import copied_codes, plane_codes, row_codes
 from fastq.kernels.quantize.extremes import row_top
 from fastq.kernels.quantize.symmetric import CHUNK, symmetric_codes
 from fastq.layout.tiles import DEPTH, STEP, STEPS, TILE_ROWS, LeftFormat
@@ -81,16 +81,45 @@ def _padding(left: LeftFormat) -> Any:
     return pad
 
 
-def floats(kind: str, left: LeftFormat, balanced: bool = False) -> Any:
+def _one_plane(kind: str, left: LeftFormat) -> Any:
+    """``write(x, count, scale, high, out, place, total, low_total)``: codes of a run in one row of tiles."""
+    computed = FLOATS[FLOATS[kind].computed]
+    quick, codes = symmetric_codes(kind, left), row_codes(kind, left)
+    smallest, nought = constant(computed.name, computed.smallest_scale), constant(computed.name, 0.0)
+
+    @kernel_function
+    def write(x, count, scale, high, out, place, total, low_total):
+        done = 0
+        if scale >= smallest() and place % CHUNK == 0:
+            done = count // CHUNK * CHUNK
+            quick(x, done, scale, high, out, place, total, 0)
+        if done < count:
+            zero, rest = nought(), at(x, done)
+            codes(rest, count - done, scale, zero, zero, -high, high, out, place + done, total)
+
+    return write
+
+
+def _two_planes(kind: str, left: LeftFormat) -> Any:
+    """The same in two rows, that of high bytes and that of low ones."""
+    codes, row_bytes = plane_codes(kind, left), DEPTH * left.bytes
+
+    @kernel_function
+    def write(x, count, scale, high, out, place, total, low_total):
+        low_total[0] = 0
+        codes(x, count, scale, high, out, at(out, row_bytes), place, total, low_total)
+
+    return write
+
+
+def floats(kind: str, left: LeftFormat, balanced: bool = False, planes: int = 1) -> Any:
     """Quantize rows of floats and write their codes straight into tiles."""
     computed = FLOATS[FLOATS[kind].computed]
     computed_view = cast_to(computed.pointer)
     rows, read = (_balanced_rows(kind), computed.name) if balanced else (_rows_as_they_lie(kind), kind)
-    quick, codes, pad = symmetric_codes(read, left), row_codes(read, left), _padding(left)
+    write, find_top, pad = (_one_plane, _two_planes)[planes - 1](read, left), row_top(read), _padding(left)
     tops_room = stack(computed.size * LEFT_ROWS, computed.pointer)
-    tiny, largest, smallest, nought = (
-        constant(computed.name, v) for v in (computed.tiny, computed.largest, computed.smallest_scale, 0.0)
-    )
+    tiny, largest, nought = (constant(computed.name, v) for v in (computed.tiny, computed.largest, 0.0))
     code_bytes = left.bytes
 
     @kernel_function
@@ -106,26 +135,28 @@ def floats(kind: str, left: LeftFormat, balanced: bool = False) -> Any:
             last_row = min(first_row + LEFT_ROWS, job.m)
             source, pitch = rows(job, first_row, last_row - first_row, room, tops)
             for row in range(first_row, last_row):
-                top = tops[row - first_row]
+                top = at(tops, row - first_row)
                 here = at(source, (row - first_row) * pitch)
-                if not top <= largest():
+                if not top[0] <= largest():
                     report(job, NOT_FINITE)
-                scale[row] = _symmetric(top, high, tiny())
-                out = at(job.tiles, row // TILE_ROWS * tile_row_bytes + row % TILE_ROWS * DEPTH * code_bytes)
+                scales = at(scale, row * job.groups)
+                scales[0] = _symmetric(top[0], high, tiny())
+                line = row * planes  # of the left tiles
+                out = at(job.tiles, line // TILE_ROWS * tile_row_bytes + line % TILE_ROWS * DEPTH * code_bytes)
                 for segment in range(job.segments):
                     first = segment * job.segment_k
                     count = min(job.segment_k, job.k - first)
-                    total = at(job.row_sum, row * job.segments + segment)
+                    run = at(here, first)
+                    if job.groups > 1:
+                        scales = at(scale, row * job.groups + segment)
+                        find_top(run, count, 0, top)
+                        scales[0] = _symmetric(top[0], high, tiny())
+                    total = at(job.row_sum, line * job.segments + segment)
                     total[0] = 0
                     place = segment * job.segment_steps * STEP
-                    done = 0
-                    if scale[row] >= smallest() and place % CHUNK == 0:
-                        done = count // CHUNK * CHUNK
-                        quick(at(here, first), done, scale[row], high, out, place, total, 0)
-                    if done < count:
-                        zero, rest = nought(), at(here, first + done)
-                        codes(rest, count - done, scale[row], zero, zero, -high, high, out, place + done, total)
-                pad(job, out)
+                    write(run, count, scales[0], high, out, place, total, at(total, job.segments))
+                for plane in range(planes):
+                    pad(job, at(out, plane * DEPTH * code_bytes))
             ticket = take(job, 1)
 
     return left_floats

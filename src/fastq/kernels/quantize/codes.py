@@ -10,7 +10,7 @@ ties (2.5 steps may become 2.5000002). So vectors are multiplied, and one of whi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -37,8 +37,9 @@ from fastq.machine.ir import (
 )
 
 # How far the product with the reciprocal can be from the quotient, for up to 1,000 steps: 1,000 * 1.5 * 2**-23, which
-# is 1.8e-4, and twice that for scales whose reciprocal is subnormal. More steps than that are cut off either way.
-TIE = 2.0**-11
+# is 1.8e-4, and twice that for scales whose reciprocal is subnormal. More steps than that are cut off either way. Codes
+# of two planes have 32 times as many steps.
+TIE, WIDE_TIE = 2.0**-11, 2.0**-6
 
 
 def clipped(b: ir.IRBuilder, value: Any, low: Any, high: Any) -> Any:
@@ -50,8 +51,10 @@ def clipped(b: ir.IRBuilder, value: Any, low: Any, high: Any) -> Any:
 class _Steps:
     """``clip(rint((x - offset) / scale) + zero, low, high)`` as int32, for scalars or vectors of one type."""
 
-    def __init__(self, b: ir.IRBuilder, scale: Any, zero: Any, offset: Any, low: Any, high: Any) -> None:
-        self.scale, self.zero, self.offset, self.low, self.high = scale, zero, offset, low, high
+    def __init__(
+        self, b: ir.IRBuilder, scale: Any, zero: Any, offset: Any, low: Any, high: Any, *, tie: float = TIE
+    ) -> None:
+        self.scale, self.zero, self.offset, self.low, self.high, self.tie = scale, zero, offset, low, high, tie
         self.type = scale.type
         self.is_vector = isinstance(self.type, ir.VectorType)
         if self.is_vector:
@@ -68,7 +71,7 @@ class _Steps:
             value = float_function(b, "rint", quick)
             gap = float_function(b, "fabs", b.fsub(quick, value))
             # Unordered: a reciprocal that overflows gives NaN here.
-            close = any_lane(b, b.fcmp_unordered(">", gap, filled(self.type, 0.5 - TIE)))
+            close = any_lane(b, b.fcmp_unordered(">", gap, filled(self.type, 0.5 - self.tie)))
             (steps,) = replaced_if(b, close, [value], divided, likely=False)
         else:
             (steps,) = divided()
@@ -116,29 +119,40 @@ class CodeWriter:
 
 
 def _write_run(
-    b: ir.IRBuilder, writer: CodeWriter, n: Any, place: Any, total: Any, code_at: Callable[..., Any]
+    b: ir.IRBuilder,
+    writers: Sequence[CodeWriter],
+    n: Any,
+    place: Any,
+    totals: Sequence[Any],
+    codes_at: Callable[..., Any],
 ) -> None:
-    """Write ``code_at(i, type)`` (int32, 16 at a time or one) for i < n from `place` on, and add up ``total[0]``."""
+    """Write the codes ``codes_at(i, type)`` (int32, 16 at a time or one) for i < n from `place` on, and add them up.
+
+    There is a code for each writer, and a total for each.
+    """
     ints = ir.VectorType(I32, LANES)
 
     def sixteen(i, sums):
-        codes = code_at(i, ints)
-        store_vector(b, writer.narrowed(codes), writer.place(b.add(place, i)))
-        return [b.add(sums[0], codes)]
+        codes = codes_at(i, ints)
+        for writer, code in zip(writers, codes):
+            store_vector(b, writer.narrowed(code), writer.place(b.add(place, i)))
+        return [b.add(*pair) for pair in zip(sums, codes)]
 
     def one(i, sums):
-        code = code_at(i, I32)
-        writer.single(code, b.add(place, i))
-        return [b.add(sums[0], code)]
+        codes = codes_at(i, I32)
+        for writer, code in zip(writers, codes):
+            writer.single(code, b.add(place, i))
+        return [b.add(*pair) for pair in zip(sums, codes)]
 
     bulk = b.and_(n, I64(-LANES))
-    if writer.tiled:
+    if writers[0].tiled:
         # A vector must not cross the end of a tile.
         aligned = b.icmp_signed("==", b.and_(place, I64(LANES - 1)), I64(0))
         bulk = b.select(aligned, bulk, I64(0))
-    (sums,) = loop(b, I64(0), bulk, LANES, [ir.Constant(ints, None)], sixteen)
-    (rest,) = loop(b, bulk, n, 1, [reduced(b, b.add, sums)], one)
-    b.store(b.add(b.load(total), rest), total)
+    sums = loop(b, I64(0), bulk, LANES, [ir.Constant(ints, None)] * len(writers), sixteen)
+    sums = loop(b, bulk, n, 1, [reduced(b, b.add, total) for total in sums], one)
+    for total, rest in zip(totals, sums):
+        b.store(b.add(b.load(total), rest), total)
 
 
 def tag(left: LeftFormat | None) -> str:
@@ -160,12 +174,37 @@ def row_codes(kind: str, left: LeftFormat | None = None) -> Any:
         sixteen = _Steps(b, *(splat(b, v, LANES) for v in parameters))
 
         def code_at(i, like):
-            return (one if like is I32 else sixteen)(b, floats.load(b, x, i, like))
+            return [(one if like is I32 else sixteen)(b, floats.load(b, x, i, like))]
 
-        _write_run(b, CodeWriter(b, left, out), n, place, total, code_at)
+        _write_run(b, [CodeWriter(b, left, out)], n, place, [total], code_at)
 
     kinds = (floats.pointer, "int", *(floats.computed,) * 5, "u8*", "int", "i32*")
     return ir_function(f"fastq_row_codes_{kind}_{tag(left)}", kinds, HOST, emit)
+
+
+def plane_codes(kind: str, left: LeftFormat) -> Any:
+    """``plane_codes(x, n, scale, high, out, low_out, place, total, low_total)``: symmetric codes in two planes.
+
+    A code is ``256 * high byte + low byte``, both of them signed; codes go from -high to high.
+    """
+    floats = FLOATS[kind]
+
+    def emit(b, x, n, scale, high, out, low_out, place, total, low_total):
+        nought = floats.type(0)
+        parameters = (scale, nought, nought, b.fneg(high), high)
+        one = _Steps(b, *parameters, tie=WIDE_TIE)
+        sixteen = _Steps(b, *(splat(b, v, LANES) for v in parameters), tie=WIDE_TIE)
+
+        def codes_at(i, like):
+            code = (one if like is I32 else sixteen)(b, floats.load(b, x, i, like))
+            upper = b.ashr(b.add(code, filled(like, 128)), filled(like, 8))
+            return [upper, b.sub(code, b.shl(upper, filled(like, 8)))]
+
+        writers = [CodeWriter(b, left, place_of) for place_of in (out, low_out)]
+        _write_run(b, writers, n, place, [total, low_total], codes_at)
+
+    kinds = (floats.pointer, "int", *(floats.computed,) * 2, "u8*", "u8*", "int", "i32*", "i32*")
+    return ir_function(f"fastq_plane_codes_{kind}_{tag(left)}", kinds, HOST, emit)
 
 
 def copied_codes(left: LeftFormat) -> Any:
@@ -177,9 +216,9 @@ def copied_codes(left: LeftFormat) -> Any:
 
         def code_at(i, like):
             code = load_vector(b, b.gep(codes, [i]), shaped(I8, like))
-            return b.sext(b.xor(code, one if like is I32 else sixteen), like)
+            return [b.sext(b.xor(code, one if like is I32 else sixteen), like)]
 
-        _write_run(b, CodeWriter(b, left, out), n, place, total, code_at)
+        _write_run(b, [CodeWriter(b, left, out)], n, place, [total], code_at)
 
     kinds = ("u8*", "int", "int", "u8*", "int", "i32*")
     return ir_function(f"fastq_copied_codes_{tag(left)}", kinds, HOST, emit)

@@ -70,8 +70,14 @@ def row_top(kind: str, rows: int = 1, balanced: bool = False) -> Any:
         tops = loop(b, I64(0), bulk, CHAINS * LANES, [ir.Constant(ints, None)] * (rows * CHAINS), several)
         for r in range(rows):
             p, q, s, t = tops[CHAINS * r : CHAINS * (r + 1)]
-            top = reduced(b, larger, larger(larger(p, q), larger(s, t)))
-            (top,) = loop(b, bulk, n, 1, [top], lambda i, t, r=r: [larger(magnitude(r, i, computed.type), t[0])])
+            top, done = larger(larger(p, q), larger(s, t)), bulk
+            if rows == 1:  # it may be a short run, a group
+                done = b.and_(n, I64(-LANES))
+                (top,) = loop(
+                    b, bulk, done, LANES, [top], lambda i, t: [larger(magnitude(0, i, computed.vector), t[0])]
+                )
+            top = reduced(b, larger, top)
+            (top,) = loop(b, done, n, 1, [top], lambda i, t, r=r: [larger(magnitude(r, i, computed.type), t[0])])
             computed.store(b, b.bitcast(top, computed.type), out, I64(r))
 
     kinds = [stored.pointer, "int", "int", computed.pointer]
