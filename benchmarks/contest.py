@@ -211,16 +211,18 @@ def _right_bytes(contender: Contender) -> float:
     return 4.0 if contender.kind in (FLOAT32, TWO_FLOATS) else contender.bits / 8
 
 
-def weights(bits: int, group: int | None = None) -> Contender:
-    """Floats times weights of so many bits, by column or in groups."""
+def weights(bits: int, group: int | None = None, activations: str = "row") -> Contender:
+    """Floats, quantized so, times weights of so many bits, by column or in groups."""
 
     # Only the rows of x are rounded anew, to 8 bits, which leaves about 40 dB of normally distributed numbers.
     def prepare(p: Problem, threads: int) -> Ready:
         q, seconds, _ = p.weights(bits, group)
+        q = q.with_activations(activations)
         return Ready(lambda: p.x @ q, seconds)
 
     name, kind = f"int{bits} weights", FLOATS if bits == 8 else LOW_BITS
     name += "" if group is None else f", group {group}"
+    name += "" if activations == "row" else f", {activations} activations"
     return _ours(name, kind, prepare, lambda p, y: close(p.weights(bits, group)[2], y, 35), bits)
 
 

@@ -176,6 +176,11 @@ def _figures() -> Iterator[Figure]:
         yield Figure(f"q[ids], 256 rows of 49152x576, {name}: packed, against not packed", "times", 1.5, 1,
                      faster(f"search: 256 rows of 49152x576, {name}", "not packed", "packed"), less=True)  # fmt: skip
 
+    for way, bar, stretch in (("group", 4, 2), ("two-plane", 2.2, 1.9)):
+        name = "int4 weights, group 32"
+        yield Figure(f"256x4096x4096 {name}: {way} activations, time against row", "times", bar, stretch,
+                     faster("256x4096x4096 by activations", name, f"{name}, {way} activations"), less=True)  # fmt: skip
+
     yield from _low_bits()
 
 
