@@ -81,6 +81,10 @@ def _reshape(d: Draw, q: fq.QArray, x: Array) -> Pair:
     return (new, want) if new.ndim == q.ndim else (new.reshape(q.shape), want.reshape(q.shape))
 
 
+def _activations(d: Draw, q: fq.QArray, x: Array) -> Pair:
+    return q.with_activations(d.one_of("row", "group", "two-plane")), x
+
+
 ALTERATIONS: tuple[Callable[[Draw, fq.QArray, Array], Pair], ...] = (
-    _cut, _cut, _cut, _turn, _join, _scale, _pack, _copy, _reshape,
+    _cut, _cut, _cut, _turn, _join, _scale, _pack, _copy, _reshape, _activations,
 )  # fmt: skip

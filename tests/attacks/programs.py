@@ -98,6 +98,11 @@ class Product(NamedTuple):
         return fq.matmul(self.a, self.b, *out, **bits, **options)
 
     @property
+    def finer_columns(self) -> bool:
+        """Whether floats on the right are quantized other than by column, which some products refuse."""
+        return isinstance(self.a, fq.QArray) and not isinstance(self.b, fq.QArray) and self.a.activations != "row"
+
+    @property
     def integer(self) -> bool:
         """Whether it is one of integers."""
         return bool(np.asarray(self.result).dtype.kind == "i")
@@ -173,7 +178,7 @@ def _repeated(d: Draw, p: Product) -> Any:
 
 
 def _biased(d: Draw, p: Product) -> Any:
-    if p.b.ndim < 2 or not np.ndim(p.result):
+    if p.b.ndim < 2 or not np.ndim(p.result) or p.finer_columns:
         return None
     kind = np.int32 if p.integer else p.result.dtype
     bias = (9 * d.rng.standard_normal(p.result.shape[-1])).astype(kind)
@@ -268,7 +273,7 @@ def _spoiled(d: Draw, p: Product) -> Any:
 
 def _requantized(d: Draw, p: Product) -> Any:
     """As codes for the next product."""
-    if p.integer or not np.ndim(p.result):
+    if p.integer or not np.ndim(p.result) or p.finer_columns:
         return None
     scheme, kind = d.one_of(("symmetric", "int8"), ("asymmetric", "uint8"))
     given: dict[str, Any] = {}

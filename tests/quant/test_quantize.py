@@ -618,3 +618,12 @@ def test_arrays_that_are_not_aligned(isa, rng, axis, dtype):
     for form in forms:
         odd = {name: unaligned(v) if isinstance(v, np.ndarray) else v for name, v in form.items()}
         assert fq.quantize(unaligned(x), 4, axis=axis, **odd).equals(fq.quantize(x, 4, axis=axis, **form))
+
+
+@pytest.mark.parametrize("method", ["minmax", "mse", "percentile"])
+def test_methods_take_any_order_of_axes(isa, rng, method):
+    """Extremes of such an array are not contiguous either."""
+    x = rng.standard_normal((7, 2, 20), np.float32).swapaxes(0, 1)
+    for axis in (0, 1, 2, None):
+        q = fq.quantize(x, 4, axis=axis, method=method)
+        assert q.equals(fq.quantize(np.ascontiguousarray(x), 4, axis=axis, method=method))

@@ -176,7 +176,7 @@ def chosen(low: Array, high: Array, spec: QuantSpec) -> QuantParams:
     """Parameters of runs with these extremes, bit for bit those that :func:`quantize` chooses."""
     ends = (np.ascontiguousarray(end).reshape(-1) for end in (low, high))
     flat = FlatParams(*(np.empty(low.size, low.dtype) for _ in range(3)), *ends)
-    if _run(low, None, [GroupedView(low.size, 1, 0, 1, 0, 0, 1, 0)], flat, spec, jobs.CHOOSE):
+    if _run(flat.minimum, None, [GroupedView(low.size, 1, 0, 1, 0, 0, 1, 0)], flat, spec, jobs.CHOOSE):
         raise ValueError(_SPAN)
     return QuantParams.of_scheme(spec.scheme, *(p.reshape(low.shape) for p in flat[:3]))
 
