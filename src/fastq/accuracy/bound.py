@@ -10,7 +10,7 @@ import numpy.typing as npt
 from fastq import numpys
 from fastq.engine.operands import ChannelTransform, longest_segment
 from fastq.products import dispatch
-from fastq.products.operands import CodeOperand, FloatForm, FloatOperand, Operand
+from fastq.products.operands import CodeOperand, FloatForm, FloatOperand
 from fastq.products.task import Extras, Task, segment_k
 from fastq.promotion import result_shape
 from fastq.qarray.array import QArray
@@ -146,12 +146,7 @@ def _gamma(count: int, unit: float) -> float:
 
 def _segments(task: Task) -> int:
     """The largest number of segments of K, whose products are added up as floats."""
-
-    def lines(operand: Operand, index: tuple[int, ...], side: str) -> Any:
-        # Floats need not be quantized to know this.
-        return operand.lines(index, "left" if isinstance(operand, FloatOperand) else side)
-
-    pairs = ((lines(task.left, i, "left"), lines(task.right, j, "right")) for _, i, j in task.each())
+    pairs = ((task.left.lines(i, "left"), task.right.lines(j, "right")) for _, i, j in task.each())
     return max((segment_k(task.k, a, b, longest_segment(a.reach, b.reach)).segments for a, b in pairs), default=1)
 
 

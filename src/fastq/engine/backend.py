@@ -25,12 +25,13 @@ class Backend(NamedTuple):
     search_shared: Callable[..., None]
     compensate: Callable[..., None]
     pack: Callable[[Array, int, int, Segments], Right]
+    quantize_right: Callable[[Array, int, Segments], tuple[Right, Array] | None]
     unpack: Callable[..., Array]
     prepare: Callable[..., PreparedProduct]
 
 
 NATIVE, REFERENCE = (
-    Backend(b.quantize, b.search, b.search_shared, b.compensate, b.pack_right, b.unpack, product)
+    Backend(b.quantize, b.search, b.search_shared, b.compensate, b.pack_right, b.quantize_right, b.unpack, product)
     for b, product in ((native, NativeProduct), (reference, reference.ReferenceProduct))
 )
 
@@ -60,6 +61,14 @@ def pack_right(codes: Array, low: int, bits: int, k_segments: Segments, scales: 
     assert right.col_sum is not None
     sums = (factor * right.col_sum + shift * counts).sum(axis=0, dtype=np.int32, keepdims=True)
     return Right(right.tiles, segments(k), n, TileFormat(bits, grouped=True), sums, packed, scales.size)
+
+
+def quantize_right(x: Array, bits: int, k_segments: Segments) -> tuple[Right, Array] | None:
+    """Quantize a matrix of floats (contiguous by rows or columns) by column, symmetric by max|x|, and pack it.
+
+    Gives the scales, too; None if it is not finite.
+    """
+    return backend(x.size).quantize_right(x, bits, k_segments)
 
 
 def unpack(right: Right, limits: CodeRange, columns: Array | None = None) -> Array:

@@ -58,6 +58,11 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     return np.empty(shape, dtype) if nbytes < LARGE else _recycled(shape, dtype, nbytes)
 
 
+def passing(nbytes: int) -> npt.NDArray[np.uint8]:
+    """Uninitialized bytes that start at a cache line, for what is gone soon: large ones come as those of results do."""
+    return aligned(nbytes) if nbytes < LARGE else _recycled((nbytes,), np.dtype(np.uint8), nbytes)
+
+
 # Memory of results, kept from when the last array in it is gone until the next result of its size. The C library keeps
 # freed memory too, but gives it back to the system at times, which other arrays that come and go decide: in a program
 # of 4096x384 @ 384x1536, bias and relu, every second product met 500 page faults and took 2.4 times as long. Beyond

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fastq.engine.groups import quarters
-from fastq.engine.memory import aligned
+from fastq.engine.memory import aligned, passing
 from fastq.engine.operands import Array, Right
-from fastq.engine.plan import share, this_machine
-from fastq.engine.pointers import flat, of_bytes, written
+from fastq.engine.plan import SHARES, share, this_machine
+from fastq.engine.pointers import flat, of_bytes, of_floats, written
 from fastq.engine.views import FlatParams, GroupedView
 from fastq.kernels import table
 from fastq.kernels.jobs import (
@@ -25,19 +25,25 @@ from fastq.kernels.jobs import (
     WRITE,
     CompensateJob,
     QuantizeJob,
+    RightFloatsJob,
     RightJob,
     SearchJob,
     SharedJob,
     UnpackJob,
 )
-from fastq.layout.tiles import Segments, TileFormat, ceil_div, right_bytes
+from fastq.layout.tiles import BLOCK, Segments, TileFormat, ceil_div, right_bytes
 from fastq.machine import pool
 from fastq.machine.jit import kernel
 from fastq.machine.job import Job
-from fastq.scheme import CodeRange
+from fastq.scheme import CodeRange, code_range
 
 # The kinds of floats as names of kernels tell them; only left operands may be f16.
 KIND = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64", np.dtype(np.float16): "f16"}
+
+
+def float_kind(dtype: np.dtype[Any]) -> str | None:
+    """The kind of floats that a left operand can be read from as it is; None: it must be converted."""
+    return KIND.get(dtype) or ("bf16" if dtype.name == "bfloat16" else None)  # a name takes 3 us to make
 
 
 def start(entry: table.Entry, job: Job, workers: int) -> None:
@@ -85,11 +91,12 @@ def quantize(
 
 
 def _quantize_columns(job: Any, view: GroupedView, params: FlatParams, kind: str, workers: int) -> int:
-    job.band = BAND
     entry = table.quantize("columns", kind)
     work = job.work
     if work & FIND:
-        bands = ceil_div(view.n, BAND)
+        bands = min(SHARES * workers, ceil_div(view.n, BAND))
+        job.band = ceil_div(view.n, bands)
+        bands = ceil_div(view.n, job.band)
         shape = (2, view.outer, view.groups, bands, view.inner)
         partial = np.empty(shape, params.scale.dtype)
         job.work = FIND
@@ -112,7 +119,7 @@ def _quantize_columns(job: Any, view: GroupedView, params: FlatParams, kind: str
                 start(table.quantize("choices", kind), choice, 1)
             job.status = choice.status
     if work & WRITE and not job.status:
-        job.work, job.ticket = WRITE, 0
+        job.work, job.ticket, job.band = WRITE, 0, BAND
         start(entry, job, workers)
     return int(job.status)
 
@@ -195,13 +202,51 @@ def compensate(
 def pack_right(codes: Array, low: int, bits: int, k_segments: Segments) -> Right:
     """Pack a matrix of codes (K x N, any strides), relative to the lowest code."""
     k, n = codes.shape
-    right = Right(aligned(right_bytes(k_segments, n, bits)), k_segments, n, TileFormat(bits), None)
-    right.col_sum = np.empty((k_segments.segments, right.width), np.int32)
-    job = RightJob(k=k, n=n, columns=right.width, shift=-low)
+    job = RightJob(shift=-low)
     job.codes, job.k_pitch, job.n_pitch = of_bytes(codes, (k, n))
-    job.tiles, job.col_sum = right.address, flat(right.col_sum, np.int32, k_segments.segments * right.width)
+    room = aligned(right_bytes(k_segments, n, bits))
+    return _pack(table.right_pack(bits), job, k_segments, n, bits, codes.nbytes, room)
+
+
+def quantize_right(x: Array, bits: int, k_segments: Segments) -> tuple[Right, Array] | None:
+    """Quantize a matrix of floats (contiguous by rows or columns) by column, symmetric by max|x|, and pack it.
+
+    Gives the scales, too; None if it is not finite. The tiles are for a product or two, not to be kept.
+    """
+    (k, n), kind, limits = x.shape, x.dtype, code_range(bits, "symmetric")
+    params = FlatParams(*(np.empty(n, kind) for _ in range(5)))
+    by_row = x.flags.c_contiguous
+    view = GroupedView(1, 1, k, n, k * n, 0, n, n) if by_row else GroupedView(n, 1, k, 1, k, 0, 1, 0)
+    if quantize(x if by_row else x.T, None, view, params, limits, 0, FIND | CHOOSE):
+        return None
+    enough = params.scale >= np.finfo(kind).tiny
+    inverse = np.divide(1, params.scale, where=enough, out=np.full(n, np.nan, kind))
+    job = RightFloatsJob(low=limits.low, high=limits.high)
+    job.x, job.k_pitch, job.n_pitch = of_floats(x, kind, (k, n))
+    job.scale, job.inverse = (flat(values, kind, n) for values in (params.scale, inverse))
+    room = passing(right_bytes(k_segments, n, bits))
+    return _pack(table.right_floats(KIND[kind], bits), job, k_segments, n, bits, x.nbytes, room), params.scale
+
+
+def _pack(entry: table.Entry, job: Any, k_segments: Segments, n: int, bits: int, nbytes: int, room: Array) -> Right:
+    """A packed operand, with its tiles in `room`, from a job that says what is packed, of so many bytes.
+
+    Where rows of the matrix are contiguous, a ticket is a part of K, so that they are read along: strips of 64 columns
+    took twice as long, most of it for finding pages. The sums of parts are added up.
+    """
+    right = Right(room, k_segments, n, TileFormat(bits), None)
+    workers, blocks, tiles = share(nbytes + right.tiles.nbytes, this_machine()), right.width // BLOCK, k_segments.tiles
+    tickets = SHARES * workers if workers > 1 else 1
+    along = job.n_pitch == 1
+    parts = min(tickets, tiles) if along and k_segments.segments == 1 else 1
+    job.depth, job.strip = ceil_div(tiles, parts), ceil_div(blocks, ceil_div(tickets, parts)) if along else 1
+    parts = ceil_div(tiles, job.depth)
+    sums = np.empty((parts, k_segments.segments, right.width), np.int32)
+    job.n, job.k, job.columns = n, k_segments.k, right.width
+    job.tiles, job.col_sum = right.address, flat(sums, np.int32, sums.size)
     fill_segments(job, k_segments)
-    start(table.right_pack(bits), job, share(4 * k * n, this_machine()))
+    start(entry, job, workers)
+    right.col_sum = sums[0] if parts == 1 else sums.sum(axis=0, dtype=np.int32)
     return right
 
 

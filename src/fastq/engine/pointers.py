@@ -71,6 +71,14 @@ def of_bytes(array: Array, shape: tuple[int, int]) -> tuple[int, int, int]:
     return address_of(array), k_pitch, n_pitch
 
 
+def of_floats(array: Array, dtype: npt.DTypeLike, shape: tuple[int, int]) -> tuple[int, int, int]:
+    """The address of a matrix of floats, contiguous by rows or columns, and the distances between these in elements."""
+    flags = array.flags
+    if array.dtype != dtype or array.shape != shape or not (flags.forc and flags.aligned):
+        raise _mistake(array, f"a contiguous matrix of {np.dtype(dtype)} and shape {shape}")
+    return address_of(array), *((shape[1], 1) if flags.c_contiguous else (1, shape[0]))
+
+
 def _mistake(array: Array, needed: str) -> RuntimeError:
     return RuntimeError(
         f"a kernel needs {needed}, but was to be given an array of {array.dtype}, shape {array.shape} and strides "

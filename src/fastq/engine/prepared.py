@@ -44,11 +44,6 @@ BAND_BYTES, BAND_ROWS = 4 << 20, 256  # of floats that are requantized while the
 MOST_LEFT, BAND = 256 << 20, 24 << 20
 
 
-def left_kind(dtype: np.dtype[Any]) -> str | None:
-    """The kind of floats that a left operand can be read from as it is; None: it must be converted."""
-    return native.KIND.get(dtype) or ("bf16" if dtype.name == "bfloat16" else None)  # a name takes 3 us to make
-
-
 class LeftForm(NamedTuple):
     """What left operands of a product have in common."""
 
@@ -167,7 +162,7 @@ class NativeProduct(PreparedProduct):
         self._no_zero = np.full((form.m, form.groups), -self._flip, np.int32)
         self._left, self._matmul = self._left_job(), self._matmul_job()
         if form.high:
-            kind = left_kind(form.dtype)
+            kind = native.float_kind(form.dtype)
             assert kind is not None
             entry = table.left_floats(kind, plan.unit.left, form.transform is not None, output.planes)
             self._left_kernel = kernel(*entry)

@@ -22,9 +22,19 @@ from fastq.kernels.epilogue.outputs import Output
 from fastq.kernels.jobs import CHOOSE, FIND, NOT_FINITE, SPAN_OVERFLOW, WRITE
 from fastq.kernels.reference import compensate, search_runs, search_shared
 from fastq.layout.tiles import Segments, TileFormat, pack_codes
-from fastq.scheme import CodeRange, symmetric_scale
+from fastq.scheme import CodeRange, code_range, symmetric_scale
 
-__all__ = ["ReferenceProduct", "activated", "compensate", "pack_right", "quantize", "search", "search_shared", "unpack"]
+__all__ = [
+    "ReferenceProduct",
+    "activated",
+    "compensate",
+    "pack_right",
+    "quantize",
+    "quantize_right",
+    "search",
+    "search_shared",
+    "unpack",
+]
 
 search = search_runs
 
@@ -69,6 +79,16 @@ def pack_right(codes: Array, low: int, bits: int, k_segments: Segments) -> Right
     right = Right(pack_codes(unsigned, k_segments, bits), k_segments, codes.shape[1], TileFormat(bits), None)
     right.col_sum = column_sums(unsigned, k_segments, right.width)
     return right
+
+
+def quantize_right(x: Array, bits: int, k_segments: Segments) -> tuple[Right, Array] | None:
+    """See :func:`fastq.engine.native.quantize_right`."""
+    values, limits = x if x.dtype.itemsize > 2 else x.astype(np.float32), code_range(bits, "symmetric")
+    if not np.isfinite(values).all():
+        return None
+    top = np.abs(values).max(axis=0, initial=0)
+    scale, zero, _ = reference.parameters(-top, top, limits, 0)
+    return pack_right(reference.codes(values, scale, zero, None, limits), limits.low, bits, k_segments), scale
 
 
 def unpack(right: Right, limits: CodeRange, columns: Array | None = None) -> Array:

@@ -123,6 +123,21 @@ QuantizeJob = job(
     work=INT,  # FIND extremes, CHOOSE parameters, WRITE codes
 )
 
+# What every kernel that writes right tiles is told.
+_RIGHT = {
+    "k": INT,
+    "n": INT,
+    "columns": INT,
+    "strip": INT,  # blocks of columns per ticket
+    "depth": INT,  # tiles along K per ticket; all of them where there are several segments
+    "tiles": "u8*",
+    "steps": INT,
+    "segments": INT,
+    "segment_steps": INT,
+    "segment_k": INT,
+    "col_sum": "i32*",
+}
+
 RightJob = job(
     "RightJob",
     """Pack codes into right tiles: ``codes[k * k_pitch + n * n_pitch]`` (bytes), shifted to be unsigned.
@@ -133,15 +148,23 @@ RightJob = job(
     k_pitch=INT,
     n_pitch=INT,
     shift=INT,  # added to each code, modulo 256
-    k=INT,
-    n=INT,
-    columns=INT,
-    tiles="u8*",
-    steps=INT,
-    segments=INT,
-    segment_steps=INT,
-    segment_k=INT,
-    col_sum="i32*",
+    **_RIGHT,
+)
+
+RightFloatsJob = job(
+    "RightFloatsJob",
+    """Quantize floats by column (symmetric, max|x| scale) into right tiles; otherwise as :class:`RightJob`.
+
+    Element (k, n) of x lies ``k * k_pitch + n * n_pitch`` elements from its start; one pitch is 1.
+    """,
+    x="u8*",
+    k_pitch=INT,
+    n_pitch=INT,
+    low=INT,  # the lowest code, relative to which codes are packed
+    high=INT,
+    scale="u8*",  # [n]
+    inverse="u8*",  # [n], their reciprocals; NaN where that would not do
+    **_RIGHT,
 )
 
 UnpackJob = job(

@@ -130,6 +130,11 @@ def right_pack(bits: int) -> Entry:
     return _entry(f"right_pack_{bits}bit", "pack.right:pack", jobs.RightJob, bits)
 
 
+def right_floats(kind: str, bits: int) -> Entry:
+    """Quantize floats (``"f32"``, ``"f64"``) by column into right tiles."""
+    return _entry(f"right_{kind}_{bits}bit", "pack.floats:pack", jobs.RightFloatsJob, kind, bits)
+
+
 def unpack(which: str, bits: int) -> Entry:
     """Unpack right tiles: ``"rows"`` of codes, all of them, or some ``"columns"``."""
     return _entry(f"unpack_{which}_{bits}bit", f"pack.unpack:{which}", jobs.UnpackJob, bits)
@@ -178,6 +183,7 @@ def entries(isa: str, bits: Sequence[int], activations: Sequence[str] = ()) -> I
         yield from (left_floats(kind, left, balanced) for balanced in (False, True) for kind in kinds)
         yield left_codes(left)
     yield from map(right_pack, bits)
+    yield from (right_floats(kind, width) for kind in ("f32", "f64") for width in bits)
     yield from (unpack(which, width) for which in ("rows", "columns") for width in bits)
     for form, unit, shape in dict.fromkeys(cases):
         # Products of 8-bit arrays alone come in integers. Those with a quantized left operand are turned.

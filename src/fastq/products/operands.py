@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastq.engine.backend import pack_right
+from fastq.engine.backend import pack_right, quantize_right
+from fastq.engine.native import float_kind
 from fastq.engine.operands import BatchIndex, ChannelTransform, ColumnParams, LineParams, Right, column_parameters
-from fastq.engine.prepared import NativeProduct, left_kind
+from fastq.engine.prepared import NativeProduct
+from fastq.errors import NotFiniteError
 from fastq.layout.tiles import Segments, segments
 from fastq.promotion import EIGHT_BIT
 from fastq.quant.affine import check_finite
-from fastq.quant.affine import quantize as quantize_array
-from fastq.quant.spec import Quantized, QuantSpec
 from fastq.scheme import ACTIVATION_GROUP, GROUP, ROW, TWO_PLANE, TWO_PLANE_HIGH, CodeRange, code_range
 
 Array = npt.NDArray[Any]
@@ -145,7 +145,7 @@ class FloatOperand(ArrayOperand):
     def __init__(self, array: Array, form: FloatForm, dtype: np.dtype[Any]) -> None:
         super().__init__(array)
         self.form, self.dtype = form, dtype
-        self._quantized: tuple[BatchIndex, Quantized] | None = None
+        self._packed: tuple[BatchIndex, Segments, Right, Array] | None = None  # the last matrix, and its scales
 
     def on(self, array: Array) -> FloatOperand:
         """The same operand over another array."""
@@ -162,9 +162,7 @@ class FloatOperand(ArrayOperand):
 
     def lines(self, index: BatchIndex, side: str) -> LineParams:
         """See :class:`Operand`."""
-        if side == "left":
-            return _left_lines(self.form._replace(balance=None))
-        return LineParams(code_range(self.bits, "symmetric"), self.bits, self._quantize(index).params.scale)
+        return _left_lines(self.form._replace(balance=None)) if side == "left" else _right_lines(self.bits)
 
     def rows_of(self, index: BatchIndex, rows: slice) -> Array:
         """See :class:`Operand`."""
@@ -172,21 +170,40 @@ class FloatOperand(ArrayOperand):
 
     def right(self, index: BatchIndex, k_segments: Segments) -> Right:
         """See :class:`Operand`."""
-        low = code_range(self.bits, "symmetric").low
-        return pack_right(self._quantize(index).codes, low, self.bits, k_segments)
+        return self._quantized(index, k_segments)[0]
 
-    def _quantize(self, index: BatchIndex) -> Quantized:
-        if self._quantized is None or self._quantized[0] != index:
+    def columns(
+        self, index: BatchIndex, packed: Right, k_segments: Segments, dtype: np.dtype[Any], affine: bool
+    ) -> ColumnParams:
+        """See :class:`Operand`."""
+        lines = replace(self.lines(index, "right"), scale=self._quantized(index, k_segments)[1][None])
+        return column_parameters(lines, packed, k_segments, dtype, affine)
+
+    def _quantized(self, index: BatchIndex, k_segments: Segments) -> tuple[Right, Array]:
+        """One matrix, packed, and its scales; raises NotFiniteError. The last one is kept."""
+        if self._packed is None or self._packed[:2] != (index, k_segments):
             values = self.array[index].astype(self.dtype, copy=False)
-            self._quantized = index, quantize_array(values, QuantSpec(self.bits, 0, None, "symmetric"), name="b")
-        return self._quantized[1]
+            if not (values.flags.forc and values.flags.aligned):
+                values = np.array(values, order="C")
+            packed = quantize_right(values, self.bits, k_segments)
+            if packed is None:
+                check_finite(values, "b")
+                raise NotFiniteError("b must be finite, because NaN and infinity have no code")
+            self._packed = index, k_segments, *packed
+        return self._packed[2:]
 
 
 @lru_cache
 def _left_lines(form: FloatForm) -> LineParams:
-    """Line parameters of floats on the left; of two planes, those of one."""
+    """Line parameters of floats on the left but for the scales; of two planes, those of one."""
     high = min(form.high, 128)
     return LineParams(CodeRange(-high, high), form.bits, group=form.group)
+
+
+@lru_cache
+def _right_lines(bits: int) -> LineParams:
+    """Those of floats on the right, whose codes are packed relative to the lowest of the range."""
+    return LineParams(code_range(bits, "symmetric"), bits)
 
 
 class IntegerView(Operand):
@@ -252,7 +269,7 @@ def operand(x: Any, bits: int, dtype: np.dtype[Any], side: str) -> Operand:
         return x
     if x.dtype in EIGHT_BIT:
         return CodeOperand(x)
-    narrow = side == "left" and x.dtype.itemsize == 2 and dtype == np.float32 and left_kind(x.dtype) is not None
+    narrow = side == "left" and x.dtype.itemsize == 2 and dtype == np.float32 and float_kind(x.dtype) is not None
     return FloatOperand(x, FloatForm(bits), x.dtype.newbyteorder("=") if narrow else dtype)
 
 
