@@ -81,11 +81,12 @@ class GroupScales(NamedTuple):
     @classmethod
     def unpacked(cls, packed: Bytes, size: int, limits: CodeRange) -> GroupScales:
         """The scales that :meth:`packed` gave these factors and shifts for, ``[2][groups][n]``."""
-        factor, shift = packed.astype(np.int32)
-        zero = (CENTRE - shift) // factor
+        factor, shift = packed
         if not limits.signed:
+            zero = (CENTRE - shift.astype(np.int32)) // factor
             return cls(size, factor.astype(np.int8), zero.astype(np.uint8))
-        return cls(size, np.where(zero == -limits.low, factor, -factor).astype(np.int8), None)
+        straight = factor * np.uint8(-limits.low) + shift == CENTRE  # in bytes: no sum reaches 256
+        return cls(size, np.where(straight, factor, np.negative(factor)).view(np.int8), None)
 
 
 def by_column(packed: Bytes, columns: npt.NDArray[np.intp] | None = None) -> Bytes:

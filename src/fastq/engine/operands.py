@@ -132,6 +132,8 @@ class Right:
         tile.
         """
         k_segments, group, count = self.k_segments, self.group_size, self.width // BLOCK
+        if (tiles.start, tiles.stop, blocks.start, blocks.stop) == (0, k_segments.tiles, 0, count):
+            return self
         n = min(blocks.stop * BLOCK, self.n) - blocks.start * BLOCK
         packed = self.tiles[: right_bytes(k_segments, self.n, self.form.bits)].reshape(count, k_segments.tiles, -1)
         chosen = aligned_copy(packed[blocks, tiles]).reshape(-1)

@@ -38,10 +38,13 @@ def _oriented(matrices: Array, transposed: bool) -> Array:
 
 
 def _places(index: AxisIndex, length: int) -> npt.NDArray[np.intp]:
-    """The numbers of the chosen elements of an axis."""
-    if isinstance(index, slice):
-        return np.arange(*index.indices(length))
-    return np.where(index < 0, index + length, index)
+    """The numbers of the chosen elements of an axis; an array has them already, from 0 on."""
+    return np.arange(*index.indices(length)) if isinstance(index, slice) else index
+
+
+def _count(index: AxisIndex, length: int) -> int:
+    """How many elements of an axis are chosen."""
+    return len(range(*index.indices(length))) if isinstance(index, slice) else index.size
 
 
 class Cover(NamedTuple):
@@ -151,19 +154,19 @@ class Store:
         form = self._form
         if form.codes is not None:
             return Store(form.codes[key], self.limits, self.bits, scales)
-        numbers = np.arange(prod(self.shape[:-2])).reshape(self.shape[:-2])[key[:-2]]
-        old = {i: np.unravel_index(numbers[i], self.shape[:-2]) for i in np.ndindex(numbers.shape)}
-        packed = {i: form.packed[tuple(map(int, at))] for i, at in old.items()}
-        shape = tuple(_places(k, n).size for n, k in zip(self.shape, key))
+        packed = form.packed if len(key) == 2 else self._chosen(form.packed, key[:-2])
+        shape = tuple(_count(k, n) for n, k in zip(self.shape, key))
+        if not prod(shape):
+            return Store(np.empty(shape, self._dtype), self.limits, self.bits, scales)
         across, down = key[-2:] if form.transposed else (key[-1], key[-2])
         k, n = self._packed_shape(form)[-2:]
-        one = next(iter(form.packed.values()))
+        one = next(iter(packed.values()))
+        if not isinstance(across, slice) and isinstance(down, slice) and down == slice(None):  # rows by their numbers
+            return self._unpacked(packed, across, down, shape, scales)
         blocks, tiles = _cover(across, n, BLOCK), _cover(down, k, DEPTH, one.group_size)
         if not one.k_segments.gapless:
             tiles = Cover(slice(0, one.k_segments.tiles), down, isinstance(down, slice) and down == slice(None))
         grouped = one.form.grouped
-        if not prod(shape):
-            return Store(np.empty(shape, self._dtype), self.limits, self.bits, scales)
         parts = {i: right.part(tiles.cover, blocks.cover) for i, right in packed.items()}
         if blocks.exact and tiles.exact and (scales is not None or not grouped):
             groups_shape = None if scales is None else scales.scale.shape
@@ -171,9 +174,27 @@ class Store:
                 parts, shape, self.limits, form.transposed, None if grouped else scales, groups_shape
             )
         columns = _places(blocks.within, next(iter(parts.values())).n)
-        codes = [unpack(right, self.limits, columns)[:, tiles.within] for right in parts.values()]
+        return self._unpacked(parts, columns, tiles.within, shape, scales)
+
+    def _unpacked(
+        self,
+        packed: dict[BatchIndex, Right],
+        columns: npt.NDArray[np.intp],
+        down: AxisIndex,
+        shape: tuple[int, ...],
+        scales: GroupScales | None,
+    ) -> Store:
+        """Codes of this shape: some columns of packed matrices, and what is chosen down these."""
+        codes = [unpack(right, self.limits, columns)[:, down] for right in packed.values()]
         by_column = codes[0] if len(shape) == 2 else np.stack(codes).reshape(*shape[:-2], *codes[0].shape)
-        return Store(_oriented(by_column, not form.transposed), self.limits, self.bits, scales)
+        return Store(_oriented(by_column, not self.transposed), self.limits, self.bits, scales)
+
+    def _chosen(self, packed: dict[BatchIndex, Right], key: tuple[AxisIndex, ...]) -> dict[BatchIndex, Right]:
+        """Some matrices of a stack, by their new index."""
+        batch = self.shape[:-2]
+        numbers = np.arange(prod(batch)).reshape(batch)[key]
+        old = {i: np.unravel_index(numbers[i], batch) for i in np.ndindex(numbers.shape)}
+        return {i: packed[tuple(map(int, at))] for i, at in old.items()}
 
     def dropped(self, axis: int) -> Store:
         """The same codes without a leading axis (not one of the matrices') of length 1."""
@@ -210,8 +231,9 @@ class Store:
         batch = self.groups_shape[:-2]
 
         def whole(name: str) -> Array:
-            stack = np.stack([getattr(of_matrix, name) for of_matrix in (first, *others)])
-            values = _oriented(stack.reshape(*batch, *stack.shape[1:]), form.transposed)
+            matrices = [getattr(of_matrix, name) for of_matrix in (first, *others)]
+            stack = np.stack(matrices).reshape(*batch, *matrices[0].shape) if batch else matrices[0]
+            values = _oriented(stack, form.transposed)
             return values if by_column else values[at]
 
         return GroupScales(first.size, whole("scale"), None if first.zero is None else whole("zero"))

@@ -8,6 +8,7 @@ import numpy as np
 
 from fastq.engine.operands import AxisIndex
 from fastq.errors import shown
+from fastq.qarray.structure import placeholder
 
 FULL = slice(None)
 
@@ -33,7 +34,11 @@ def parse(key: Any, shape: tuple[int, ...]) -> ParsedIndex:
     TypeError
         For a mask over several axes.
     """
-    result = np.broadcast_to(np.int8(0), shape)[key].shape  # NumPy's own rules and words, on an array without memory
+    # NumPy's own rules and words, on an array without memory; without the other axes where rows are chosen by numbers,
+    # since what is chosen gets memory.
+    rows = type(key) is np.ndarray and key.dtype.kind in "iu" and 0 not in shape
+    axes = 1 if rows else len(shape)
+    result = (*placeholder(shape[:axes])[key].shape, *shape[axes:])
     parts = list(key) if isinstance(key, tuple) else [key]
     parts = [_part(part) for part in parts]
     arrays = [part for part in parts if isinstance(part, np.ndarray)]

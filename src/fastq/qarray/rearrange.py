@@ -81,7 +81,7 @@ def reshape(q: QArray, *shape: Any) -> QArray:
     """
     if len(shape) == 1 and not isinstance(shape[0], int | np.integer):
         shape = _several(shape[0], "shape")
-    new_shape = np.broadcast_to(np.int8(0), q.shape).reshape(shape).shape
+    new_shape = structure.placeholder(q.shape).reshape(shape).shape
     return q if new_shape == q.shape else with_parts(q, structure.reshaped(array_parts(q), new_shape))
 
 
@@ -102,7 +102,7 @@ def array_parts(q: QArray) -> ArrayParts:
 
 def parameters_only(q: QArray) -> ArrayParts:
     """The parts with codes that take no memory: for changes of the parameters alone."""
-    return _parts(q, np.broadcast_to(np.int8(0), q.shape), group_scales(q))
+    return _parts(q, structure.placeholder(q.shape), group_scales(q))
 
 
 def _parts(q: QArray, codes: Array, scales: GroupScales | None) -> ArrayParts:
@@ -161,7 +161,7 @@ def part(q: QArray, key: tuple[AxisIndex, ...]) -> QArray:
     # Integer scales lie packed beside the codes: only those of the chosen columns are unpacked.
     across = q.ndim - 1 - (q._store.transposed != q._transposed)
     few = q._store.groups_shape is not None and across != q.axis
-    p = _parts(q, np.broadcast_to(np.int8(0), q.shape), None if few else group_scales(q))
+    p = _parts(q, structure.placeholder(q.shape), None if few else group_scales(q))
     for axis in sorted(range(q.ndim), key=lambda axis: axis != across):
         index = key[axis]
         if not (isinstance(index, slice) and index == indexing.FULL):
@@ -203,7 +203,8 @@ def indexed(q: QArray, key: Any) -> Any:
     if parsed.spread is not None:
         axis, shape = parsed.spread
         axis -= sum(d < axis for d in parsed.dropped)
-        result = reshape(result, *result.shape[:axis], *shape, *result.shape[axis + 1 :])
+        if len(shape) != 1:
+            result = reshape(result, *result.shape[:axis], *shape, *result.shape[axis + 1 :])
         if parsed.leading:
             moved = range(axis, axis + len(shape))
             result = transpose(result, *moved, *(d for d in range(result.ndim) if d not in moved))

@@ -58,6 +58,14 @@ BY_GROUP = ("scale", "zero", "offset", "group_scale", "group_zero")
 ARRAYS = ("codes", *BY_GROUP, "balance")
 
 
+_BYTE = b"\0"
+
+
+def placeholder(shape: tuple[int, ...]) -> Array:
+    """Codes that take no memory, for what is about shapes and parameters alone: all of them are one byte."""
+    return np.ndarray(shape, np.int8, _BYTE, 0, (0,) * len(shape))
+
+
 def _at(axis: int, index: Any) -> tuple[Any, ...]:
     return (*(slice(None),) * axis, index)
 
@@ -72,16 +80,27 @@ def runs(ids: npt.NDArray[np.intp]) -> tuple[int, npt.NDArray[np.intp]] | None:
 
 def cut(p: ArrayParts, axis: int, index: AxisIndex) -> ArrayParts:
     """Some of the elements along an axis; the axis stays."""
-    at = _at(axis, index)
+    at, length = _at(axis, index), p.codes.shape[axis]
+    codes = _cut_codes(p.codes, axis, index)
     if axis != p.axis:
-        names = ("codes",) if p.axis is None else ("codes", *BY_GROUP)
-        return p.mapped(lambda values: values[at], *names)
-    p, length = p.mapped(lambda values: values[at], "balance"), p.codes.shape[axis]
+        p = p if p.axis is None else p.mapped(lambda values: values[at], *BY_GROUP)
+        return p._replace(codes=codes)
+    p = p.mapped(lambda values: values[at], "balance")
     if p.rotation > 1:
         _check_rotation(index, length, p.rotation)
     if p.group is not None:
         p = _cut_groups(p, axis, index, length)
-    return p._replace(codes=p.codes[at])
+    return p._replace(codes=codes)
+
+
+def _cut_codes(codes: Array, axis: int, index: AxisIndex) -> Array:
+    """Some of the codes along an axis; a placeholder stays one (NumPy would give the chosen ones memory)."""
+    memory: Any = codes.base
+    if memory is not _BYTE:
+        some: Array = codes[_at(axis, index)]
+        return some
+    count = len(range(*index.indices(codes.shape[axis]))) if isinstance(index, slice) else index.size
+    return placeholder((*codes.shape[:axis], count, *codes.shape[axis + 1 :]))
 
 
 def _cut_groups(p: ArrayParts, axis: int, index: AxisIndex, length: int) -> ArrayParts:
