@@ -2,6 +2,10 @@
 
 Codes are rounded as in :mod:`fastq.kernels.quantize.symmetric`: by a multiplication, a magic number and a look for
 ties. The sum of a code and of what makes it unsigned is a small integer too, so the magic number takes that along.
+
+Extremes come first, from a pass of their own, so memory is read twice. Tried instead: a ticket for a strip of columns,
+whose codes follow its extremes while it is in the cache. Each page of the matrix is then visited once per strip, and
+4096 x 4096 float32 took 20 to 50 ms of one core with strips of 32 to 256 columns, against 11 this way.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from llvmlite import ir
 
 from fastq.kernels.jobs import UnpackJob
 from fastq.layout.tiles import BLOCK, CENTRE, DEPTH, QUARTER, STEP, STEPS, places, tile_bytes
+from fastq.machine.cpu import CACHE_LINE
 from fastq.machine.ir import (
     HOST,
     I8,
@@ -23,6 +24,7 @@ from fastq.machine.ir import (
     is_null,
     kernel_function,
     load_vector,
+    prefetch,
     splat,
     stack,
     store_vector,
@@ -73,6 +75,16 @@ def _tile(bits: int, lanes: int) -> Any:
     return ir_function(f"fastq_unpack_tile_{bits}bit_{lanes}", (UnpackJob, "u8*", "i32*", "u8*", "int"), HOST, emit)
 
 
+def _fetch(bits: int) -> Any:
+    """``fetch(tile)``: bring a tile into the cache."""
+
+    def emit(b, tile):
+        for line in range(0, tile_bytes(bits), CACHE_LINE):
+            prefetch(b, b.gep(tile, [I64(line)]), 3)
+
+    return ir_function(f"fastq_fetch_tile_{bits}bit", ("u8*",), HOST, emit)
+
+
 def _flips(bits: int) -> Any:
     """``find(job, block, t, lane, lanes, flips)``: what codes of tile t are XORed with, ``[quarters][lanes]``."""
     mirror = (2**bits - 1) * BYTES
@@ -97,7 +109,7 @@ def _flips(bits: int) -> Any:
 def columns(bits: int) -> Any:
     """Some columns, a band of them per ticket; each becomes a row of `k` codes."""
     tile_codes, find, packed_bytes = _tile(bits, 1), _flips(bits), tile_bytes(bits)
-    flip_room, room = stack(QUARTERS * 4, "i32*"), stack(DEPTH)
+    flip_room, room, fetch = stack(QUARTERS * 4, "i32*"), stack(DEPTH), _fetch(bits)
 
     @kernel_function
     def unpack_columns(job):
@@ -111,7 +123,10 @@ def columns(bits: int) -> Any:
                 block, lane = job.columns[i] // BLOCK, job.columns[i] % BLOCK
                 source = at(job.tiles, block * tiles * packed_bytes + lane * STEP)
                 out = at(job.out, i * job.pitch)
+                # The next column is fetched meanwhile: columns far apart lie in pages that must be found first.
+                following = job.columns[min(i + 1, job.count - 1)] // BLOCK
                 for t in range(tiles):
+                    fetch(at(job.tiles, (following * tiles + t) * packed_bytes))
                     if not is_null(job.groups):
                         find(job, block, t, lane, 1, flips)
                     count = min(DEPTH, job.k - t * DEPTH)
