@@ -12,5 +12,5 @@ WAYS = ("row", "group", "two-plane")
 @pytest.mark.parametrize("m", [1, 256])
 def bench_activations(contest, quick, m):
     task = problem(*((m, 256, 256) if quick else (m, 4096, 4096)))
-    ours = [weights(*form, way) for form in ((4, 32), (8, None)) for way in WAYS]
+    ours = [weights(*form, activations=way) for form in ((4, 32), (8, None)) for way in WAYS]
     contest(f"{task} by activations", *enter(task, (MATMUL, *ours)))

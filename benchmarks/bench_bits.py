@@ -1,4 +1,4 @@
-"""Every width, by column and in groups of 64: what groups cost in time and memory."""
+"""Every width, by column and in groups of 64, and groups with float scales: what groups cost in time and memory."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from contest import MATMUL, WEIGHTS, enter, problem, weights
 
 BITS = (2, 3, 4, 5, 6)
 GROUP = 64
+# Groups with float scales, as GPTQ, AWQ, GGUF, MLX and ONNX files hold them.
+IMPORTED = ((128, "symmetric"), (32, "symmetric"), (32, "asymmetric"), (32, "affine"))
 
 
 @pytest.mark.parametrize("m", [1, 1024])
@@ -16,6 +18,13 @@ def bench_widths(contest, quick, m):
     task = problem(*((m, 256, 256) if quick else (m, 4096, 4096)))
     ours = [weights(bits, group) for bits in BITS for group in (None, GROUP)]
     contest(f"{task} by bits and group", *enter(task, (MATMUL, WEIGHTS[8], *ours)))
+
+
+@pytest.mark.parametrize("m", [1, 256])
+def bench_float_groups(contest, quick, m):
+    task = problem(*((m, 256, 256) if quick else (m, 4096, 4096)))
+    ours = [weights(4, GROUP), *(weights(4, group, scheme) for group, scheme in IMPORTED)]
+    contest(f"{task} by groups with float scales", *enter(task, (MATMUL, *ours)))
 
 
 def bench_memory_per_weight(keep, quick):

@@ -52,7 +52,7 @@ class Problem:
     def __init__(self, m: int, k: int, n: int) -> None:
         self.m, self.k, self.n = m, k, n
         self.operations = 2 * m * k * n
-        self._quantized: dict[tuple[int, int | None], tuple[fq.QArray, float, Any]] = {}
+        self._quantized: dict[tuple[int, int | None, str | None], tuple[fq.QArray, float, Any]] = {}
         self._seen: dict[str, Any] = {}
 
     def __str__(self) -> str:
@@ -93,11 +93,15 @@ class Problem:
         """a8_unsigned @ b8."""
         return self.integer_product + 128 * self.b8.sum(axis=0, dtype=np.int32)
 
-    def weights(self, bits: int, group: int | None = None) -> tuple[fq.QArray, float, Any]:
-        """w in so many bits, by column or group; the seconds that packing it took; its product with x in float32."""
-        form = bits, group
+    def weights(self, bits: int, group: int | None = None, scheme: str | None = None) -> tuple[fq.QArray, float, Any]:
+        """w in so many bits, by column or group; the seconds that packing it took; its product with x in float32.
+
+        Groups have integer scales, or, where a scheme is given, float scales.
+        """
+        form = bits, group, scheme
         if form not in self._quantized:
-            q = fq.quantize(self.w, bits=bits, axis=0, group_size=group)
+            float_scale: dict[str, Any] = {} if scheme is None else {"scheme": scheme, "group_scale": "float"}
+            q = fq.quantize(self.w, bits=bits, axis=0, group_size=group, **float_scale)
             product = np.matmul(self.x, q.dequantize())
             self._quantized[form] = q, pack(q), product
         return self._quantized[form]
@@ -211,19 +215,20 @@ def _right_bytes(contender: Contender) -> float:
     return 4.0 if contender.kind in (FLOAT32, TWO_FLOATS) else contender.bits / 8
 
 
-def weights(bits: int, group: int | None = None, activations: str = "row") -> Contender:
-    """Floats, quantized so, times weights of so many bits, by column or in groups."""
+def weights(bits: int, group: int | None = None, scheme: str | None = None, activations: str = "row") -> Contender:
+    """Floats, quantized so, times weights of so many bits, by column or in groups; as :meth:`Problem.weights`."""
 
     # Only the rows of x are rounded anew, to 8 bits, which leaves about 40 dB of normally distributed numbers.
     def prepare(p: Problem, threads: int) -> Ready:
-        q, seconds, _ = p.weights(bits, group)
+        q, seconds, _ = p.weights(bits, group, scheme)
         q = q.with_activations(activations)
         return Ready(lambda: p.x @ q, seconds)
 
     name, kind = f"int{bits} weights", FLOATS if bits == 8 else LOW_BITS
     name += "" if group is None else f", group {group}"
+    name += "" if scheme is None else f", float scales, {scheme}"
     name += "" if activations == "row" else f", {activations} activations"
-    return _ours(name, kind, prepare, lambda p, y: close(p.weights(bits, group)[2], y, 35), bits)
+    return _ours(name, kind, prepare, lambda p, y: close(p.weights(bits, group, scheme)[2], y, 35), bits)
 
 
 def _codes(p: Problem, threads: int) -> Ready:

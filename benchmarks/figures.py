@@ -192,6 +192,20 @@ def _low_bits() -> Iterator[Figure]:
     for bits in (2, 3, 4, 5, 6):
         yield Figure(f"1024x4096x4096 int{bits} group 64, share of the rate of int8 weights", "share", 0.80, 0.92,
                      faster(group, f"int{bits} weights, group 64", INT8))  # fmt: skip
+    for m, size, scheme, bar, stretch in (
+        (256, 128, "symmetric", 2.5, 1.5),
+        (256, 32, "asymmetric", 5, 3),
+        (256, 32, "affine", 5, 3),
+        (1, 128, "symmetric", 1.6, 1.2),
+        (1, 32, "asymmetric", 1.6, 1.2),
+        (1, 32, "affine", 1.6, 1.2),
+    ):
+        contest, name = (
+            f"{m}x4096x4096 by groups with float scales",
+            f"int4 weights, group {size}, float scales, {scheme}",
+        )
+        yield Figure(f"{m}x4096x4096 int4, float groups of {size}, {scheme}, against integer groups of 64", "times",
+                     bar, stretch, faster(contest, "int4 weights, group 64", name), less=True)  # fmt: skip
     for name, bar in (("3 bits", 3.1), ("3 bits, group 64", 3.3)):
         yield Figure(f"memory per weight after use, {name}", "bits", bar, None, measure(f"bits per weight, {name}"))
     for scheme, bar, stretch in (("symmetric", 13.8, 13.88), ("affine", 14.1, 14.24)):

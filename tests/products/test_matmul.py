@@ -80,11 +80,14 @@ def exactly(a, b, dtype=np.float32, bias=None, bits=8):
     k = a.codes.shape[1]
     size = gcd(*(p.group for p in (a, b) if p.group is not None and p.group < k)) or k
     affine = a.offset is not None or b.offset is not None
+    # Of several segments, scales that all of them share multiply the sum.
+    outside = [size < k and p.offset is None and (p.group is None or p.group >= k) for p in (a, b)]
     total = None
     for start in range(0, k, size):
         part = slice(start, min(start + size, k))
         qa, qb = a.codes[:, part], b.codes[part]
         sa, sb = a.scale[:, start : start + 1].astype(dtype), b.scale[start : start + 1].astype(dtype)
+        sa, sb = (np.ones_like(s) if out else s for s, out in zip((sa, sb), outside))
         y = ((qa @ qb).astype(dtype) * sa) * sb
         if affine:
             oa = np.zeros_like(sa) if a.offset is None else a.offset[:, start : start + 1].astype(dtype)
@@ -92,6 +95,8 @@ def exactly(a, b, dtype=np.float32, bias=None, bits=8):
             term = sb * qb.sum(axis=0, keepdims=True).astype(dtype) + dtype(len(qb)) * ob
             y = (y + (sa * qa.sum(axis=1, keepdims=True).astype(dtype)) * ob) + oa * term
         total = y if total is None else total + y
+    for scale, out in zip((a.scale[:, :1], b.scale[:1]), outside):
+        total = total * scale.astype(dtype) if out else total
     return total if bias is None else total + np.asarray(bias, dtype)
 
 

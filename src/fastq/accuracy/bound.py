@@ -107,6 +107,7 @@ class Side(NamedTuple):
 #     their sum                               2, 2 and 1
 #     the sum of segments                     segments - 1
 #
+# (a scale outside the sum of the segments rounds a term once, as it would inside)
 # and parameters are rounded themselves, if they come in a wider type or a balance is multiplied into them. So no term
 # is rounded more than segments + 6 times. A term is at most the product of |s * c| + |o| of both sides, and the sum of
 # these along K is at most the product of the lengths of row and column.
@@ -131,11 +132,14 @@ def _bound(task: Task, computed: np.dtype[Any]) -> Array:
     if form.planes > 1:  # |256 * high| + |low| is up to 256 codes, or 512 steps, more than the code
         step = 1024 * step
     lengths = (left.length + step * np.sqrt(k)) * (right.length + right.step * np.sqrt(k))
-    rounded = _gamma(_segments(task) + ROUNDINGS + form.planes - 1, unit) * lengths
+    count = _segments(task)
+    rounded = _gamma(count + ROUNDINGS + form.planes - 1, unit) * lengths
     underflow = float(info.smallest_subnormal) * UNDERFLOWS * k * (1 + left.top) * (1 + right.top)
     # All this is computed in float64, in sums of K.
     bound: Array = (quantized + rounded + underflow) * (1 + (k + 64) * 2.0**-52)
     largest = np.maximum(np.maximum(256 * sums[0], sums[1]), lengths)  # of the numbers in the epilogue
+    if count > 1:  # the scale of rows may come after the sum of segments
+        largest = np.maximum(largest, 256 * sums[1])
     return np.where(largest < float(info.max) / 4, bound, np.inf)
 
 

@@ -196,29 +196,45 @@ class Right:
 
 @dataclass(frozen=True)
 class ColumnParams:
-    """Column parameters of a right operand in the product's float type, padded to whole blocks, ``[groups][width]``."""
+    """Column parameters of a right operand in the product's float type, ``[blocks][groups][16]``.
+
+    A kernel passes through the groups of a block as they lie in memory. (As ``[groups][columns]`` each group of 4096
+    columns took another page, and all of them the same set of the cache.)
+    """
 
     scale: Array
     zero: npt.NDArray[np.int32]  # relative to the codes as packed
     offset: Array | None
-    term: Array | None  # [segments][width]: scale * sum(code - zero) + k * offset
+    term: Array | None  # by segment: scale * sum(code - zero) + k * offset, the scale being 1 where it is `outside`
     uniform: bool  # whether all zero points are the same
+    outside: bool  # whether the scale multiplies the sum of several segments rather than each of them
 
     @cached_property
     def addresses(self) -> tuple[int, int, int, int]:
         """Where scale, zero, offset and term lie; 0 for what is not there."""
-        (groups, width), dtype = self.scale.shape, self.scale.dtype
-        scale, zero = flat(self.scale, dtype, groups * width), flat(self.zero, np.int32, len(self.zero) * width)
+        dtype = self.scale.dtype
+        scale, zero = flat(self.scale, dtype, self.scale.size), flat(self.zero, np.int32, self.zero.size)
         if self.offset is None or self.term is None:
             return scale, zero, 0, 0
-        offset, term = flat(self.offset, dtype, groups * width), flat(self.term, dtype, len(self.term) * width)
-        return scale, zero, offset, term
+        return scale, zero, flat(self.offset, dtype, self.offset.size), flat(self.term, dtype, self.term.size)
+
+    @property
+    def groups(self) -> int:
+        """Sets of scales and offsets per column."""
+        return int(self.scale.shape[1])
+
+    @property
+    def zero_groups(self) -> int:
+        """Zero points per column."""
+        return int(self.zero.shape[1])
 
     def fit(self, right: Right, k_segments: Segments, dtype: npt.DTypeLike) -> bool:
         """Whether these parameters fit a packed operand and the segments of K, in a product computed in `dtype`."""
-        lengths = (len(self.scale), len(self.zero), k_segments.segments if self.term is None else len(self.term))
-        alike = self.scale.shape[1] == right.width and self.scale.dtype == dtype
-        return alike and lengths[2] == k_segments.segments and all(n in (1, k_segments.segments) for n in lengths)
+        blocks, segments = right.width // BLOCK, k_segments.segments
+        alike = all(p.shape in ((blocks, 1, BLOCK), (blocks, segments, BLOCK)) for p in (self.scale, self.zero))
+        if self.offset is not None and self.term is not None:
+            alike = alike and self.offset.shape == self.scale.shape and self.term.shape == (blocks, segments, BLOCK)
+        return alike and self.scale.dtype == dtype
 
     @property
     def nbytes(self) -> int:
@@ -228,13 +244,23 @@ class ColumnParams:
 
 
 def padded(values: Array | None, groups: int, n: int, width: int, dtype: Any, fill: Any) -> Array:
-    """``[groups][width]`` from what broadcasts to ``[groups][n]``; None stands for `fill` everywhere."""
-    if values is not None and values.shape == (groups, width) and values.dtype == dtype and values.flags.c_contiguous:
-        return values
+    """``[blocks][groups][16]`` from what broadcasts to ``[groups][n]``; None stands for `fill` everywhere."""
+    if values is not None and values.shape == (1, width) and values.dtype == dtype and values.flags.c_contiguous:
+        return values.reshape(-1, 1, BLOCK)
     result = np.full((groups, width), fill, dtype)
     if values is not None:
         result[:, :n] = values
-    return result
+    return by_block(result)
+
+
+def by_block(values: Array) -> Array:
+    """``[blocks][groups][16]`` from ``[groups][width]``."""
+    return np.ascontiguousarray(values.reshape(len(values), -1, BLOCK).transpose(1, 0, 2))
+
+
+def of_columns(values: Array) -> Array:
+    """``[groups][width]`` from ``[blocks][groups][16]``."""
+    return values.transpose(1, 0, 2).reshape(values.shape[1], -1)
 
 
 def column_sums(codes: Array, k_segments: Segments, width: int) -> npt.NDArray[np.int32]:
@@ -256,11 +282,12 @@ def column_parameters(
     shifted = None if zero_in is None else zero_in.astype(np.int32) - b.limits.low
     zero = padded(shifted, zero_groups, n, width, np.dtype(np.int32), -b.limits.low)
     uniform = zero_in is None
+    outside = k_segments.segments > 1 and offset_in is None and groups == zero_groups == 1
     if not affine:
-        return ColumnParams(scale, zero, None, None, uniform)
+        return ColumnParams(scale, zero, None, None, uniform, outside)
     offset = padded(offset_in, groups, n, width, dtype, 0)
     counts = np.full((k_segments.segments, 1), k_segments.size, np.int64)
     counts[-1] = k_segments.last_k
-    reduced = (right.sums(k_segments) - counts * zero).astype(np.int32).astype(dtype)
-    term = scale * reduced + counts.astype(dtype) * offset
-    return ColumnParams(scale, zero, offset, np.ascontiguousarray(term), uniform)
+    reduced = (by_block(right.sums(k_segments)) - counts * zero).astype(np.int32).astype(dtype)
+    term = (reduced if outside else scale * reduced) + counts.astype(dtype) * offset
+    return ColumnParams(scale, zero, offset, np.ascontiguousarray(term), uniform, outside)

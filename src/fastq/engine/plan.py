@@ -42,11 +42,12 @@ class Plan(NamedTuple):
     row_chunk: int
     block_chunk: int
     scratch: int  # bytes per thread
+    segmented: bool = False  # whether K has several segments
 
     @property
     def kernel(self) -> Entry:
         """The kernel, as the table has it."""
-        return matmul(self.unit, self.shape, self.form, self.output)
+        return matmul(self.unit, self.shape, self.form, self.output, self.segmented)
 
 
 @lru_cache(maxsize=1024)
@@ -71,7 +72,8 @@ def plan_matmul(m: int, n: int, k_segments: Segments, form: TileFormat, output: 
         while workers > 1 and row_chunk > 4 * TILE_ROWS and panels * ceil_div(m, row_chunk) < SHARES * workers:
             row_chunk = max(TILE_ROWS, row_chunk // 2 // TILE_ROWS * TILE_ROWS)
     scratch = panel * tiles * tile_bytes(8) if form.bits < 8 else 0
-    return Plan(unit, shape, form, output, workers, row_chunk, block_chunk, scratch)
+    segmented = k_segments.segments > 1
+    return Plan(unit, shape, form, output, workers, row_chunk, block_chunk, scratch, segmented)
 
 
 def _plan_blocked(

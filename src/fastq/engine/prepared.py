@@ -189,15 +189,13 @@ class NativeProduct(PreparedProduct):
         if right.groups is not None:
             job.groups, job.group_pitch = right.groups_address, right.groups[0].nbytes
             job.group_quarters = quarters(right.group_size)
-        job.col_groups, job.zero_groups = len(columns.scale), len(columns.zero)
+        job.col_groups, job.zero_groups = columns.groups, columns.zero_groups
         job.col_scale, job.col_zero, job.col_offset, job.col_term = columns.addresses
-        job.uniform, job.affine = columns.uniform, columns.offset is not None
+        job.uniform, job.col_outside = columns.uniform, columns.outside
         job.row_groups, job.row_zero = self.form.groups, flat(self._no_zero, np.int32, self._no_zero.size)
-        if job.affine:
-            self._no_offset = np.zeros(self._no_zero.size, self.computed)
-            job.row_offset = flat(self._no_offset, self.computed, self._no_zero.size)
+        job.row_outside = k_segments.segments > 1 and self.form.groups == 1
         job.out_pitch = right.n
-        job.fast = columns.uniform and not job.affine and k_segments.segments == 1
+        job.fast = columns.uniform and columns.offset is None and k_segments.segments == 1
         return job
 
     def _lay_out(self) -> None:
@@ -256,7 +254,7 @@ class NativeProduct(PreparedProduct):
         if zero.any():
             job.col_sum, job.fast = self._col_sum_address, 0
         if params.offset is not None:
-            job.row_offset = flat(params.offset, self.computed, count)
+            job.row_offset, job.row_outside = flat(params.offset, self.computed, count), 0
         job.kept = params, zero
 
     @cached_property
@@ -324,4 +322,4 @@ class NativeProduct(PreparedProduct):
     def repeats(self, machine: Machine) -> bool:
         """Whether :meth:`again` can compute this product, on a machine that is set up so."""
         simple = self.form.high > 0 or self.form.groups == 1
-        return self.machine == machine and simple and not self._flip and not self._matmul.affine
+        return self.machine == machine and simple and not self._flip

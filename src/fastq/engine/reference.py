@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastq.engine.memory import Workspace
-from fastq.engine.operands import Array, Right, RowParams, column_sums
+from fastq.engine.operands import Array, Right, RowParams, column_sums, of_columns
 from fastq.engine.pointers import strided
 from fastq.engine.prepared import FUNCTION_RAISED, LEFT_NOT_FINITE, PreparedProduct
 from fastq.engine.views import FlatParams, GroupedView
@@ -129,32 +129,44 @@ class ReferenceProduct(PreparedProduct):
         x, params, bias = left
         part = slice(first, first + len(out))
         params = RowParams(*(None if p is None else p[part] for p in params))  # type: ignore[arg-type]
+        scales = params.scale, of_columns(self.columns.scale)[:, : self.right.n]
+        several = self.k_segments.segments > 1
+        outside = several and params.offset is None and self.form.groups == 1, self.columns.outside
+        inside = [np.ones_like(scale) if out else scale for scale, out in zip(scales, outside)]
         total: Any = None
         for g in range(self.k_segments.segments):
-            y = self._segment(x[part], params, g)
+            y = self._segment(x[part], params, inside[0], inside[1], g)
             with np.errstate(over="ignore", invalid="ignore"):  # kernels do not warn
                 total = y if total is None else total + y
+        if any(outside):
+            row, col = (scale if out else np.ones_like(scale) for scale, out in zip(scales, outside))
+            total = reference.scaled(total, row[:, 0], col[0], self.output.turned)
         out[...] = activated(total if bias is None else total + bias, self.output)
 
-    def _segment(self, codes: Array, params: RowParams, g: int) -> Array:
+    def _segment(self, codes: Array, params: RowParams, row_scale: Array, col_scale: Array, g: int) -> Array:
         """One segment of K."""
         columns, n, size = self.columns, self.right.n, self.k_segments.size
         part = slice(g * size, (g + 1) * size)
-        at, col, col_zero = (g if len(p) > 1 else 0 for p in (params.scale.T, columns.scale, columns.zero))
-        zero = 0 if params.zero is None else params.zero[:, at : at + 1].astype(np.int64)
+
+        def of_columns_at(values: Array) -> Array:
+            return of_columns(values)[g if values.shape[1] > 1 else 0, :n]
+
+        row = g if self.form.groups > 1 else 0
+        zero = 0 if params.zero is None else params.zero[:, row : row + 1].astype(np.int64)
         a = codes[:, part].astype(np.int64) - zero
-        b = self._codes[part].astype(np.int64) - columns.zero[col_zero, :n]
+        b = self._codes[part].astype(np.int64) - of_columns_at(columns.zero)
         if self.computed == np.int32:
             return reference.product(a, b)
         planes = reference.planes(a) if self.output.planes > 1 else [a]
         y = reference.as_float([reference.product(plane, b) for plane in planes], self.computed)
-        scale, row_affine, col_affine = params.scale[:, at], None, None
+        scale, col_offsets, row_offsets = row_scale[:, row], None, None
         if columns.offset is not None and columns.term is not None:
-            offset = np.zeros_like(scale) if params.offset is None else params.offset[:, at]
             sums = reference.as_float([plane.sum(axis=1) for plane in planes], self.computed)
-            row_affine = np.stack([scale * sums, offset])
-            col_affine = np.stack([columns.offset[col, :n], columns.term[g, :n]])
-        return reference.epilogue(y, scale, columns.scale[col, :n], row_affine, col_affine, self.output.turned)
+            col_offsets = scale * sums, of_columns_at(columns.offset)
+            if params.offset is not None:
+                row_offsets = params.offset[:, row], of_columns_at(columns.term)
+        col = col_scale[g if len(col_scale) > 1 else 0]
+        return reference.epilogue(y, scale, col, col_offsets, row_offsets, self.output.turned)
 
     @cached_property
     def _codes(self) -> Array:

@@ -15,8 +15,8 @@ MatmulJob = job(
     """One product of packed operands; the equation is in :mod:`fastq.scheme`.
 
     K is cut into `segments` of `segment_steps` steps (the last may be shorter) over which parameters are constant.
-    Row parameters are ``[m][row_groups]``, column parameters ``[col_groups][columns]``, `columns` being n rounded up to
-    whole blocks of 16. Sums are per segment: ``row_sum[m][segments]``, ``col_sum[segments][columns]``.
+    Row parameters are ``[m][row_groups]``, column parameters ``[blocks][col_groups][16]``, for `columns` columns: n
+    rounded up to whole blocks of 16. Sums are per segment: ``row_sum[m][segments]``, ``col_sum[segments][columns]``.
     """,
     m=INT,
     n=INT,
@@ -42,16 +42,17 @@ MatmulJob = job(
     row_scale="u8*",  # of the output's float type
     row_zero="i32*",
     row_sum="i32*",
-    row_offset="u8*",
+    row_offset="u8*",  # null without
+    row_outside=INT,  # whether row_scale multiplies the sum of the segments rather than each of them
     col_groups=INT,
     col_scale="u8*",
     zero_groups=INT,
     uniform=INT,  # whether all columns have the same zero point
     col_zero="i32*",
-    col_sum="i32*",
-    col_offset="u8*",
-    col_term="u8*",  # col_scale * sum(code - zero) + k * col_offset
-    affine=INT,  # whether the offsets are there
+    col_sum="i32*",  # null where the left operand has no zero points
+    col_offset="u8*",  # null where neither operand has offsets
+    col_term="u8*",  # [blocks][segments][16]: col_scale * sum(code - zero) + k * col_offset
+    col_outside=INT,  # as row_outside; col_scale is 1 in col_term then
     fast=INT,  # one segment, a uniform zero point on the right, none on the left, no offsets
     streamed=INT,  # output of the fast path is aligned to cache lines and goes past the cache
     bias="u8*",  # may be null

@@ -69,19 +69,29 @@ def epilogue(
     acc: Floats,  # one segment's product of the codes minus their zero points
     row_scale: Floats,
     col_scale: Floats,
-    row_affine: Floats | None = None,  # row_scale * sum(left code - zero) and row_offset, stacked
-    col_affine: Floats | None = None,  # col_offset and col_scale * sum(right code - zero) + k * col_offset, stacked
+    col_offsets: tuple[Floats, Floats] | None = None,  # row_scale * sum(left code - zero), and col_offset
+    row_offsets: tuple[Floats, Floats] | None = None,  # row_offset, and col_scale * sum(right code - zero) + ...
     turned: bool = False,  # the product is computed as a transpose
 ) -> Floats:
-    """One segment's contribution to a float product, in the order and rounding that kernels keep to."""
+    """One segment's contribution to a float product, in the order and rounding that kernels keep to.
+
+    Scales that are constant along K are 1 here where there are several segments; the sum is multiplied by them.
+    """
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # kernels do not warn
+        y = scaled(acc.astype(row_scale.dtype), row_scale, col_scale, turned)
+        for terms in (col_offsets, row_offsets):
+            if terms is not None:
+                y = y + terms[0][:, None] * terms[1]
+    return y
+
+
+def scaled(y: Floats, row_scale: Floats, col_scale: Floats, turned: bool) -> Floats:
+    """``(y * row_scale) * col_scale``; of a product that is computed as a transpose, in the other order."""
     first, second = row_scale[:, None], col_scale[None, :]
     if turned:
         first, second = second, first
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # kernels do not warn
-        y = (acc * first) * second
-        if row_affine is not None and col_affine is not None:
-            y = (y + row_affine[0][:, None] * col_affine[0]) + row_affine[1][:, None] * col_affine[1]
-    return y
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        return (y * first) * second
 
 
 def trial(

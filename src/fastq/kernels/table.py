@@ -92,15 +92,17 @@ class Entry(NamedTuple):
     ours: bool = True  # it holds no user's function
 
 
-def matmul(unit: Unit, shape: str, form: TileFormat, output: Output) -> Entry:
-    """The kernel of a unit; `shape` is ``"gemm"`` or ``"gemv"``."""
+def matmul(unit: Unit, shape: str, form: TileFormat, output: Output, segmented: bool = False) -> Entry:
+    """The kernel of a unit; `shape` is ``"gemm"`` or ``"gemv"``, `segmented` for several segments of K."""
 
     def make() -> tuple[Any, type[Job]]:
         # A unit that is blocked along K has a loop of its own beside its micro-kernel.
         loops = unit.where.split(":")[0] if shape == "gemm" and unit.k_block else "dot.loops"
-        return _function(f"{loops}:{shape}")(unit.micro_kernel(), form, output), jobs.MatmulJob
+        made = _function(f"{loops}:{shape}")(unit.micro_kernel(), form, output, *(segmented,) * segmented)
+        return made, jobs.MatmulJob
 
-    return Entry(f"{shape}_{unit.name}_{form.tag}_{output.tag}", make, output.kept, output.function is None)
+    name = f"{shape}{'_segmented' * segmented}_{unit.name}_{form.tag}_{output.tag}"
+    return Entry(name, make, output.kept, output.function is None)
 
 
 def _function(where: str) -> Any:
@@ -177,16 +179,22 @@ def entries(isa: str, bits: Sequence[int], activations: Sequence[str] = ()) -> I
     forms = [
         TileFormat(width, grouped) for width in bits for grouped in (False, True) if not grouped or width in GROUPED
     ]
-    cases = [(f, *unit_for(isa, f.multiplied, m, segments)) for f in forms for m in (1, many) for segments in (1, 2)]
-    for left in sorted({unit.left for _, unit, _ in cases}):
+    cases = [
+        (f, *unit_for(isa, f.multiplied, m, 1 + segmented), segmented)
+        for f in forms
+        for m in (1, many)
+        for segmented in (False, True)
+    ]
+    for left in sorted({unit.left for _, unit, _, _ in cases}):
         kinds = ("f32", "f64", "f16", "bf16")
         yield from (left_floats(kind, left, balanced) for balanced in (False, True) for kind in kinds)
         yield left_codes(left)
     yield from map(right_pack, bits)
     yield from (right_floats(kind, width) for kind in ("f32", "f64") for width in bits)
     yield from (unpack(which, width) for which in ("rows", "columns") for width in bits)
-    for form, unit, shape in dict.fromkeys(cases):
+    for form, unit, shape, segmented in cases:
         # Products of 8-bit arrays alone come in integers. Those with a quantized left operand are turned.
         outputs = [Output(name, turned=turned) for name in ("float32", "float64") for turned in (False, True)]
         outputs += [Output("float32", name) for name in activations]
-        yield from (matmul(unit, shape, form, output) for output in outputs + [Output("int32")] * (form.bits == 8))
+        outputs += [Output("int32")] * (form.bits == 8 and not segmented)
+        yield from (matmul(unit, shape, form, output, segmented) for output in outputs)

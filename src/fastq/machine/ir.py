@@ -362,3 +362,15 @@ def replaced_if(
         others = emit()
         after = b.block
     return joined(b, [(values, before), (others, after)])
+
+
+def either(
+    b: ir.IRBuilder, condition: Any, then: Callable[[], list[Any]], otherwise: Callable[[], list[Any]]
+) -> list[Any]:
+    """``then()`` where the condition holds, else ``otherwise()``."""
+    results = []
+    with b.if_else(condition) as branches:
+        for branch, emit in zip(branches, (then, otherwise)):
+            with branch:
+                results.append((emit(), b.block))
+    return joined(b, results)

@@ -286,9 +286,9 @@ def gemm(isa: Amx, form: TileFormat, output: Output) -> Any:
                             if between and job.fast and rows == ROWS and columns == 2 and (block + 2) * BLOCK <= job.n:
                                 done, done_row, done_block, done_rows = acc, row, block, rows
                             else:
-                                finish(job, acc, sums, row, rows, block, columns, 0)
+                                finish(job, acc, sums, row, rows, block, columns)
             if done_rows > 0:
-                finish(job, done, sums, done_row, done_rows, done_block, 2, 0)
+                finish(job, done, sums, done_row, done_rows, done_block, 2)
             ticket = following
         leave()
 

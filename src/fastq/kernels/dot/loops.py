@@ -6,6 +6,7 @@ from typing import Any
 
 from fastq.kernels.dot.micro import MicroKernel, Shape, dense
 from fastq.kernels.dot.packed import packed, tile_sums
+from fastq.kernels.dot.segments import SHORT, dense_sums, packed_sums
 from fastq.kernels.dot.unpack import unpack
 from fastq.kernels.epilogue.outputs import SIZES, Output
 from fastq.kernels.epilogue.rescale import epilogue
@@ -15,15 +16,18 @@ from fastq.machine.ir import arrive, at, cast_to, kernel_function, stack, take
 DENSE_TILE = tile_bytes(8)
 
 
-def gemm(isa: MicroKernel, form: TileFormat, output: Output) -> Any:
+def gemm(isa: MicroKernel, form: TileFormat, output: Output, segmented: bool = False) -> Any:
     """Many rows: a panel of column blocks stays in the L2 cache while the rows of a chunk pass by.
 
-    A low-bit panel is unpacked once into this thread's scratch and then used like an 8-bit one.
+    A low-bit panel is unpacked once into this thread's scratch and then used like an 8-bit one. `segmented`: K has
+    several segments.
     """
     rows, panel = isa.rows, isa.blocks
     pitch = panel * BLOCK
-    micro = dense(isa, tuple(Shape(rows, n + 1, 1, isa.gemm_passes) for n in range(panel)), pitch)
-    finish = epilogue(isa.target, isa.tag, output, pitch)
+    shapes = tuple(Shape(rows, n + 1, 1, isa.gemm_passes) for n in range(panel))
+    micro = None if segmented else dense(isa, shapes, pitch)
+    micro_sums = dense_sums(isa, shapes, pitch, output) if segmented else None
+    finish = epilogue(isa.target, isa.tag, output, pitch, segmented)
     widen = unpack(isa, form) if form.bits < 8 else None
     acc_room, sum_room = stack(rows * pitch * 4, "i32*"), stack(rows * pitch * SIZES[output.computed])
     left_row, left_tile = DEPTH * isa.left_bytes, TILE_ROWS * DEPTH * isa.left_bytes
@@ -52,23 +56,27 @@ def gemm(isa: MicroKernel, form: TileFormat, output: Output) -> Any:
             begin = (ticket // panels) * job.row_chunk
             for row in range(begin, min(begin + job.row_chunk, job.m), rows):
                 left = at(job.left, row // TILE_ROWS * tiles * left_tile + row % TILE_ROWS * left_row)
-                for segment in range(job.segments):
-                    step = segment * job.segment_steps
-                    end = min(step + job.segment_steps, job.steps)
-                    micro(left, right, block_stride, step, end, acc, width - 1)
-                    finish(job, acc, sums, row, min(rows, job.m - row), block, width, segment)
+                if segmented:
+                    micro_sums(job, left, right, block_stride, row, block, acc, sums, width - 1)
+                else:
+                    micro(left, right, block_stride, job.steps, acc, width - 1)
+                finish(job, acc, sums, row, min(rows, job.m - row), block, width)
             ticket = take(job, 1)
 
     return gemm_kernel
 
 
-def gemv(isa: MicroKernel, form: TileFormat, output: Output) -> Any:
+def gemv(isa: MicroKernel, form: TileFormat, output: Output, segmented: bool = False) -> Any:
     """Few rows: the weights stream by once and are unpacked in registers."""
+    return _gemv_segmented(isa, form, output) if segmented else _gemv(isa, form, output)
+
+
+def _gemv(isa: MicroKernel, form: TileFormat, output: Output) -> Any:
+    """One segment of K."""
     shapes = isa.gemv_shapes
     pitch = BLOCK
-    micro = dense(isa, shapes, pitch)
+    micro = dense(isa, shapes, pitch) if form.bits == 8 else None
     micro_packed = packed(isa, form, shapes, pitch) if form.bits < 8 else None
-    widen = unpack(isa, form) if form.bits < 8 else None
     sum_up = tile_sums(isa) if form.grouped else None
     as_i32 = cast_to("i32*")
     finish = epilogue(isa.target, isa.tag, output, pitch)
@@ -85,29 +93,64 @@ def gemv(isa: MicroKernel, form: TileFormat, output: Output) -> Any:
         shape = 0  # the smallest that holds all rows
         for rows in smaller:
             shape += 1 if job.m > rows else 0
-        whole_tiles = job.segments == 1 or job.segment_steps % STEPS == 0
-        scratch = at(job.scratch, arrive(job, 1) * job.scratch_bytes)
-        left_sums = as_i32(scratch)
-        if grouped and whole_tiles:
+        left_sums = as_i32(at(job.scratch, arrive(job, 1) * job.scratch_bytes))
+        if grouped:
             sum_up(job.left, job.m, tiles, left_sums)
         ticket = take(job, 1)
         while ticket < chunks:
             for block in range(ticket * job.block_chunk, min((ticket + 1) * job.block_chunk, blocks)):
                 right = at(job.right, block * tiles * packed_tile)
                 groups = at(job.groups, block * job.group_pitch)
-                if bits < 8 and not whole_tiles:
-                    widen(scratch, right, 0, tiles, groups, job.group_quarters)
-                for segment in range(job.segments):
-                    step = segment * job.segment_steps
-                    end = min(step + job.segment_steps, job.steps)
-                    if bits == 8:
-                        micro(job.left, right, 0, step, end, acc, shape)
-                    elif whole_tiles:
-                        first, last = step // STEPS, (end + STEPS - 1) // STEPS
-                        micro_packed(job.left, right, first, last, acc, shape, groups, job.group_quarters, left_sums)
-                    else:
-                        micro(job.left, scratch, 0, step, end, acc, shape)
-                    finish(job, acc, sums, 0, job.m, block, 1, segment)
+                if bits == 8:
+                    micro(job.left, right, 0, job.steps, acc, shape)
+                else:
+                    micro_packed(job.left, right, 0, tiles, acc, shape, groups, job.group_quarters, left_sums)
+                finish(job, acc, sums, 0, job.m, block, 1)
             ticket = take(job, 1)
 
     return gemv_kernel
+
+
+def _gemv_segmented(isa: MicroKernel, form: TileFormat, output: Output) -> Any:
+    """Several segments of K. Codes are unpacked in memory where segments are not made of tiles, or half of one."""
+    shapes = tuple(shape for shape in isa.gemv_shapes if shape.rows % output.planes == 0)
+    pitch = BLOCK
+    in_registers = form.bits < 8 and not form.grouped
+    # Others than those in registers are rare: two register blocks do for them.
+    dense_shapes = (shapes[0], shapes[-1]) if in_registers else shapes
+    micro = dense_sums(isa, dense_shapes, pitch, output)
+    micro_packed = packed_sums(isa, form, shapes, pitch, output) if in_registers else None
+    widen = unpack(isa, form) if form.bits < 8 else None
+    finish = epilogue(isa.target, isa.tag, output, pitch, True)
+    acc_room, sum_room = stack(isa.few * pitch * 4, "i32*"), stack(isa.few * pitch * SIZES[output.computed])
+    smaller, dense_smaller = (tuple(shape.rows for shape in some[:-1]) for some in (shapes, dense_shapes))
+    bits, packed_tile = form.bits, tile_bytes(form.bits)
+
+    @kernel_function
+    def gemv_segmented_kernel(job):
+        acc, sums = acc_room(), sum_room()
+        tiles = (job.steps + STEPS - 1) // STEPS
+        blocks = job.columns // BLOCK
+        chunks = (blocks + job.block_chunk - 1) // job.block_chunk
+        shape, dense_shape = 0, 0  # the smallest that holds all rows
+        for rows in smaller:
+            shape += 1 if job.m > rows else 0
+        for rows in dense_smaller:
+            dense_shape += 1 if job.m > rows else 0
+        fits = job.segment_steps % STEPS == 0 or job.segment_steps == SHORT
+        scratch = at(job.scratch, arrive(job, 1) * job.scratch_bytes)
+        ticket = take(job, 1)
+        while ticket < chunks:
+            for block in range(ticket * job.block_chunk, min((ticket + 1) * job.block_chunk, blocks)):
+                right = at(job.right, block * tiles * packed_tile)
+                if in_registers and fits:
+                    micro_packed(job, job.left, right, block, acc, sums, shape)
+                elif bits < 8:
+                    widen(scratch, right, 0, tiles, at(job.groups, block * job.group_pitch), job.group_quarters)
+                    micro(job, job.left, scratch, 0, 0, block, acc, sums, dense_shape)
+                else:
+                    micro(job, job.left, right, 0, 0, block, acc, sums, dense_shape)
+                finish(job, acc, sums, 0, job.m, block, 1)
+            ticket = take(job, 1)
+
+    return gemv_segmented_kernel

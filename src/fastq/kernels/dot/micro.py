@@ -11,14 +11,14 @@ low-bit weights are here, once. "Step" means four consecutive k: one row of 64 b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from llvmlite import ir
 
 from fastq.kernels.table import Unit
 from fastq.layout.tiles import ROW_BYTES, STEP, STEPS, TILE_ROWS
-from fastq.machine.ir import HOST, I8, I32, I64, ir_function, load_vector, loop, splat, store_vector
+from fastq.machine.ir import HOST, I8, I32, I64, ir_function, joined, load_vector, loop, splat, store_vector
 
 # Steps per turn of the k-loop. With few, the scalar instructions of addresses and counters take ports away from the
 # multiplications: avx512vnni, 2048**3 on one core, 67 % of the register-resident peak with 1, 73 % with 4,
@@ -159,66 +159,91 @@ def split(accs: list[Any], chains: int) -> Sets:
     return [accs[start : start + size] for start in range(0, len(accs), size)]
 
 
-def choose(b: ir.IRBuilder, shapes: tuple[Shape, ...], index: Any, emit: Callable[[Shape], None]) -> None:
-    """Emit one variant per shape and a switch between them."""
+def choose(b: ir.IRBuilder, variants: Sequence[Any], index: Any, emit: Callable[[Any], list[Any] | None]) -> list[Any]:
+    """Emit one variant per shape, or whatever the index chooses from, and a switch; gives what they give, joined."""
     end = b.append_basic_block("end")
-    switch = b.switch(index, end)
-    for number, shape in enumerate(shapes):
-        block = b.append_basic_block(f"shape{shape.rows}x{shape.blocks}")
+    blocks = [b.append_basic_block(f"variant{number}") for number in range(len(variants))]
+    switch = b.switch(index, blocks[-1])
+    for number, block in enumerate(blocks[:-1]):
         switch.add_case(I64(number), block)
+    results = []
+    for variant, block in zip(variants, blocks):
         b.position_at_end(block)
-        emit(shape)
+        results.append((emit(variant) or [], b.block))
         b.branch(end)
     b.position_at_end(end)
+    return joined(b, results)
 
 
 def dense(isa: MicroKernel, shapes: tuple[Shape, ...], pitch: int) -> Any:
     """Micro-kernel over 8-bit right tiles.
 
-    ``micro(a, b, block_stride, first_step, last_step, acc, shape)``: `shape` is an index into `shapes`, `pitch` the
-    number of int32 per row of the accumulator scratch.
+    ``micro(a, b, block_stride, steps, acc, shape)``: `shape` is an index into `shapes`, `pitch` the number of int32 per
+    row of the accumulator scratch.
     """
     name = f"fastq_dense_{isa.tag}_{pitch}_" + "_".join("x".join(map(str, s)) for s in shapes)
 
-    def emit(b, a, w, block_stride, first, last, out, index):
-        def some_steps(shape, parts, step, steps, sets):
-            """Products of so many steps from `step` on."""
-            left_base = left_pointer(b, isa, a, step)
-
-            def left(row, later):
-                return b.gep(left_base, [left_offset(isa, row, later)])
-
-            def right(later):
-                for block in range(shape.blocks):
-                    base = b.gep(w, [b.add(b.mul(block_stride, I64(block)), b.shl(step, I64(6)))])
-                    for part in parts:
-                        place = b.gep(base, [I64(later * ROW_BYTES + part * isa.width)])
-                        yield load_vector(b, place, isa.byte_type)
-
-            return isa.multiply(b, sets, shape.rows, steps, left, right)
-
-        def one_pass(shape, parts):
-            def burst(step, accs):
-                sets = some_steps(shape, parts, step, BURST, split(accs, shape.chains))
-                return [acc for accs in sets for acc in accs]
-
-            def single(step, accs):
-                return some_steps(shape, parts, step, 1, [accs])[0]
-
-            # A burst must not cross the end of a left tile.
-            aligned = b.icmp_signed("==", b.and_(first, I64(BURST - 1)), I64(0))
-            whole = b.sub(last, b.and_(b.sub(last, first), I64(BURST - 1)))
-            rest = b.select(aligned, whole, first)
-            zeros = [ir.Constant(isa.acc_type, None)] * (shape.rows * shape.blocks * len(parts) * shape.chains)
-            accs = fold(b, split(loop(b, first, rest, BURST, zeros, burst), shape.chains))
-            accs = isa.finalize(b, loop(b, rest, last, 1, accs, single), shape.rows)
-            store(b, isa, accs, shape.rows, out, pitch, parts[0] * isa.lanes)
-
+    def emit(b, a, w, block_stride, steps, out, index):
         def variant(shape):
-            width = isa.parts // shape.passes
-            for start in range(0, isa.parts, width):
-                one_pass(shape, range(start, start + width))
+            for parts in passes(isa, shape):
+                accs = DenseTiles(isa, shape, parts, a, w, block_stride).summed(b, I64(0), steps, BURST)
+                store(b, isa, accs, shape.rows, out, pitch, parts[0] * isa.lanes)
 
         choose(b, shapes, index, variant)
 
-    return ir_function(name, ("u8*", "u8*", "int", "int", "int", "i32*", "int"), isa.target, emit)
+    return ir_function(name, ("u8*", "u8*", "int", "int", "i32*", "int"), isa.target, emit)
+
+
+def passes(isa: MicroKernel, shape: Shape) -> list[range]:
+    """The parts of each block of columns that the k-loop runs over at a time."""
+    width = isa.parts // shape.passes
+    return [range(start, start + width) for start in range(0, isa.parts, width)]
+
+
+class DenseTiles(NamedTuple):
+    """A register block's rows of left tiles and columns of 8-bit right tiles."""
+
+    isa: MicroKernel
+    shape: Shape
+    parts: range  # of each block of columns
+    left: Any
+    right: Any
+    block_stride: Any
+
+    def summed(self, b: ir.IRBuilder, first: Any, last: Any, burst: int) -> list[Any]:
+        """Accumulators of the steps from `first` to `last`, as they are stored.
+
+        A burst divides the steps of a tile, since it must not cross the end of a left tile.
+        """
+        isa, shape = self.isa, self.shape
+
+        def several(step: Any, accs: list[Any]) -> list[Any]:
+            sets = self._some_steps(b, step, burst, split(accs, shape.chains))
+            return [acc for accs in sets for acc in accs]
+
+        def single(step: Any, accs: list[Any]) -> list[Any]:
+            return self._some_steps(b, step, 1, [accs])[0]
+
+        aligned = b.icmp_signed("==", b.and_(first, I64(burst - 1)), I64(0))
+        whole = b.sub(last, b.and_(b.sub(last, first), I64(burst - 1)))
+        rest = b.select(aligned, whole, first)
+        zeros = [ir.Constant(isa.acc_type, None)] * (shape.rows * shape.blocks * len(self.parts) * shape.chains)
+        accs = fold(b, split(loop(b, first, rest, burst, zeros, several), shape.chains))
+        return isa.finalize(b, loop(b, rest, last, 1, accs, single), shape.rows)
+
+    def _some_steps(self, b: ir.IRBuilder, step: Any, steps: int, sets: Sets) -> Sets:
+        """Products of so many steps from `step` on."""
+        isa = self.isa
+        left_base = left_pointer(b, isa, self.left, step)
+
+        def left(row: int, later: int) -> Any:
+            return b.gep(left_base, [left_offset(isa, row, later)])
+
+        def right(later: int) -> Iterator[Any]:
+            for block in range(self.shape.blocks):
+                base = b.gep(self.right, [b.add(b.mul(self.block_stride, I64(block)), b.shl(step, I64(6)))])
+                for part in self.parts:
+                    place = b.gep(base, [I64(later * ROW_BYTES + part * isa.width)])
+                    yield load_vector(b, place, isa.byte_type)
+
+        return isa.multiply(b, sets, self.shape.rows, steps, left, right)

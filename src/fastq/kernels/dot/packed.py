@@ -12,11 +12,13 @@ per register of columns; scaling its codes would take 32. A product of 1 x 4096 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from llvmlite import ir
 
-from fastq.kernels.dot.micro import MicroKernel, Shape, choose, fold, left_offset, left_pointer, split, store
+from fastq.kernels.dot.micro import MicroKernel, Sets, Shape, choose, fold, left_offset, left_pointer, split, store
 from fastq.kernels.dot.unpack import Groups, Tiles, by_group_size
 from fastq.layout.tiles import DEPTH, ROW_BYTES, STEPS, TILE_ROWS, TileFormat
 from fastq.machine.ir import I32, I64, declare, ir_function, load_vector, loop, splat
@@ -34,28 +36,9 @@ def packed(isa: MicroKernel, form: TileFormat, shapes: tuple[Shape, ...], pitch:
     def emit(b, a, packed_tiles, first, last, out, index, groups, quarters, sums):
         tiles = Tiles(isa, form, packed_tiles, first, last)
 
-        def multiplied(t, rows, sets, shape):
-            """Add a tile's products to the accumulators."""
-            sets = [list(accs) for accs in sets]
-            base = left_pointer(b, isa, a, b.shl(t, I64(4)))
-
-            def left(row, step):
-                return b.gep(base, [left_offset(isa, row, step)])
-
-            for part in range(isa.parts):
-                codes, of_part = rows(part), slice(part, None, isa.parts)
-
-                def right(step, codes=codes):
-                    return codes[step : step + 1]
-
-                here = [accs[of_part] for accs in sets]
-                for accs, result in zip(sets, isa.multiply(b, here, shape.rows, STEPS, left, right)):
-                    accs[of_part] = result
-            return sets
-
         def directly(shape, each):
             def one_tile(t, rows, accs):
-                sets = multiplied(t, rows, split(accs, shape.chains), shape)
+                sets = multiplied(b, isa, shape.rows, a, t, rows, split(accs, shape.chains))
                 return [acc for accs in sets for acc in accs]
 
             zeros = [zero] * (shape.rows * isa.parts * shape.chains)
@@ -74,7 +57,8 @@ def packed(isa: MicroKernel, form: TileFormat, shapes: tuple[Shape, ...], pitch:
 
             def one(t, values):
                 states, totals = passing.in_tile(b, values[:2], True), list(values[2:])
-                sets = multiplied(t, lambda part: tiles.rows(b, t, part), [[zero] * size] * chains, shape)
+                rows, zeros = partial(tiles.rows, b, t), [[zero] * size] * chains
+                sets = multiplied(b, isa, shape.rows, a, t, rows, zeros)
                 sets = [isa.finalize(b, accs, shape.rows) for accs in (sets if small else [fold(b, sets)])]
                 for part in range(isa.parts):
                     factor, shift = passing.lanes(b, states[0], part)
@@ -100,6 +84,32 @@ def packed(isa: MicroKernel, form: TileFormat, shapes: tuple[Shape, ...], pitch:
 
     kinds = ("u8*", "u8*", "int", "int", "i32*", "int", "u8*", "int", "i32*")
     return ir_function(name, kinds, isa.target, emit)
+
+
+def multiplied(
+    b: ir.IRBuilder,
+    isa: MicroKernel,
+    rows: int,
+    left: Any,
+    tile: Any,
+    codes: Callable[[int], list[Any]],
+    sets: Sets,
+    steps: range = range(STEPS),
+) -> Sets:
+    """Add the products of some steps of a tile to the accumulators; ``codes(part)`` are the rows of the right tile."""
+    sets = [list(accs) for accs in sets]
+    base = left_pointer(b, isa, left, b.shl(tile, I64(4)))
+
+    def left_codes(row: int, step: int) -> Any:
+        return b.gep(base, [left_offset(isa, row, steps[step])])
+
+    for part in range(isa.parts):
+        of_part, right = slice(part, None, isa.parts), codes(part)
+        here = [accs[of_part] for accs in sets]
+        results = isa.multiply(b, here, rows, len(steps), left_codes, lambda step, right=right: [right[steps[step]]])
+        for accs, result in zip(sets, results):
+            accs[of_part] = result
+    return sets
 
 
 def tile_sums(isa: MicroKernel) -> Any:
