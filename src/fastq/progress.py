@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -81,3 +83,42 @@ class Mebibytes:
         self.line(Progress(done >> 20, total >> 20, time.perf_counter() - self.begin, self.task, "MiB"))
         if done == total:
             self.line.close()
+
+
+class Notice:
+    """Why a call takes long: a line on stderr, if that is a terminal, from half a second on until the end.
+
+    Nothing is written to a file, a pipe or a notebook's output, nor while pytest runs a test.
+    """
+
+    AFTER = 0.5  # seconds
+    wanted = True  # warmup says itself what it compiles
+
+    def __init__(self) -> None:
+        self.begin = time.perf_counter()
+        self.length = 0  # of the line
+
+    def __call__(self, text: str) -> None:
+        """Show it, if it is time."""
+        if time.perf_counter() - self.begin >= self.AFTER and self.wanted and _watched():
+            self._write(f"{text:<{self.length}}")
+            self.length = len(text)
+
+    def close(self) -> None:
+        """Leave an empty line, at its begin."""
+        if self.length:
+            self._write(" " * self.length + "\r")
+            self.length = 0
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(Exception):  # whatever stderr is, what it tells about goes on
+            sys.stderr.write("\r" + text)
+            sys.stderr.flush()
+
+
+def _watched() -> bool:
+    """Whether somebody reads stderr at a terminal."""
+    try:
+        return sys.stderr.isatty() and "PYTEST_CURRENT_TEST" not in os.environ
+    except (AttributeError, ValueError):  # None, a user's own object, or closed
+        return False

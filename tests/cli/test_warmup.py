@@ -13,7 +13,7 @@ import pytest
 from fastq.cli import warmup
 from fastq.cli.main import main
 from fastq.kernels import table
-from fastq.machine import cpu, jit, pool
+from fastq.machine import cores, cpu, jit, pool
 
 SESSION = """
 import numpy as np, fastq as fq
@@ -76,11 +76,12 @@ def test_afterwards_nothing_is_compiled(bits, tmp_path):
 
 @pytest.fixture
 def compiler(monkeypatch):
-    """Kernels are not compiled but noted, and kept unless told otherwise."""
+    """Kernels are not compiled but noted, by this process alone, and kept unless told otherwise."""
     told = SimpleNamespace(compiled=[], kept=True)
     monkeypatch.setattr(jit, "kernel", lambda name, make: told.compiled.append(name))
     monkeypatch.setattr(jit, "compiled_names", lambda: tuple(told.compiled[:2]))
-    monkeypatch.setattr(jit, "kept", lambda name: told.kept)
+    monkeypatch.setattr(jit, "kept", lambda name: told.kept and name in told.compiled)
+    monkeypatch.setattr(cores, "available_cpus", lambda: 1)
     return told
 
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -304,7 +305,8 @@ def test_a_removal_that_fails_costs_nothing(tmp_path, folders, monkeypatch):
 def test_a_process_that_compiles_cleans_up_once(tmp_path, monkeypatch):
     cleaned = []
     monkeypatch.setattr(jit, "_compiler", jit._Compiler())
-    monkeypatch.setattr(jit, "_compile", lambda name, *rest: (name, b"code"))
+    done = SimpleNamespace(name="symbol", wait=lambda: None, result=lambda: (b"code", set()))
+    monkeypatch.setattr(jit, "_begin", lambda function, job: done)
     monkeypatch.setattr(jit._Compiler, "load", lambda self, name, *entry: name)
     monkeypatch.setattr(Cache, "remove_unused", lambda self: cleaned.append(os.listdir(self.folder)))
     jit._compiler.cache = Cache(tmp_path)

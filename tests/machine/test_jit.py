@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pathlib
 import subprocess
 import sys
+import threading
+import uuid
 
 import pytest
 
@@ -179,3 +183,135 @@ def test_a_kernel_may_not_call_what_the_linker_might_not_find():
 
     with pytest.raises(RuntimeError, match=r"allocates calls .*NRT.*not allowed"):
         jit.kernel("test_allocates", make)
+
+
+def compilations(count):
+    """`count` kernels as :func:`fastq.machine.jit.kernels` takes them, that no other test knows of."""
+
+    def make_for(number):
+        def make():
+            from fastq.machine.ir import kernel_function, report
+
+            @kernel_function
+            def echo(job):
+                report(job, job.a + number)
+
+            return echo, EchoJob
+
+        return make
+
+    return [(f"test_side_{uuid.uuid4().hex}", make_for(number), False, True) for number in range(count)]
+
+
+def test_kernels_that_are_compiled_side_by_side(monkeypatch):
+    """LLVM is at work on all of them at once: each waits for the others."""
+    from fastq.machine import compiling
+
+    together, usual = threading.Barrier(4, timeout=60), compiling._object_code
+    monkeypatch.setattr(compiling, "_object_code", lambda *told: together.wait() and False or usual(*told))
+    for number, kernel in enumerate(jit.kernels(*compilations(4))):
+        todo = EchoJob(a=100)
+        kernel(todo)
+        assert todo.status == 100 + number
+
+
+def test_llvm_runs_outside_of_the_lock_of_llvmlite(monkeypatch):
+    from llvmlite.binding import ffi
+
+    from fastq.machine import compiling
+
+    for name in ("LLVMPY_RunNewModulePassManager", "LLVMPY_TargetMachineEmitToMemory"):
+        locked = getattr(ffi.lib, name)
+        assert compiling._without_lock(locked) is not locked
+    monkeypatch.setattr(compiling, "_without_lock", lambda function: function)  # as with another llvmlite
+    assert len(jit.kernels(*compilations(2))) == 2
+
+
+def test_kernels_without_threads(monkeypatch):
+    def no_thread(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    assert len(jit.kernels(*compilations(2))) == 2
+
+
+def test_a_kernel_that_does_not_compile_leaves_the_others(monkeypatch):
+    """It is told, nothing stays at work, and what was asked for with it compiles the next time."""
+    from fastq.machine import compiling
+
+    usual, (first, second) = compiling._object_code, compilations(2)
+    for error in (RuntimeError("no"), KeyboardInterrupt()):
+        fails = iter([True, False])
+
+        def sometimes(*told, fails=fails, error=error):
+            if next(fails):
+                raise error
+            return usual(*told)
+
+        with monkeypatch.context() as patch, pytest.raises(type(error)):
+            patch.setattr(compiling, "_object_code", sometimes)
+            jit.kernels(first, second)
+    assert not [thread for thread in threading.enumerate() if thread.name == "fastq-llvm"]
+    assert len(jit.kernels(first, second)) == 2
+
+
+def test_an_interrupt_waits_for_llvm(monkeypatch):
+    """A signal's handler that raises, twice, does not leave threads behind which a fork would lose."""
+    from fastq.machine import compiling
+
+    usual, interrupts = compiling.Compilation.wait, [KeyboardInterrupt, KeyboardInterrupt]
+
+    def interrupted(self):
+        if interrupts:
+            raise interrupts.pop()
+        usual(self)
+
+    monkeypatch.setattr(compiling.Compilation, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        jit.kernels(*compilations(2))
+    assert not [thread for thread in threading.enumerate() if thread.name == "fastq-llvm"]
+    assert len(jit.kernels(*compilations(2))) == 2
+
+
+NOTICED = """
+import sys, time
+from fastq.machine import jit
+from fastq.progress import Notice
+Notice.AFTER = float(sys.argv[1])
+sys.path.insert(0, sys.argv[2])
+from tests.machine.test_jit import compilations
+jit.kernels(*compilations(2))
+print("done")
+"""
+
+
+def noticed(stderr, after="0"):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+    root = str(pathlib.Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", NOTICED, after, root], env=environment, stdout=subprocess.PIPE, stderr=stderr,
+        text=True, timeout=120,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "done\n")
+    return done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+def test_a_terminal_is_told_that_kernels_are_compiled():
+    import pty
+
+    reader, writer = pty.openpty()
+    noticed(writer)
+    noticed(writer, "1000")  # compiled sooner: nothing to tell
+    os.close(writer)
+    shown = b""
+    with contextlib.suppress(OSError):  # how the end of a terminal is told
+        while part := os.read(reader, 4096):
+            shown += part
+    os.close(reader)
+    line = "fastq: compiling kernels for this CPU, once ({} of 2) ..."
+    assert shown.decode() == f"\r{line.format(1)}\r{line.format(2)}\r{' ' * len(line.format(1))}\r"
+
+
+def test_a_pipe_is_not_told_that_kernels_are_compiled():
+    assert noticed(subprocess.PIPE) == ""

@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastq.engine.choices import parameters
 from fastq.engine.groups import quarters
 from fastq.engine.memory import aligned, passing
 from fastq.engine.operands import Array, Right
 from fastq.engine.plan import SHARES, share, this_machine
-from fastq.engine.pointers import flat, of_bytes, of_floats, written
+from fastq.engine.pointers import flat, of_bytes, of_floats, strided, written
 from fastq.engine.views import FlatParams, GroupedView
 from fastq.kernels import table
 from fastq.kernels.jobs import (
     CHOOSE,
     FIND,
+    SPAN_OVERFLOW,
     WRITE,
     CompensateJob,
     QuantizeJob,
@@ -92,32 +94,27 @@ def quantize(
 
 def _quantize_columns(job: Any, view: GroupedView, params: FlatParams, kind: str, workers: int) -> int:
     entry = table.quantize("columns", kind)
-    work = job.work
+    work, shape = job.work, (view.outer, view.groups * view.inner)
+
+    def of_sets(*arrays: Array) -> list[Array]:
+        return [strided(p, view.param_start, shape, (view.param_pitch, 1)) for p in arrays]
+
     if work & FIND:
         bands = min(SHARES * workers, ceil_div(view.n, BAND))
         job.band = ceil_div(view.n, bands)
         bands = ceil_div(view.n, job.band)
-        shape = (2, view.outer, view.groups, bands, view.inner)
-        partial = np.empty(shape, params.scale.dtype)
+        partial = np.empty((2, view.outer, view.groups, bands, view.inner), params.scale.dtype)
         job.work = FIND
         job.minimum, job.maximum = (flat(part, params.scale.dtype, part.size) for part in partial)
         start(entry, job, workers)
-        sets = view.groups * view.inner
-        for into, reduce, part in ((params.minimum, np.minimum, partial[0]), (params.maximum, np.maximum, partial[1])):
-            target = into[view.param_start :]
-            for o in range(view.outer):
-                at = o * view.param_pitch
-                target[at : at + sets] = reduce.reduce(part[o], axis=1).reshape(-1)
-        if work & CHOOSE and not job.status:
-            size = params.scale.itemsize
-            choice = QuantizeJob(low=job.low, high=job.high, scheme=job.scheme, outer=sets)
-            for o in range(view.outer):
-                at = (view.param_start + o * view.param_pitch) * size
-                for name in ("scale", "zero", "offset", "minimum", "maximum"):
-                    setattr(choice, name, written(getattr(params, name), params.scale.dtype, view.sets) + at)
-                choice.ticket = 0
-                start(table.quantize("choices", kind), choice, 1)
-            job.status = choice.status
+        low, high = of_sets(params.minimum, params.maximum)
+        low[...], high[...] = (end(part, axis=2).reshape(shape) for end, part in zip((np.min, np.max), partial))
+    if work & CHOOSE and not job.status:
+        scale, zero, offset, low, high = of_sets(*params)
+        with np.errstate(over="ignore"):
+            if job.scheme == 2 and not np.isfinite(high - low).all():
+                return SPAN_OVERFLOW
+        scale[...], zero[...], offset[...] = parameters(low, high, CodeRange(job.low, job.high), job.scheme)
     if work & WRITE and not job.status:
         job.work, job.ticket, job.band = WRITE, 0, BAND
         start(entry, job, workers)

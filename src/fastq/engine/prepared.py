@@ -30,7 +30,7 @@ from fastq.kernels.jobs import CHOOSE, FIND, LEFT_ROWS, RAISED, WRITE, LeftJob, 
 from fastq.layout.tiles import DEPTH, TILE_ROWS, Segments, ceil_div
 from fastq.machine import pool
 from fastq.machine.cpu import CACHE_LINE
-from fastq.machine.jit import kernel
+from fastq.machine.jit import kernels
 
 LEFT_NOT_FINITE = "a, balanced as b is, must be finite; it overflows its float type"
 FUNCTION_RAISED = (
@@ -164,11 +164,10 @@ class NativeProduct(PreparedProduct):
         if form.high:
             kind = native.float_kind(form.dtype)
             assert kind is not None
-            entry = table.left_floats(kind, plan.unit.left, form.transform is not None, output.planes)
-            self._left_kernel = kernel(*entry)
+            left = table.left_floats(kind, plan.unit.left, form.transform is not None, output.planes)
         else:
-            self._left_kernel = kernel(*table.left_codes(plan.unit.left))
-        self._matmul_kernel = kernel(*plan.kernel)
+            left = table.left_codes(plan.unit.left)
+        self._matmul_kernel, self._left_kernel = kernels(plan.kernel, left)
         self._lay_out()
 
     def _left_job(self) -> Any:

@@ -143,7 +143,7 @@ def unpack(which: str, bits: int) -> Entry:
 
 
 def quantize(which: str, kind: str) -> Entry:
-    """A quantization kernel: ``"rows"``, ``"columns"`` or ``"choices"``."""
+    """A quantization kernel: ``"rows"`` or ``"columns"``."""
     return _entry(f"quantize_{which}_{kind}", f"quantize.loops:{which}", jobs.QuantizeJob, kind)
 
 
@@ -170,7 +170,7 @@ def entries(isa: str, bits: Sequence[int], activations: Sequence[str] = ()) -> I
     if isa == "reference":
         return
     for kind in ("f32", "f64"):
-        yield from (quantize(which, kind) for which in ("rows", "columns", "choices"))
+        yield from (quantize(which, kind) for which in ("rows", "columns"))
         yield search(kind)
         yield shared(kind)
         yield compensate(kind)

@@ -17,6 +17,7 @@ from numba.core.imputils import lower_getattr_generic
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import intrinsic, models, register_model
 
+from fastq.machine.compiling import Pipeline
 from fastq.machine.cpu import CACHE_LINE
 from fastq.machine.job import Job
 
@@ -37,8 +38,16 @@ ELEMENTS = {
 
 SCALARS = {"int": types.int64, "f32": types.float32, "f64": types.float64}
 
-# boundscheck and the Python error model would add branches that raise; kernels never raise.
-kernel_function = njit(nogil=True, error_model="numpy", boundscheck=False)
+# boundscheck and the Python error model would add branches that raise; kernels never raise. Wrappers for Python and C would
+# call Python's API and Numba's runtime.
+kernel_function = njit(
+    nogil=True,
+    error_model="numpy",
+    boundscheck=False,
+    no_cpython_wrapper=True,
+    no_cfunc_wrapper=True,
+    pipeline_class=Pipeline,
+)
 
 
 class JobType(types.Type):

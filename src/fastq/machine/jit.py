@@ -6,7 +6,7 @@ process with a warm cache starts fast: 0.1 s, where Numba's cache takes 0.6 s, m
 a kernel is cheap, too: a ctypes call with one pointer, which releases the GIL.
 
 When object code is linked and refers to a function that the process lacks, the process ends. So a kernel may call only
-the functions in :data:`ALLOWED_CALLS`; that is checked before the code is kept. If a user's epilogue calls further
+the functions in ``compiling.ALLOWED_CALLS``; that is checked before the code is kept. If a user's epilogue calls further
 functions, their names are kept with the code, and looked up before it is linked.
 """
 
@@ -20,8 +20,7 @@ from typing import Any
 
 from fastq.machine.cache import Cache, environment, root, stamp
 from fastq.machine.job import Job
-
-ALLOWED_CALLS = frozenset({"memcpy", "memset", "memmove"})
+from fastq.progress import Notice
 
 # Numba's calling convention: int status(return slot *, exception slot *, arguments...).
 _PROTOTYPE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
@@ -104,28 +103,76 @@ def kernel(name: str, make: Callable[[], tuple[Any, type[Job]]], keep: bool = Tr
     builtin : bool
         False for a kernel with a user's function in it, which may call every function that the process has.
     """
-    known = _compiler.kernels.get(name)
-    if known is not None:
-        return known
+    return _compiler.kernels.get(name) or kernels((name, make, keep, builtin))[0]
+
+
+def kernels(*entries: tuple[str, Callable[[], tuple[Any, type[Job]]], bool, bool]) -> list[Kernel]:
+    """Several kernels, each as :func:`kernel` takes it; what must be compiled is compiled side by side.
+
+    Begin with the one that takes LLVM longest.
+    """
     with _compiler.lock:
-        known = _compiler.kernels.get(name)
-        if known is None:
-            cache = _open_cache()
-            entry = cache.load(name) if keep else None
-            if entry is None or not all(map(_is_there, _calls(entry[0]))):
-                entry = _compile(name, *make(), builtin)
-                _compiler.compiled.append(name)
-                if keep:
-                    cache.store(name, *entry)
-                    if not _compiler.cleaned:
-                        _compiler.cleaned = True
-                        cache.remove_unused()
-            known = _compiler.kernels[name] = _compiler.load(name, *entry)
-    return known
+        cache = _open_cache()
+        missing = []
+        for entry in entries:
+            name, _, keep, _ = entry
+            if name not in _compiler.kernels:
+                code = cache.load(name) if keep else None
+                if code is None or not all(map(_is_there, _calls(code[0]))):
+                    missing.append(entry)
+                else:
+                    _compiler.kernels[name] = _compiler.load(name, *code)
+        _compile(missing, cache)
+        return [_compiler.kernels[name] for name, *_ in entries]
+
+
+def _compile(entries: list[tuple[str, Callable[[], tuple[Any, type[Job]]], bool, bool]], cache: Cache) -> None:
+    """Compile, keep and load kernels."""
+    begun: list[Any] = []
+    notice = Notice()
+    try:
+        for number, (_, make, _, _) in enumerate(entries, 1):
+            job = make()  # the first one imports Numba
+            notice(f"fastq: compiling kernels for this CPU, once ({number} of {len(entries)}) ...")
+            begun.append(_begin(*job))
+    finally:
+        # Nothing is at work when the lock is given back, so a fork finds no thread in LLVM.
+        _wait(begun)
+        notice.close()
+    for (name, _, keep, builtin), compilation in zip(entries, begun):
+        code = _checked(name, compilation, builtin)
+        _compiler.compiled.append(name)
+        if keep:
+            cache.store(name, *code)
+            if not _compiler.cleaned:
+                _compiler.cleaned = True
+                cache.remove_unused()
+        _compiler.kernels[name] = _compiler.load(name, *code)
+
+
+def _begin(function: Any, job: type[Job]) -> Any:
+    from fastq.machine.compiling import Compilation
+    from fastq.machine.ir import JobType
+
+    return Compilation(function, (JobType(job),))
+
+
+def _wait(begun: list[Any]) -> None:
+    """Wait for compilations, however often a signal's handler raises."""
+    interrupt = None
+    for compilation in begun:
+        while True:
+            try:
+                compilation.wait()
+                break
+            except BaseException as error:
+                interrupt = error
+    if interrupt is not None:
+        raise interrupt
 
 
 def _calls(symbols: str) -> list[str]:
-    """The functions that a kernel calls beyond :data:`ALLOWED_CALLS`, from its symbols."""
+    """The functions that a kernel calls beyond those that all kernels may call, from its symbols."""
     return symbols.split(" ")[1:]
 
 
@@ -164,27 +211,13 @@ def kept(name: str) -> bool:
     return _open_cache().load(name) is not None
 
 
-def _compile(name: str, function: Any, job: type[Job], builtin: bool) -> tuple[str, bytes]:
+def _checked(name: str, compilation: Any, builtin: bool) -> tuple[str, bytes]:
     """The symbols of a kernel (its name, then the functions that it calls, separated by blanks) and its object code."""
-    import numba
-
-    from fastq.machine.ir import JobType
-
-    # By default Numba adds wrappers for Python and C, which call Python's API and Numba's runtime.
-    options = {**function.targetoptions, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    options.pop("nopython")  # njit says so itself
-    dispatcher = numba.njit(**options)(function.py_func)
-    signature = (JobType(job),)
-    dispatcher.compile(signature)
-    result = dispatcher.overloads[signature]
-    foreign = {
-        f.name for f in result.library._final_module.functions if f.is_declaration and not f.name.startswith("llvm.")
-    }
-    foreign -= ALLOWED_CALLS
+    code, foreign = compilation.result()
     refused = foreign if builtin else {symbol for symbol in foreign if not _is_there(symbol)}
     if refused:
         raise RuntimeError(f"kernel {name} calls {sorted(refused)}, which is not {'allowed' if builtin else 'there'}")
-    return " ".join((result.fndesc.llvm_func_name, *sorted(foreign))), result.library._get_compiled_object()
+    return " ".join((compilation.name, *sorted(foreign))), code
 
 
 def _after_fork_in_child() -> None:

@@ -21,7 +21,7 @@ from typing import Any
 from fastq.errors import shown
 from fastq.machine import cores
 from fastq.machine.cpu import CACHE_LINE
-from fastq.machine.jit import Kernel, kernel
+from fastq.machine.jit import Kernel, kernels
 from fastq.machine.job import Job
 from fastq.machine.pool_job import CLOSED, PERMIT, PoolJob
 
@@ -88,7 +88,7 @@ class ThreadPool:
     def hire(self, workers: int) -> None:
         """Have at least so many workers, as far as threads can be started."""
         if self.kernels is None:
-            wait, publish, lead = (kernel(name, make) for name, make in KERNELS.items())
+            wait, publish, lead = kernels(*((name, make, True, True) for name, make in KERNELS.items()))
             self.kernels = wait, publish, lead
         while len(self.workers) < workers:
             try:

@@ -135,15 +135,3 @@ def columns(kind: str) -> Any:
             report(job, NOT_FINITE)
 
     return quantize_columns
-
-
-def choices(kind: str) -> Any:
-    """Parameters from extremes that are there already: ``outer`` sets of them."""
-    choose = parameters(kind)
-
-    @kernel_function
-    def choose_parameters(job):
-        for index in range(job.outer):
-            choose(job, index)
-
-    return choose_parameters
