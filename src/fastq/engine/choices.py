@@ -28,16 +28,28 @@ def parameters(low: Array, high: Array, limits: CodeRange, scheme: int) -> tuple
 
 def _symmetric_scale(top: Array, high: np.floating, tiny: np.floating) -> Array:
     scale = _scale(top, high, tiny)
-    return np.where((scale * high > top) & (scale * high == np.inf), scale - scale / 8388608, scale)
+    large = top > np.finfo(top.dtype).max / 2
+    if large.any():
+        of_large = scale[large]
+        scale[large] = np.where(of_large * high == np.inf, of_large - of_large / 8388608, of_large)
+    return scale
 
 
 def _span_scale(low: Array, top: Array, high: np.floating, tiny: np.floating) -> Array:
     span = top - low
-    return np.where(span == np.inf, top / high - low / high, _scale(span, high, tiny))
+    scale = _scale(span, high, tiny)
+    large = span == np.inf
+    if large.any():
+        scale[large] = top[large] / high - low[large] / high
+    return scale
 
 
 def _scale(span: Array, high: np.floating, tiny: np.floating) -> Array:
     """``span / high``, kept positive, and fit for subnormal numbers."""
-    scale = span / high
-    wide = np.where(span / scale > high + 0.5, scale + tiny, scale)
-    return np.where(span == 0, span + 1, np.where(scale == 0, tiny, wide))
+    scale: Array = span / high
+    small = scale < np.finfo(span.dtype).tiny  # 0 or subnormal
+    if small.any():  # seldom: a pass over all of them for each line of this would take as long as all the rest
+        few, before = span[small], scale[small]
+        after = np.where(few / before > high + 0.5, before + tiny, before)
+        scale[small] = np.where(few == 0, few + 1, np.where(before == 0, tiny, after))
+    return scale

@@ -1,11 +1,11 @@
 """From kernel functions to object code: Numba's front end, then LLVM.
 
-Numba turns a kernel, and every function that it calls, into LLVM's language. That holds the GIL and takes more than half
-of the time. By default Numba would then optimize and compile each function by itself, and once more inside its callers.
-Here LLVM gets the kernel with all that it calls, once, on a thread of its own: while it optimizes one kernel, Numba is at
-the next.
+Numba turns a kernel, and every function that it calls, into LLVM's language. That holds the GIL and takes half of the
+time. By default Numba then optimizes and compiles each function by itself, and once more inside of its callers. Here
+LLVM gets the kernel with all that it calls, once, on a thread of its own: while it is at one kernel, Numba is at the
+next.
 
-The first product of float32 with float32 weights in an empty cache, by AVX2 on two cores: 5.3 s as Numba compiles, FIGURE
+FIGURES
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite.binding import ffi
-from numba.core import cgutils, config
+from numba.core import cgutils
+from numba.core import config as numba_config
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_lock import global_compiler_lock
@@ -27,6 +28,7 @@ from numba.core.registry import cpu_target
 from numba.np import linalg
 
 ALLOWED_CALLS = frozenset({"memcpy", "memset", "memmove"})
+config: Any = numba_config  # its names are made at run time
 
 
 class _Modules(JITCodeLibrary):
@@ -47,28 +49,29 @@ class Pipeline(CompilerBase):
     """Numba's pipeline up to LLVM's language; ``numba.njit`` takes it as ``pipeline_class``."""
 
     def define_pipelines(self) -> list[Any]:
+        """Numba's usual passes, of which the last finds another library to put its result into."""
         state = self.state
         state.library = _Modules(state.targetctx.codegen(), state.func_id.func_qualname)
-        # Python cannot call it: Numba's functions find each other by this object, and it must be a builtin function. The
+        # Python cannot call it. Numba's functions find each other by this object, which must be a builtin function. The
         # context is this compilation's own.
         state.targetctx.get_executable = lambda library, *rest: library.texts.copy
         return [DefaultPassBuilder.define_nopython_pipeline(state)]
 
 
-@global_compiler_lock
 def _prepare_numba() -> None:
     """What Numba does before its first compilation, but for importing SciPy.
 
     Numba does that only to see whether SciPy is there, and once more where it needs it. It takes 0.25 s.
     """
-    if "numba.np.arraymath" in sys.modules or importlib.util.find_spec("scipy") is None:
-        return
-    usual = linalg.ensure_blas
-    linalg.ensure_blas = lambda: None
-    try:
-        cpu_target.target_context.refresh()
-    finally:
-        linalg.ensure_blas = usual
+    with global_compiler_lock:
+        if "numba.np.arraymath" in sys.modules or importlib.util.find_spec("scipy") is None:
+            return
+        usual = linalg.ensure_blas
+        linalg.ensure_blas = lambda: None
+        try:
+            cpu_target.target_context.refresh()
+        finally:
+            linalg.ensure_blas = usual
 
 
 class Compilation:

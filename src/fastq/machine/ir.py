@@ -38,16 +38,17 @@ ELEMENTS = {
 
 SCALARS = {"int": types.int64, "f32": types.float32, "f64": types.float64}
 
-# boundscheck and the Python error model would add branches that raise; kernels never raise. Wrappers for Python and C would
-# call Python's API and Numba's runtime.
-kernel_function = njit(
-    nogil=True,
-    error_model="numpy",
-    boundscheck=False,
-    no_cpython_wrapper=True,
-    no_cfunc_wrapper=True,
-    pipeline_class=Pipeline,
-)
+_OPTIONS: dict[str, Any] = {
+    "nogil": True,
+    # These two would add branches that raise; kernels never raise.
+    "boundscheck": False,
+    "error_model": "numpy",
+    # Wrappers for Python and C would call Python's API and Numba's runtime.
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+    "pipeline_class": Pipeline,
+}
+kernel_function = njit(**_OPTIONS)
 
 
 class JobType(types.Type):

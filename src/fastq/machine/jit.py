@@ -6,8 +6,8 @@ process with a warm cache starts fast: 0.1 s, where Numba's cache takes 0.6 s, m
 a kernel is cheap, too: a ctypes call with one pointer, which releases the GIL.
 
 When object code is linked and refers to a function that the process lacks, the process ends. So a kernel may call only
-the functions in ``compiling.ALLOWED_CALLS``; that is checked before the code is kept. If a user's epilogue calls further
-functions, their names are kept with the code, and looked up before it is linked.
+the functions in ``compiling.ALLOWED_CALLS``; that is checked before the code is kept. If a user's epilogue calls
+further functions, their names are kept with the code, and looked up before it is linked.
 """
 
 from __future__ import annotations
@@ -89,7 +89,10 @@ class _Compiler:
 _compiler = _Compiler()
 
 
-def kernel(name: str, make: Callable[[], tuple[Any, type[Job]]], keep: bool = True, builtin: bool = True) -> Kernel:
+Make = Callable[[], tuple[Any, type[Job]]]
+
+
+def kernel(name: str, make: Make, keep: bool = True, builtin: bool = True) -> Kernel:
     """The kernel of this name: from memory, from the cache, or compiled now.
 
     Parameters
@@ -106,7 +109,7 @@ def kernel(name: str, make: Callable[[], tuple[Any, type[Job]]], keep: bool = Tr
     return _compiler.kernels.get(name) or kernels((name, make, keep, builtin))[0]
 
 
-def kernels(*entries: tuple[str, Callable[[], tuple[Any, type[Job]]], bool, bool]) -> list[Kernel]:
+def kernels(*entries: tuple[str, Make, bool, bool]) -> list[Kernel]:
     """Several kernels, each as :func:`kernel` takes it; what must be compiled is compiled side by side.
 
     Begin with the one that takes LLVM longest.
@@ -126,7 +129,7 @@ def kernels(*entries: tuple[str, Callable[[], tuple[Any, type[Job]]], bool, bool
         return [_compiler.kernels[name] for name, *_ in entries]
 
 
-def _compile(entries: list[tuple[str, Callable[[], tuple[Any, type[Job]]], bool, bool]], cache: Cache) -> None:
+def _compile(entries: list[tuple[str, Make, bool, bool]], cache: Cache) -> None:
     """Compile, keep and load kernels."""
     begun: list[Any] = []
     notice = Notice()
