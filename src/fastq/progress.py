@@ -96,19 +96,20 @@ class Notice:
 
     def __init__(self) -> None:
         self.begin = time.perf_counter()
-        self.length = 0  # of the line
+        self.shown = ""
 
     def __call__(self, text: str) -> None:
         """Show it, if it is time."""
-        if time.perf_counter() - self.begin >= self.AFTER and self.wanted and _watched():
-            self._write(f"{text:<{self.length}}")
-            self.length = len(text)
+        late = time.perf_counter() - self.begin >= self.AFTER
+        if late and text != self.shown and self.wanted and _watched():
+            self._write(f"{text:<{len(self.shown)}}")
+            self.shown = text
 
     def close(self) -> None:
         """Leave an empty line, at its begin."""
-        if self.length:
-            self._write(" " * self.length + "\r")
-            self.length = 0
+        if self.shown:
+            self._write(" " * len(self.shown) + "\r")
+            self.shown = ""
 
     def _write(self, text: str) -> None:
         with contextlib.suppress(Exception):  # whatever stderr is, what it tells about goes on

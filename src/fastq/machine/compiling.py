@@ -3,9 +3,11 @@
 Numba turns a kernel, and every function that it calls, into LLVM's language. That holds the GIL and takes half of the
 time. By default Numba then optimizes and compiles each function by itself, and once more inside of its callers. Here
 LLVM gets the kernel with all that it calls, once, on a thread of its own: while it is at one kernel, Numba is at the
-next.
+next. (A process per kernel would import and prepare Numba for 0.8 s first, which is as long as a kernel takes.)
 
-FIGURES
+The first product of float32 in an empty cache, by AVX2, takes 4.3 s of CPU time, imports included, where it took 6.2:
+1.7 s are Numba's front end, 1.3 s LLVM, beside it, and 0.6 s Numba's imports. Leaving out 14 of Numba's 27 passes
+gained 0.1 s, and LLVM's level 2 instead of 3 less than 0.1 s.
 """
 
 from __future__ import annotations

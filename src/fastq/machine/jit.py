@@ -114,6 +114,9 @@ def kernels(*entries: tuple[str, Make, bool, bool]) -> list[Kernel]:
 
     Begin with the one that takes LLVM longest.
     """
+    known = [_compiler.kernels.get(name) for name, *_ in entries]
+    if all(known):  # without the lock, which a thread may hold that compiles others
+        return known  # type: ignore[return-value]
     with _compiler.lock:
         cache = _open_cache()
         missing = []
@@ -135,9 +138,11 @@ def _compile(entries: list[tuple[str, Make, bool, bool]], cache: Cache) -> None:
     notice = Notice()
     try:
         for number, (_, make, _, _) in enumerate(entries, 1):
-            job = make()  # the first one imports Numba
-            notice(f"fastq: compiling kernels for this CPU, once ({number} of {len(entries)}) ...")
-            begun.append(_begin(*job))
+            text = f"fastq: compiling kernels for this CPU, once ({number} of {len(entries)}) ..."
+            made = make()  # the first one imports Numba
+            notice(text)
+            begun.append(_begin(*made))
+            notice(text)
     finally:
         # Nothing is at work when the lock is given back, so a fork finds no thread in LLVM.
         _wait(begun)
@@ -161,7 +166,10 @@ def _begin(function: Any, job: type[Job]) -> Any:
 
 
 def _wait(begun: list[Any]) -> None:
-    """Wait for compilations, however often a signal's handler raises."""
+    """Wait for compilations, however often a signal's handler raises.
+
+    There is no RecursionError: no call goes deeper than Numba, which has been through.
+    """
     interrupt = None
     for compilation in begun:
         while True:
