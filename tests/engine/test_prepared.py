@@ -20,7 +20,7 @@ def halved(y):
 
 def short_way(a, b, out=None, bias=None, epilogue=None, dtype=None):
     """A product by the fast path; None where there is none."""
-    return repeated.again(a, b, out, bias, (epilogue, dtype))
+    return repeated.again(a, b, out, bias, (epilogue, dtype, None))
 
 
 def long_way(a, q, **options):

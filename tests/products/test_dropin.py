@@ -628,7 +628,7 @@ def test_arrays_of_dask_are_left_to_the_room_for_them(monkeypatch, rng):
     q, x = fq.quantize(b, axis=0), Array(a)
     for left, right in ((x, b), (b.T, Array(b)), (x, q)):
         assert fq.matmul(left, right, bits=4, bias=1, dtype=np.float64) == "lazy"
-        assert asked.pop() == (left, right, {"bits": 4, "bias": 1, "dtype": np.float64})
+        assert asked.pop() == (left, right, {"bits": 4, "bias": 1, "dtype": np.float64, "activations": None})
     assert np.array_equal(fq.matmul(a, b), a @ b)
 
 

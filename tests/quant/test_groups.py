@@ -14,6 +14,7 @@ from fastq.kernels import table
 from fastq.layout.tiles import GROUPED, TileFormat
 from fastq.machine import jit
 from fastq.qarray.array import QArray
+from fastq.quant.spec import QuantSpec
 from fastq.scheme import code_range, largest_factor
 from tests.cases import NATIVE, edges, instruction_set, units
 
@@ -38,7 +39,8 @@ def grouped(rng, k, n, bits, group, scheme, extreme=False):
     scale = (rng.integers(1, 1000, (1, n)) / 1024).astype(np.float32)
     scales = GroupScales(group, factors.astype(np.int8), None if zeros is None else zeros.astype(np.uint8))
     codes = codes.astype(np.int8 if limits.signed else np.uint8)
-    q = QArray._make(Store(codes, limits, bits, scales), False, scheme, 0, group, (scale, None, None), np.float32)
+    spec = QuantSpec(bits, 0, group, scheme)
+    q = QArray._make(Store(codes, limits, bits, scales), False, spec, (scale, None, None), np.float32)
     shift = 0 if zeros is None else np.repeat(zeros, group, axis=0)[:k]
     return q, (codes.astype(np.int64) - shift) * np.repeat(factors, group, axis=0)[:k], scale
 
@@ -88,9 +90,8 @@ def test_the_largest_sums_of_a_tile(isa, bits, rng):
             q, _, scale = grouped(rng, 192, 20, bits, 64, scheme, extreme=True)
             limits = code_range(bits, scheme)
             codes = np.full((192, 20), limits[end], q.codes.dtype)
-            q = QArray._make(
-                Store(codes, limits, bits, q._store.scales()), False, scheme, 0, 64, (scale, None, None), "f4"
-            )
+            store = Store(codes, limits, bits, q._store.scales())
+            q = QArray._make(store, False, QuantSpec(bits, 0, 64, scheme), (scale, None, None), np.float32)
             zeros = 0 if q.zero_point is None else np.repeat(q.zero_point, 64, axis=0)
             values = (codes.astype(np.int64) - zeros) * np.repeat(q.group_scale, 64, axis=0)
             for left in (-128, 127):
