@@ -165,7 +165,8 @@ def compensate(kind: str) -> Entry:
 def entries(isa: str, bits: Sequence[int], activations: Sequence[str] = ()) -> Iterator[Entry]:
     """Every kernel that an instruction set uses for right codes of these widths, whatever shapes and types are.
 
-    `activations` are those that float32 products are wanted with, besides none. Products in float16 are left out.
+    `activations` are those that float32 products are wanted with, besides none. Products in float16 are left out, and
+    those of floats that are quantized by group or in two planes.
     """
     if isa == "reference":
         return

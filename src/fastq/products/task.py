@@ -177,14 +177,15 @@ class Task(NamedTuple):
         columns = self.right.columns(
             right_at, packed, k_segments, computed, a.offset is not None or b.offset is not None
         )
-        left = self.left
+        left, output = self.left, self.output
         if isinstance(left, FloatOperand):
             groups = 1 if a.group is None else k_segments.segments
             form = LeftForm(self.m, self.k, left.dtype, left.form.high, left.form.balance, groups)
+            output = output._replace(row_groups=groups > 1)
         else:
             codes = np.dtype(np.int8 if a.limits.signed else np.uint8)
             form = LeftForm(self.m, self.k, codes, groups=a.row_groups(k_segments))
-        return backend().prepare(form, packed, columns, k_segments, self.output)
+        return backend().prepare(form, packed, columns, k_segments, output)
 
     def _one_wide(self, out: Array, left_at: BatchIndex, right_at: BatchIndex, longest: int) -> None:
         """An integer product whose sums may leave int32: parts of K that cannot, added up in int64."""

@@ -21,6 +21,7 @@ class Output(NamedTuple):
     function: Any = None  # a user's scalar function, compiled by Numba
     turned: bool = False  # of a product that is computed as a transpose: columns' scales come before those of rows
     planes: int = 1  # of left codes: 2 for high and low bytes, each of which has a row of sums
+    row_groups: bool = False  # of a product of left floats that are quantized by group
 
     @property
     def computed(self) -> str:
@@ -31,7 +32,8 @@ class Output(NamedTuple):
     def tag(self) -> str:
         """What tells it from others in the names of kernels."""
         words = [self.type, *([self.activation] if self.activation else [])]
-        return "_".join(words + ["turned"] * self.turned + ["planes"] * (self.planes > 1))
+        words += ["turned"] * self.turned + ["planes"] * (self.planes > 1) + ["rowgroups"] * self.row_groups
+        return "_".join(words)
 
     @property
     def kept(self) -> bool:

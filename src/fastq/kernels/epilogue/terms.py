@@ -32,11 +32,18 @@ class Kind(NamedTuple):
 
 ONE_SEGMENT = Kind(row_scaled=True, col_scaled=True)
 FAST = Kind(False, False, True, True, False, False)
-# Several segments: groups on the right, with one zero point, with zero points, with offsets.
-GROUPED = tuple(
-    Kind(False, varied, False, True, offsets, False)
-    for varied, offsets in ((False, False), (True, False), (False, True))
-)
+
+
+def usual_kinds(output: Output) -> tuple[Kind, ...]:
+    """Kinds of products with several segments that have straight code; the last one is any product.
+
+    Groups on the right have one zero point, zero points or offsets; where floats on the left have groups, there may be
+    none on the right.
+    """
+    forms = [(False, True, False), (True, True, False), (False, True, True)]
+    forms += [(False, False, False)] * output.row_groups
+    usual = (Kind(False, varied, output.row_groups, scaled, offsets, False) for varied, scaled, offsets in forms)
+    return *usual, Kind()
 
 
 class Lanes(NamedTuple):
