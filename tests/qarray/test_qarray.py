@@ -526,3 +526,19 @@ def test_stacks(isa, rng):
             for i, j in np.ndindex(2, 3):
                 single = fq.quantize(w[i, j], 4, axis=axis, group_size=group, scheme=scheme)
                 assert np.array_equal(y[i, j], x[j] @ single)
+
+
+@pytest.mark.parametrize("form", [{"axis": 0}, {"axis": 1}, {"axis": None}, {"axis": 1, "bits": 4, "group_size": 32}])
+def test_prepack_is_for_the_product_that_can_be(isa, rng, form):
+    """Rows with a scale each, such as embeddings, are packed for ``x @ q.T`` and ``q @ x``."""
+    w, x = rng.standard_normal((96, 64), np.float32), rng.standard_normal((5, 64), np.float32)
+    make = dict(form, bits=form.get("bits", 8))
+    q, expected = fq.quantize(w, **make), fq.quantize(w, **make)
+    assert q.prepack() is q
+    assert q._store.packed
+    assert q.equals(expected)
+    if form["axis"] == 0:
+        assert (w.T @ q == w.T @ expected).all()
+    else:
+        assert (x @ q.T == x @ expected.T).all()
+        assert (q @ x[0] == expected @ x[0]).all()

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from fastq.engine.operands import BatchIndex, ChannelTransform, ColumnParams, LineParams, Right
 from fastq.layout.tiles import Segments, segments
 from fastq.products.operands import Operand
-from fastq.qarray.rearrange import expanded, group_scales, part
+from fastq.qarray.rearrange import expanded, group_scales, part, swapped_matrices
 from fastq.quant.spec import QuantSpec
 from fastq.scheme import ACTIVATIONS, code_range
 from fastq.validation import word
@@ -134,7 +134,9 @@ def columns(
 
 
 def prepack(q: QArray) -> QArray:
-    """Pack the codes now, rather than at the first ``x @ q``; returns the array itself.
+    """Pack the codes now, rather than at the first product; returns the array itself.
+
+    They are packed for ``x @ q``, or, if the last axis shares a scale, for ``x @ q.mT`` and ``q @ x``.
 
     Examples
     --------
@@ -145,8 +147,8 @@ def prepack(q: QArray) -> QArray:
     True
     """
     if q.ndim >= 2 and q.size:
-        first = (0,) * (q.ndim - 2)
-        right(q, first, segments(q.shape[-2], lines(q, first, "right").group))
+        first, summed = (0,) * (q.ndim - 2), swapped_matrices(q) if q.axis == q.ndim - 1 else q
+        right(summed, first, segments(summed.shape[-2], lines(summed, first, "right").group))
     return q
 
 
