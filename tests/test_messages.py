@@ -355,7 +355,8 @@ CASES = {
     "scale along K of a transpose on the left": (lambda: q(axis=1).T @ X, ValueError,
         r"got shape \(3, 2\) with axis=0, whose .*: it is a transpose; quantize the original with axis=-2, "
         r"one scale per column, or"),
-    "packed, scale along K": (lambda: q(axis=1).prepack(), ValueError, r"scale of the right operand must be constant"),
+    "packed, scale along K": (lambda: fq.quantize(np.ones((2, 3, 4)), axis=0).prepack(), ValueError,
+        r"scale of the right operand must be constant"),
     "matmul bits": (lambda: fq.matmul(X, X.T, bits=16), ValueError, r"bits must be from 2 to 8, got 16"),
     "sum too large": (lambda: fq.matmul(LONG, LONG.T), OverflowError,
         r"the product of 8-bit integers must fit int32, but with K = 33026 it reaches 2147515650; "
