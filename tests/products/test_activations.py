@@ -16,10 +16,10 @@ FINER = WAYS[1:]
 FORMS = {
     "symmetric": {},
     "affine": {"scheme": "affine"},
-    "3 bits in groups": {"bits": 3, "group_size": 32},
+    "integer groups": {"bits": 4, "group_size": 32},
     "float groups": {"bits": 4, "group_size": 32, "group_scale": "float", "scheme": "asymmetric"},
     "symmetric float groups": {"bits": 8, "group_size": 32, "group_scale": "float"},
-    "odd groups": {"bits": 5, "group_size": 13, "scheme": "affine"},
+    "odd groups": {"bits": 4, "group_size": 13, "scheme": "affine"},
     "balanced": {"balance": np.geomspace(0.1, 10, 96)},
     "rotated in groups": {"rotate": True, "bits": 4, "group_size": 48},
 }
