@@ -100,7 +100,7 @@ def _processes(count: int, which: Any) -> list[Any]:
     command = [sys.executable, "-m", "fastq.cli.warmup", json.dumps(which)]
     processes: list[Any] = []
     with contextlib.suppress(OSError):
-        while len(processes) < count:
+        while sys.executable and len(processes) < count:  # a program that holds a Python may not know where one is
             processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
     return processes
 

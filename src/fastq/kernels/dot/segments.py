@@ -9,10 +9,10 @@ accumulators were stored, and a call of the epilogue per segment read them and a
 ====================  =============  =============  =============  =============
 groups                m = 256        before         m = 1          before
 ====================  =============  =============  =============  =============
-128, symmetric        0.7            0.9            0.7 to 0.8     0.9 to 1.1
-32, symmetric         0.9            1.7 to 2.1     0.8 to 0.9     3.2 to 4.1
-32, with zero points  0.9 to 1.0     2.2 to 2.9     0.9            3.4 to 5.7
-32, with offsets      0.9 to 1.1     2.3 to 2.8     0.9            4.6 to 9.9
+128, symmetric        0.6 to 0.8     0.9            0.9            1.1
+32, symmetric         0.8 to 0.9     2.2            1.0            4.2
+32, with zero points  0.9            2.5            1.1            3.8
+32, with offsets      0.8 to 1.0     2.6            1.1            3.8
 ====================  =============  =============  =============  =============
 
 Floats on the left that are quantized by group (of 32) take 1.3 to 1.45 times as long as by row; 1.9 times, when they
