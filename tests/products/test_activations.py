@@ -109,6 +109,17 @@ def test_every_instruction_set_gives_the_bits_of_the_reference(isa, rng, form, w
 
 
 @pytest.mark.parametrize("way", FINER)
+def test_what_lies_beyond_k(isa, rng, way):
+    """The integer scale of the last group makes codes of what lies beyond K, so left tiles are 0 there."""
+    long, short = (weights(rng, (k, 40), bits=4, group_size=32) for k in (128, 80))
+    for m in (1, 37):
+        x = rng.standard_normal((m, 128), np.float32)
+        expected = by_reference(isa, x[:, :80], short, activations=way)
+        fq.matmul(x, long, activations=way)  # into the same memory
+        assert (fq.matmul(x[:, :80], short, activations=way) == expected).all()
+
+
+@pytest.mark.parametrize("way", FINER)
 def test_bias_epilogue_type_and_place(isa, rng, way):
     x, q, bias = rng.standard_normal((20, 96), np.float32), weights(rng), np.arange(40, dtype=np.float32)
     for options in ({"bias": bias}, {"bias": bias, "epilogue": "gelu"}, {"dtype": np.float64, "bias": 1}):
