@@ -69,7 +69,8 @@ def test_parts_of_k_by_many_threads(many_cores, order, rng):
 def test_what_is_not_finite(isa, place, bad, order, rng):
     b = np.array(rng.standard_normal((130, 33)), np.float32, order=order)
     b[place] = bad
-    assert quantize_right(b, 8, segments(130)) is None
+    with pytest.raises(fq.NotFiniteError):
+        quantize_right(b, 8, segments(130))
     out = np.full((2, 33), 7, np.float32)
     with pytest.raises(fq.NotFiniteError, match=rf"^b must be finite.*\({place[0]}, {place[1]}\)"):
         fq.matmul(np.ones((2, 130), np.float32), b, out=out)

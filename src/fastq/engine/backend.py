@@ -11,10 +11,13 @@ from fastq.engine import native, reference
 from fastq.engine.groups import GroupScales, by_column
 from fastq.engine.operands import Array, Right
 from fastq.engine.prepared import NativeProduct, PreparedProduct
+from fastq.errors import NotFiniteError
 from fastq.kernels.table import ISAS
 from fastq.layout.tiles import Segments, TileFormat, segments
 from fastq.machine import cpu
 from fastq.scheme import CodeRange
+
+RIGHT_NOT_FINITE = "b must be finite, because NaN and infinity have no code"
 
 
 class Backend(NamedTuple):
@@ -63,12 +66,15 @@ def pack_right(codes: Array, low: int, bits: int, k_segments: Segments, scales: 
     return Right(right.tiles, segments(k), n, TileFormat(bits, grouped=True), sums, packed, scales.size)
 
 
-def quantize_right(x: Array, bits: int, k_segments: Segments) -> tuple[Right, Array] | None:
+def quantize_right(x: Array, bits: int, k_segments: Segments) -> tuple[Right, Array]:
     """Quantize a matrix of floats (contiguous by rows or columns) by column, symmetric by max|x|, and pack it.
 
-    Gives the scales, too; None if it is not finite.
+    Gives the scales, too. Raises NotFiniteError.
     """
-    return backend(x.size).quantize_right(x, bits, k_segments)
+    packed = backend(x.size).quantize_right(x, bits, k_segments)
+    if packed is None:
+        raise NotFiniteError(RIGHT_NOT_FINITE)
+    return packed
 
 
 def unpack(right: Right, limits: CodeRange, columns: Array | None = None) -> Array:

@@ -13,6 +13,7 @@ from fastq.engine.backend import pack_right, quantize_right
 from fastq.engine.native import float_kind
 from fastq.engine.operands import BatchIndex, ChannelTransform, ColumnParams, LineParams, Right, column_parameters
 from fastq.engine.prepared import NativeProduct
+from fastq.errors import NotFiniteError
 from fastq.layout.tiles import Segments, segments
 from fastq.promotion import EIGHT_BIT
 from fastq.quant.affine import check_finite
@@ -184,9 +185,11 @@ class FloatOperand(ArrayOperand):
             values = self.array[index].astype(self.dtype, copy=False)
             if not (values.flags.forc and values.flags.aligned):
                 values = np.array(values, order="C")
-            while (packed := quantize_right(values, self.bits, k_segments)) is None:
-                check_finite(values, "b")  # raises, unless another thread has changed the array in the meantime
-            self._packed = index, k_segments, *packed
+            try:
+                self._packed = index, k_segments, *quantize_right(values, self.bits, k_segments)
+            except NotFiniteError:
+                check_finite(values, "b")  # the same error, with the index
+                raise
         return self._packed[2:]
 
 
