@@ -57,6 +57,27 @@ def test_chunks_are_whole_tiles_and_give_every_thread_work(isa, m, bits):
     assert (plan.scratch > 0) == (bits < 8 or plan.unit.k_block > 0)
 
 
+@pytest.mark.parametrize("isa", [isa for isa in ISAS if isa != "reference"])
+@pytest.mark.parametrize("bits", [3, 8])
+def test_tickets_bring_their_own_rows_where_there_are_enough_of_them(isa, bits):
+    def own_rows(m, n, k, threads=2):
+        plan = plan_matmul(m, n, segments(k), TileFormat(bits), FLOAT32, Machine(isa, threads))
+        assert plan.own_rows % TILE_ROWS == 0
+        assert plan.own_rows == 0 or -(-m // plan.own_rows) >= 2 * plan.threads
+        return plan.own_rows
+
+    tiles = isa == "amx"
+    assert (own_rows(4096, 384, 384) > 0) == (bits == 8 or not tiles)
+    assert own_rows(1, 384, 384) == own_rows(32, 768, 768) == 0
+    assert own_rows(1000, 200_000, 384) == 0  # where each ticket would read more than the caches hold
+    assert own_rows(512, 1024, 1024, 64) == 0
+    if tiles:
+        assert own_rows(4096, 1024, 4096) == 0  # rows of so many tiles leave the L1 cache
+    elif bits == 8:
+        assert own_rows(4096, 384, 384) == 64
+        assert own_rows(128, 384, 1536) == 16
+
+
 def test_the_reference_needs_no_kernel(isa):
     """And takes what is empty, on every instruction set."""
     assert backend() is (REFERENCE if isa == "reference" else NATIVE)

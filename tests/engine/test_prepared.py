@@ -10,6 +10,7 @@ import fastq as fq
 from fastq.kernels.table import ISAS
 from fastq.machine import cpu
 from fastq.products import repeated
+from fastq.qarray.parts import put_together, take_apart
 from tests.cases import NATIVE, instruction_set
 
 
@@ -137,6 +138,68 @@ def test_an_operand_remembers_only_so_many_kinds(monkeypatch, rng):
     for m in range(1, 9):
         np.ones((m, 8), np.float32) @ q
         assert 1 <= len(q.ready) <= 3
+
+
+def own_rows(q):
+    """Rows per ticket that a prepared product of this operand brings into tiles itself."""
+    return [prepared.plan.own_rows for prepared in q.ready.values()]
+
+
+@pytest.mark.parametrize("isa", NATIVE, indirect=True)
+@pytest.mark.parametrize(
+    ("form", "kind", "options"),
+    [
+        ({"bits": 8}, "f4", {}),
+        ({"bits": 8}, "f4", {"epilogue": halved}),
+        ({"bits": 8}, "f4", {"activations": "two-plane"}),
+        ({"bits": 8, "group_size": 32}, "f4", {"activations": "group"}),
+        ({"bits": 4, "group_size": 32, "scheme": "affine"}, "f4", {"bias": True}),
+        ({"bits": 8, "rotate": True}, "f4", {}),
+        pytest.param({"bits": 8}, "f2", {}, marks=pytest.mark.exhaustive),
+        pytest.param({"bits": 8}, "f8", {}, marks=pytest.mark.exhaustive),
+        pytest.param({"bits": 3}, "f4", {"dtype": np.float16}, marks=pytest.mark.exhaustive),
+    ],
+)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_rows_that_tickets_bring_themselves(isa, form, kind, options, threads, many_cores, rng):
+    """The same bits as by one kernel after the other, at the edges of chunks; no row that is not finite passes."""
+    k = 2000 if "rotate" in form else 96  # long enough for threads to meet in the room of rotated rows
+    q = fq.quantize(rng.standard_normal((k, 50)).astype("f8" if kind == "f8" else "f4"), axis=0, **form)
+    if "bias" in options:
+        options = {"bias": rng.standard_normal(50).astype(np.float32)}
+    with fq.set_num_threads(threads):
+        for m in (1600, 1601, 1735):
+            x = rng.standard_normal((m, k)).astype(kind)
+            expected = long_way(x, q, **options)
+            out = np.full_like(expected, 7)
+            (prepared,) = q.ready.values() if "bias" not in options else (None,)
+            assert prepared is None or prepared.plan.own_rows
+            assert (fq.matmul(x, q, **options) == expected).all()
+            assert (fq.matmul(x, q, out, **options) == expected).all()
+            for row in (0, 777, m - 1):
+                bad = x.copy()
+                bad[row, k - 1] = np.inf
+                out[...] = 7
+                for target in (None, out):
+                    with pytest.raises(fq.NotFiniteError, match=rf"a must be finite.* index \({row}, {k - 1}\)"):
+                        fq.matmul(bad, q, target, **options)
+                assert (out == 7).all()
+
+
+def test_codes_are_read_before_the_output_covers_them(rng):
+    """Tickets bring rows of codes themselves even where the output is given, unless it lies over them."""
+    q = fq.quantize(rng.standard_normal((96, 24)).astype(np.float32), axis=0)
+    codes = fq.quantize(rng.standard_normal((2000, 96)).astype(np.float32), axis=-1)
+    expected = codes @ q
+    assert all(own_rows(q))
+    room = np.zeros(2 * 2000 * 96, np.int8)
+    for first in (0, 32, 96 * 2000 - 64, 96 * 2000):
+        place = room[first : first + 2000 * 96].reshape(2000, 96)
+        place[...] = codes.codes
+        arrays, attributes = take_apart(codes, pack=False)
+        a = put_together({**arrays, "codes": place}, attributes)
+        out = room[96 * 1000 : 96 * 1000 + 4 * 2000 * 24].view(np.float32).reshape(2000, 24)
+        assert (short_way(a, q, out) == expected).all()
 
 
 def test_input_may_be_the_output(rng):

@@ -17,6 +17,11 @@ BYTES_PER_SECOND = 20e9  # one core reading weights from memory
 LEFT_CHUNK = 512 << 10  # bytes of left tiles that stay in a core's L2 cache beside a panel of the right operand
 BLOCKED_ROWS, BLOCKED_COLUMNS = 512, 256  # of a ticket of the blocked GEMM
 SHARES = 4  # tickets per thread, so that a slow core holds nobody up
+# Tickets that bring their own rows into tiles read all of the right operand: at most so many bytes, which for tile
+# registers must lie in a core's L2 cache. They have from so many to so many rows; more where codes must be unpacked.
+OWN_RIGHT, OWN_RIGHT_TILES = 16 << 20, 1 << 20
+OWN_ROWS, OWN_ROWS_PACKED = (16, 64), (64, 128)
+OWN_TILES = 16  # along K, for tile registers: rows and right tiles of more leave the L1 cache
 
 
 class Machine(NamedTuple):
@@ -43,6 +48,7 @@ class Plan(NamedTuple):
     block_chunk: int
     scratch: int  # bytes per thread
     segmented: bool = False  # whether K has several segments
+    own_rows: int = 0  # of a ticket that brings its rows into tiles and multiplies all columns; 0: it had better not
 
     @property
     def kernel(self) -> Entry:
@@ -58,22 +64,33 @@ def plan_matmul(m: int, n: int, k_segments: Segments, form: TileFormat, output: 
     weights = blocks * tiles * tile_bytes(form.bits)
     seconds = max(2 * m * n * k_segments.k / (unit.rate * 1e9), weights / BYTES_PER_SECOND)
     workers = machine.threads if seconds > WORTH_SHARING else 1
-    row_chunk, block_chunk = m, 1
+    row_chunk, block_chunk, own_rows = m, 1, 0
     if unit.k_block:
         return _plan_blocked(unit, m, n, k_segments, form, output, workers)
     if shape == "gemv":
         block_chunk = max(1, blocks // (2 * SHARES * workers))
         panel = 1
     else:
-        panel = unit.blocks
+        panel = block_chunk = unit.blocks
         rows = LEFT_CHUNK // max(1, tiles * DEPTH * unit.left_bytes)
         panels = ceil_div(blocks, panel)
         row_chunk = max(TILE_ROWS, rows // TILE_ROWS * TILE_ROWS)
+        if weights <= OWN_RIGHT:
+            least, most = OWN_ROWS if form.bits == 8 else OWN_ROWS_PACKED
+            own_rows = _own_rows(m, least, min(most, row_chunk), SHARES * workers)
         while workers > 1 and row_chunk > 4 * TILE_ROWS and panels * ceil_div(m, row_chunk) < SHARES * workers:
             row_chunk = max(TILE_ROWS, row_chunk // 2 // TILE_ROWS * TILE_ROWS)
     scratch = panel * tiles * tile_bytes(8) if form.bits < 8 else 0
     segmented = k_segments.segments > 1
-    return Plan(unit, shape, form, output, workers, row_chunk, block_chunk, scratch, segmented)
+    return Plan(unit, shape, form, output, workers, row_chunk, block_chunk, scratch, segmented, own_rows)
+
+
+def _own_rows(m: int, least: int, most: int, tickets: int) -> int:
+    """As many rows as leave so many tickets; 0 if there are too few."""
+    rows = most
+    while rows >= 2 * least and ceil_div(m, rows) < tickets:
+        rows = rows // 2 // TILE_ROWS * TILE_ROWS
+    return rows if rows >= least and ceil_div(m, rows) >= tickets else 0
 
 
 def _plan_blocked(
@@ -93,7 +110,11 @@ def _plan_blocked(
             break
     dense = column_chunk // BLOCK * unit.k_block * tile_bytes(8) if form.bits < 8 else 0
     scratch = 4 * row_chunk * column_chunk + dense
-    return Plan(unit, "gemm", form, output, workers, row_chunk, column_chunk // BLOCK, scratch)
+    own_rows = 0
+    if form.bits == 8 and k_segments.tiles <= OWN_TILES and n * k_segments.tiles * DEPTH <= OWN_RIGHT_TILES:
+        own_rows = _own_rows(m, panel, panel, 2 * workers)  # a panel at a time, whose two accumulators are in use
+        scratch = max(scratch, 2 * 4 * panel * panel)
+    return Plan(unit, "gemm", form, output, workers, row_chunk, column_chunk // BLOCK, scratch, own_rows=own_rows)
 
 
 def share(nbytes: int, machine: Machine) -> int:

@@ -8,7 +8,8 @@ from fastq.machine.job import INT, job
 # added up in so many lanes, which makes it part of their results.
 LANES = 16
 
-RAISED = 1  # status of a MatmulJob: a user's function raised an exception
+# Bits of a status.
+NOT_FINITE, SPAN_OVERFLOW, RAISED = 1, 2, 4  # RAISED: a user's function raised an exception
 
 MatmulJob = job(
     "MatmulJob",
@@ -27,7 +28,9 @@ MatmulJob = job(
     segment_k=INT,  # k per segment
     last_k=INT,  # k in the last segment
     row_chunk=INT,  # rows per ticket
-    block_chunk=INT,  # column blocks per ticket (GEMV)
+    block_chunk=INT,  # column blocks per ticket
+    left_kernel="u8*",  # by which a ticket brings its rows into tiles; null where they are there
+    left_job="u8*",
     left="u8*",
     right="u8*",
     groups="u8*",  # factors and shifts of grouped codes, see fastq.layout.tiles
@@ -90,9 +93,7 @@ LeftJob = job(
     arrivals=INT,  # threads that have begun
 )
 
-# Bits of QuantizeJob.work and of its status.
-FIND, CHOOSE, WRITE = 1, 2, 4
-NOT_FINITE, SPAN_OVERFLOW = 1, 2
+FIND, CHOOSE, WRITE = 1, 2, 4  # bits of QuantizeJob.work
 
 QuantizeJob = job(
     "QuantizeJob",

@@ -6,11 +6,8 @@ import platform
 
 from llvmlite import ir
 
-from fastq.machine.ir import HOST, I32, I64, P8, declare, field, ir_function, kernel_function
+from fastq.machine.ir import HOST, I32, I64, P8, call_kernel, declare, field, ir_function, kernel_function
 from fastq.machine.pool_job import CLOSED, INSIDE, PERMIT, PoolJob
-
-# Numba's calling convention for a kernel: status(return slot, exception slot, job).
-_FUNCTION = ir.FunctionType(I32, [P8, P8, P8]).as_pointer()
 
 
 def _pause(b):
@@ -29,15 +26,6 @@ def _slot(b, gate, index):
     return b.bitcast(b.gep(gate, [I64(index)]), P8.as_pointer())
 
 
-def _call(b, function, argument):
-    """``function(argument)`` in Numba's calling convention, its return and exception slots left unread."""
-    with b.goto_entry_block():
-        slots = b.alloca(ir.ArrayType(P8, 2))
-    first = b.gep(slots, [I64(0), I64(0)])
-    second = b.gep(slots, [I64(0), I64(1)])
-    b.call(b.bitcast(function, _FUNCTION), [b.bitcast(first, P8), b.bitcast(second, P8), argument])
-
-
 def _emit_publish(b, job):
     """Open the gate to a new job."""
     gate = _gate(b, job)
@@ -52,7 +40,7 @@ def _emit_publish(b, job):
 def _emit_lead(b, job):
     """Work on the job, close the gate, wait for those inside."""
     gate = _gate(b, job)
-    _call(b, field(b, PoolJob, job, "function"), field(b, PoolJob, job, "argument"))
+    call_kernel(b, field(b, PoolJob, job, "function"), field(b, PoolJob, job, "argument"))
     b.atomic_rmw("or", gate, I64(CLOSED), "acq_rel")
     waiting, done = b.append_basic_block("waiting"), b.append_basic_block("done")
     b.branch(waiting)
@@ -88,7 +76,7 @@ def _emit_wait(b, job):
 
     b.position_at_end(enter)
     b.store(epoch, seen_place)
-    _call(b, b.load(_slot(b, gate, 1)), b.load(_slot(b, gate, 2)))
+    call_kernel(b, b.load(_slot(b, gate, 1)), b.load(_slot(b, gate, 2)))
     b.atomic_rmw("sub", gate, I64(INSIDE), "acq_rel")
     left.add_incoming(spins, enter)
     b.branch(look)

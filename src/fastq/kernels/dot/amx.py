@@ -16,11 +16,12 @@ from typing import Any
 
 from llvmlite import ir
 
+from fastq.kernels.dot.brought import brought
 from fastq.kernels.dot.micro import MicroKernel, Shape, choose
 from fastq.kernels.dot.unpack import unpack
 from fastq.kernels.epilogue.outputs import SIZES, Output
 from fastq.kernels.epilogue.rescale import FastTile, epilogue
-from fastq.kernels.jobs import MatmulJob
+from fastq.kernels.jobs import NOT_FINITE, MatmulJob
 from fastq.layout.tiles import BLOCK, DEPTH, STEPS, TILE_ROWS, TileFormat, tile_bytes
 from fastq.machine.ir import (
     I8,
@@ -217,6 +218,7 @@ def gemm(isa: Amx, form: TileFormat, output: Output) -> Any:
     widen = unpack(isa, form) if bits < 8 else None
     sum_room = stack(2 * TILE_ROWS * PITCH * SIZES[output.computed])
     between = output.function is None  # written out between later products
+    bring = brought(output.planes)
 
     @kernel_function
     def gemm_kernel(job):
@@ -226,10 +228,12 @@ def gemm(isa: Amx, form: TileFormat, output: Output) -> Any:
         blocks = job.columns // BLOCK
         groups = (blocks + job.block_chunk - 1) // job.block_chunk
         chunks = (job.m + job.row_chunk - 1) // job.row_chunk
-        scratch = at(job.scratch, arrive(job, 1) * job.scratch_bytes)
+        thread = arrive(job, 1)
+        scratch = at(job.scratch, thread * job.scratch_bytes)
         accs = as_i32(scratch)
         # Where no other rows meet the right tiles, they are read in one go. (Low-bit ones have room for a block only.)
-        block_k = k_block if job.row_chunk > ROWS or bits < 8 else max(tiles, 1)
+        whole = job.row_chunk <= ROWS and bits == 8
+        block_k = max(tiles, 1) if whole else k_block
         # A low-bit block of K is unpacked behind the accumulators.
         dense = at(scratch, job.row_chunk * job.block_chunk * BLOCK * 4)
         ticket = take(job, 1)
@@ -239,6 +243,9 @@ def gemm(isa: Amx, form: TileFormat, output: Output) -> Any:
             first_row = ticket // groups * job.row_chunk
             last_row = min(first_row + job.row_chunk, job.m)
             panels = (last_block - first_block + 1) // 2
+            bring(job, first_row, last_row, thread)
+            if job.status & NOT_FINITE:
+                break
             done, done_row, done_block, done_rows = accs, 0, 0, 0
             following = ticket
             next_row, next_block, next_k = first_row, first_block, 0
@@ -267,7 +274,9 @@ def gemm(isa: Amx, form: TileFormat, output: Output) -> Any:
                             right, stride = at(dense, 2 * panel * k_block * TILE), k_block * TILE
                         else:
                             right, stride = at(job.right, (block * tiles + k) * TILE), tiles * TILE
-                        acc = at(accs, ((row - first_row) // ROWS * panels + panel) * ROWS * PITCH)
+                        # Of those that need not wait for more of K, one is written out beside the next.
+                        number = panel & 1 if whole else (row - first_row) // ROWS * panels + panel
+                        acc = at(accs, number * ROWS * PITCH)
                         columns = min(2, last_block - block)
                         part = (1 if k == 0 else 0) + upper + (4 if columns == 1 else 0)
                         share = panel % LEFT_SHARES * (2 * k_block // LEFT_SHARES)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastq.kernels.dot.brought import brought
 from fastq.kernels.dot.micro import MicroKernel, Shape, dense
 from fastq.kernels.dot.packed import packed, tile_sums
 from fastq.kernels.dot.segments import SHORT, dense_sums, packed_sums
 from fastq.kernels.dot.unpack import unpack
 from fastq.kernels.epilogue.outputs import SIZES, Output
 from fastq.kernels.epilogue.rescale import epilogue
+from fastq.kernels.jobs import NOT_FINITE
 from fastq.layout.tiles import BLOCK, DEPTH, STEPS, TILE_ROWS, TileFormat, tile_bytes
 from fastq.machine.ir import arrive, at, cast_to, kernel_function, stack, take
 
@@ -31,36 +33,43 @@ def gemm(isa: MicroKernel, form: TileFormat, output: Output, segmented: bool = F
     widen = unpack(isa, form) if form.bits < 8 else None
     acc_room, sum_room = stack(rows * pitch * 4, "i32*"), stack(rows * pitch * SIZES[output.computed])
     left_row, left_tile = DEPTH * isa.left_bytes, TILE_ROWS * DEPTH * isa.left_bytes
-    bits, packed_tile = form.bits, tile_bytes(form.bits)
+    bits, packed_tile, bring = form.bits, tile_bytes(form.bits), brought(output.planes)
 
     @kernel_function
     def gemm_kernel(job):
         acc, sums = acc_room(), sum_room()
         tiles = (job.steps + STEPS - 1) // STEPS
         blocks = job.columns // BLOCK
-        panels = (blocks + panel - 1) // panel
+        spans = (blocks + job.block_chunk - 1) // job.block_chunk
         chunks = (job.m + job.row_chunk - 1) // job.row_chunk
         block_stride = tiles * DENSE_TILE
-        scratch = at(job.scratch, arrive(job, 1) * job.scratch_bytes)
+        thread = arrive(job, 1)
+        scratch = at(job.scratch, thread * job.scratch_bytes)
         ticket = take(job, 1)
-        while ticket < panels * chunks:
-            block = (ticket % panels) * panel
-            width = min(panel, blocks - block)
-            right = at(job.right, block * tiles * packed_tile)
-            if bits < 8:
-                for i in range(width):
-                    groups = at(job.groups, (block + i) * job.group_pitch)
-                    source = at(right, i * tiles * packed_tile)
-                    widen(at(scratch, i * block_stride), source, 0, tiles, groups, job.group_quarters)
-                right = scratch
-            begin = (ticket // panels) * job.row_chunk
-            for row in range(begin, min(begin + job.row_chunk, job.m), rows):
-                left = at(job.left, row // TILE_ROWS * tiles * left_tile + row % TILE_ROWS * left_row)
-                if segmented:
-                    micro_sums(job, left, right, block_stride, row, block, acc, sums, width - 1)
-                else:
-                    micro(left, right, block_stride, job.steps, acc, width - 1)
-                finish(job, acc, sums, row, min(rows, job.m - row), block, width)
+        while ticket < spans * chunks:
+            first_block = ticket % spans * job.block_chunk
+            begin = ticket // spans * job.row_chunk
+            end = min(begin + job.row_chunk, job.m)
+            bring(job, begin, end, thread)
+            if job.status & NOT_FINITE:
+                break
+            last_block = min(first_block + job.block_chunk, blocks)
+            for block in range(first_block, last_block, panel):
+                width = min(panel, last_block - block)
+                right = at(job.right, block * tiles * packed_tile)
+                if bits < 8:
+                    for i in range(width):
+                        groups = at(job.groups, (block + i) * job.group_pitch)
+                        source = at(right, i * tiles * packed_tile)
+                        widen(at(scratch, i * block_stride), source, 0, tiles, groups, job.group_quarters)
+                    right = scratch
+                for row in range(begin, end, rows):
+                    left = at(job.left, row // TILE_ROWS * tiles * left_tile + row % TILE_ROWS * left_row)
+                    if segmented:
+                        micro_sums(job, left, right, block_stride, row, block, acc, sums, width - 1)
+                    else:
+                        micro(left, right, block_stride, job.steps, acc, width - 1)
+                    finish(job, acc, sums, row, min(rows, job.m - row), block, width)
             ticket = take(job, 1)
 
     return gemm_kernel
