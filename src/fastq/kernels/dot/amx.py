@@ -52,21 +52,20 @@ ROWS, PITCH = 2 * TILE_ROWS, 2 * BLOCK  # an accumulator: rows, int32 per row
 as_i32 = cast_to("i32*")
 
 
-def _op(b: ir.IRBuilder, name: str, *args: Any) -> None:
-    b.call(declare(b, f"llvm.x86.{name}", VOID, [a.type for a in args]), args)
-
-
-def _move(b: ir.IRBuilder, name: str, sums: Any, places: list[tuple[int, int]]) -> None:
-    """Load or store (``tileloadd64``, ``tilestored64``) the accumulators of these row groups and column blocks."""
-    for g, c in places:
-        place = b.gep(b.bitcast(sums, I8.as_pointer()), [I64(4 * (g * TILE_ROWS * PITCH + c * BLOCK))])
-        _op(b, name, I8(2 * g + c), place, I64(4 * PITCH))
-
-
 class Amx(MicroKernel):
     """Tile registers must be configured by each thread before use and released after."""
 
     target = Target("sapphirerapids", "+amx-tile,+amx-int8")
+
+    def op(self, b: ir.IRBuilder, name: str, *args: Any) -> None:
+        """An instruction on tiles: all of them are emitted here."""
+        b.call(declare(b, f"llvm.x86.{name}", VOID, [a.type for a in args]), args)
+
+    def move(self, b: ir.IRBuilder, name: str, sums: Any, places: list[tuple[int, int]]) -> None:
+        """Load or store (``tileloadd64``, ``tilestored64``) the accumulators of these row groups and column blocks."""
+        for g, c in places:
+            place = b.gep(b.bitcast(sums, I8.as_pointer()), [I64(4 * (g * TILE_ROWS * PITCH + c * BLOCK))])
+            self.op(b, name, I8(2 * g + c), place, I64(4 * PITCH))
 
     def enter(self) -> Any:
         """``enter()``: set up eight tiles of 16 rows x 64 bytes."""
@@ -81,13 +80,13 @@ class Amx(MicroKernel):
                 columns = b.bitcast(b.gep(first, [I64(16 + 2 * tile)]), I16.as_pointer())
                 b.store(I16(ROW), columns)
                 b.store(I8(TILE_ROWS), b.gep(first, [I64(48 + tile)]))
-            _op(b, "ldtilecfg", first)
+            self.op(b, "ldtilecfg", first)
 
         return ir_function("fastq_amx_enter", (), self.target, emit)
 
     def leave(self) -> Any:
         """``leave()``: give the tiles up."""
-        return ir_function("fastq_amx_leave", (), self.target, lambda b: _op(b, "tilerelease"))
+        return ir_function("fastq_amx_leave", (), self.target, lambda b: self.op(b, "tilerelease"))
 
     def bare_loop(self) -> Any:
         """``bare_loop(left, right, rounds, sums)``: one 2 x 2 block of products out of registers, `rounds` times over.
@@ -97,19 +96,19 @@ class Amx(MicroKernel):
 
         def emit(b, left, right, rounds, sums):
             for i in range(2):
-                _op(b, "tileloadd64", I8(4 + i), b.gep(left, [I64(i * TILE)]), I64(ROW))
-                _op(b, "tileloadd64", I8(6 + i), b.gep(right, [I64(i * TILE)]), I64(ROW))
+                self.op(b, "tileloadd64", I8(4 + i), b.gep(left, [I64(i * TILE)]), I64(ROW))
+                self.op(b, "tileloadd64", I8(6 + i), b.gep(right, [I64(i * TILE)]), I64(ROW))
             places = [(g, c) for g in range(2) for c in range(2)]
             for g, c in places:
-                _op(b, "tilezero", I8(2 * g + c))
+                self.op(b, "tilezero", I8(2 * g + c))
 
             def once(i, _):
                 for g, c in places:
-                    _op(b, "tdpbsud", I8(2 * g + c), I8(4 + g), I8(6 + c))
+                    self.op(b, "tdpbsud", I8(2 * g + c), I8(4 + g), I8(6 + c))
                 return []
 
             loop(b, I64(0), rounds, 1, [], once)
-            _move(b, "tilestored64", sums, places)
+            self.move(b, "tilestored64", sums, places)
 
         return ir_function("fastq_amx_bare_loop", ("u8*", "u8*", "int", "i32*"), self.target, emit)
 
@@ -151,9 +150,9 @@ class Amx(MicroKernel):
                 with b.if_else(bit(0)) as (fresh, carried):
                     with fresh:
                         for g, c in places:
-                            _op(b, "tilezero", I8(2 * g + c))
+                            self.op(b, "tilezero", I8(2 * g + c))
                     with carried:
-                        _move(b, "tileloadd64", out, places)
+                        self.move(b, "tileloadd64", out, places)
 
                 def one_tile(t, _):
                     offset = b.mul(t, I64(TILE))
@@ -161,19 +160,19 @@ class Amx(MicroKernel):
                     loads += [(6 + c, w, block_stride, c) for c in range(shape.blocks)]
                     for register, base, stride, number in loads:
                         place = b.gep(base, [b.add(offset, b.mul(stride, I64(number)))])
-                        _op(b, "tileloadd64", I8(register), place, I64(ROW))
+                        self.op(b, "tileloadd64", I8(register), place, I64(ROW))
                     for base, lines in zip(following, (LEFT_LINES, right_lines)):
                         for line in range(lines):
                             prefetch(b, b.gep(base, [b.add(b.mul(t, I64(lines * LINE)), I64(line * LINE))]), 2)
                     for g, c in places:
-                        _op(b, "tdpbsud", I8(2 * g + c), I8(4 + g), I8(6 + c))
+                        self.op(b, "tdpbsud", I8(2 * g + c), I8(4 + g), I8(6 + c))
                     with b.if_then(b.icmp_signed("<", b.shl(t, I64(1)), done_rows)):
                         for later in range(2):
                             write_row(b.add(b.shl(t, I64(1)), I64(later)))
                     return []
 
                 loop(b, I64(0), tiles, 1, [], one_tile)
-                _move(b, "tilestored64", out, places)
+                self.move(b, "tilestored64", out, places)
 
             choose(b, variants, index, variant)
             loop(b, b.shl(tiles, I64(1)), done_rows, 1, [], write_row)
