@@ -14,6 +14,7 @@ EVERYTHING = [
     "tests/kernels/test_matmul.py",
     "tests/kernels/test_segments.py",
     "tests/kernels/test_same_bits.py",
+    "tests/engine/test_prepared.py",
     "tests/products/test_activations.py",
     "tests/products/test_epilogue.py",
     "tests/products/test_turned.py",
@@ -25,24 +26,14 @@ EVERYTHING = [
     [
         (EVERYTHING[:1], "test_edges and amx and (3bit or 8bit)", 2),
         (EVERYTHING[1:2], "test_the_equation and amx", 27),
+        (EVERYTHING[3:4], "tickets_bring_themselves and amx", 12),
         pytest.param(EVERYTHING, "amx or avx512vnni", 900, marks=pytest.mark.exhaustive),
     ],
-    ids=["edges", "groups", "everything"],
+    ids=["edges", "groups", "rows of tickets", "everything"],
 )
 def test_on_any_cpu(files, which, least):
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:xdist",
-        "-p",
-        "tests.kernels.emulated",
-        *files,
-        "-k",
-        which,
-    ]
+    plugins = ["-p", "no:xdist", "-p", "tests.kernels.emulated"]
+    command = [sys.executable, "-m", "pytest", "-q", *plugins, *files, "-k", which]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     passed = re.search(r"(\d+) passed", done.stdout)
