@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import fastq as fq
+from fastq.engine import prepared
 from fastq.kernels.table import ISAS
 from fastq.machine import cpu
 from fastq.products import repeated
@@ -142,7 +143,7 @@ def test_an_operand_remembers_only_so_many_kinds(monkeypatch, rng):
 
 def own_rows(q):
     """Rows per ticket that a prepared product of this operand brings into tiles itself."""
-    return [prepared.plan.own_rows for prepared in q.ready.values()]
+    return [product.plan.own_rows for product in q.ready.values()]
 
 
 @pytest.mark.parametrize("isa", NATIVE, indirect=True)
@@ -173,8 +174,7 @@ def test_rows_that_tickets_bring_themselves(isa, form, kind, options, threads, m
             x = rng.standard_normal((m, k)).astype(kind)
             expected = long_way(x, q, **options)
             out = np.full_like(expected, 7)
-            (prepared,) = q.ready.values() if "bias" not in options else (None,)
-            assert prepared is None or prepared.plan.own_rows
+            assert all(own_rows(q)) or (isa == "amx" and form["bits"] < 8)
             assert (fq.matmul(x, q, **options) == expected).all()
             assert (fq.matmul(x, q, out, **options) == expected).all()
             for row in (0, 777, m - 1):
@@ -185,6 +185,48 @@ def test_rows_that_tickets_bring_themselves(isa, form, kind, options, threads, m
                     with pytest.raises(fq.NotFiniteError, match=rf"a must be finite.* index \({row}, {k - 1}\)"):
                         fq.matmul(bad, q, target, **options)
                 assert (out == 7).all()
+
+
+@pytest.mark.parametrize("isa", NATIVE, indirect=True)
+@pytest.mark.parametrize(
+    ("bits", "options"),
+    [
+        (8, {}),
+        (8, {"activations": "two-plane"}),
+        pytest.param(4, {"bias": True}, marks=pytest.mark.exhaustive),
+        pytest.param(8, {"epilogue": halved}, marks=pytest.mark.exhaustive),
+        pytest.param(8, {"dtype": np.float16}, marks=pytest.mark.exhaustive),
+        pytest.param(8, {"dtype": np.float64}, marks=pytest.mark.exhaustive),
+    ],
+)
+def test_large_output_that_is_not_aligned(isa, bits, options, monkeypatch, many_cores, rng):
+    """It goes through rooms of the threads: the same bits, and nothing beside it is written."""
+    for n in (80, 83, 5):
+        q = fq.quantize(rng.standard_normal((40, n)).astype(np.float32), bits, axis=0)
+        if "bias" in options:
+            options = {"bias": rng.standard_normal(n).astype(np.float32)}
+        x = rng.standard_normal((1700, 40)).astype(options.get("dtype", np.float32))
+        monkeypatch.setattr(prepared, "STREAMED", 1 << 40)
+        expected = long_way(x, q, **options)
+        monkeypatch.setattr(prepared, "STREAMED", 0)
+        q.ready.clear()
+        size = expected.nbytes
+        room = np.empty(size + 192, np.uint8)
+        line = 64 - room.ctypes.data % 64
+        with fq.set_num_threads(3):
+            for first in (0, expected.itemsize, 16, 64 - expected.itemsize):
+                room[...] = 77
+                out = room[line + first :][:size].view(expected.dtype).reshape(expected.shape)
+                for result in (out, out, None):
+                    got = fq.matmul(x, q, result, **options)
+                    assert (got == expected).all()
+                assert (room[: line + first] == 77).all()
+                assert (room[line + first + size :] == 77).all()
+            wide = np.zeros((len(x), n + 7), expected.dtype)
+            fq.matmul(x, q, wide[:, 3 : 3 + n], **options)
+            assert (wide[:, 3 : 3 + n] == expected).all()
+            assert not wide[:, :3].any()
+            assert not wide[:, 3 + n :].any()
 
 
 def test_codes_are_read_before_the_output_covers_them(rng):

@@ -26,7 +26,7 @@ EVERYTHING = [
     [
         (EVERYTHING[:1], "test_edges and amx and (3bit or 8bit)", 2),
         (EVERYTHING[1:2], "test_the_equation and amx", 27),
-        (EVERYTHING[3:4], "tickets_bring_themselves and amx", 12),
+        (EVERYTHING[3:4], "(bring_themselves or not_aligned) and amx", 14),
         pytest.param(EVERYTHING, "amx or avx512vnni", 900, marks=pytest.mark.exhaustive),
     ],
     ids=["edges", "groups", "rows of tickets", "everything"],

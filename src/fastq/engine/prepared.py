@@ -165,6 +165,10 @@ class NativeProduct(PreparedProduct):
         self._left_threads = left_threads(form.m * form.k * form.dtype.itemsize, plan)
         self._flip = 128 if form.high == 0 and form.dtype == np.uint8 else 0  # left tiles are signed
         self._no_zero = np.full((form.m, form.groups), -self._flip, np.int32)
+        large = form.m * right.n * self.dtype.itemsize >= STREAMED
+        # A pitch that is no power of two: the rows of a block do not fall into the same sets of the cache.
+        self._room_pitch = right.width + BLOCK if plan.own_rows and large else 0
+        self._room_bytes = plan.own_rows * self._room_pitch * self.dtype.itemsize
         self._left, self._matmul = self._left_job(), self._matmul_job()
         if form.high:
             kind = native.float_kind(form.dtype)
@@ -198,7 +202,7 @@ class NativeProduct(PreparedProduct):
         job.uniform, job.col_outside = columns.uniform, columns.outside
         job.row_groups, job.row_zero = self.form.groups, flat(self._no_zero, np.int32, self._no_zero.size)
         job.row_outside = k_segments.segments > 1 and self.form.groups == 1
-        job.out_pitch = right.n
+        job.out_pitch, job.room_bytes = right.n, self._room_bytes
         job.fast = columns.uniform and columns.offset is None and k_segments.segments == 1
         return job
 
@@ -213,6 +217,7 @@ class NativeProduct(PreparedProduct):
             right.width * size,  # bias
             self.plan.scratch * self.plan.threads,
             threads * LEFT_ROWS * self._left.room_pitch * size,
+            self._room_bytes * self.plan.threads,
         )
         self._places, self._size = [], 0
         for nbytes in sizes:
@@ -223,13 +228,13 @@ class NativeProduct(PreparedProduct):
         """Copies of both jobs with the addresses of this call."""
         left, job = LeftJob.from_buffer_copy(self._left), MatmulJob.from_buffer_copy(self._matmul)
         base = work.take(self._size)
-        tiles, scales, row_sum, biases, scratch, room = self._places
+        tiles, scales, row_sum, biases, scratch, room, job_room = self._places
         left.x = x_at
         left.tiles = job.left = base + tiles
         left.scale, left.room = base + scales, base + room
         job.row_scale = scale_at or left.scale
         left.row_sum = job.row_sum = base + row_sum
-        job.scratch = base + scratch
+        job.scratch, job.room = base + scratch, base + job_room
         if bias_at:
             job.bias = base + biases
             ctypes.memmove(job.bias, bias_at, self.right.n * self.computed.itemsize)
@@ -271,8 +276,20 @@ class NativeProduct(PreparedProduct):
     def _multiply(self, left: Any, out: Array, first: int) -> None:
         job = left if len(out) == self.form.m else self._rows_of(left, first, len(out))
         job.out, job.out_pitch = rows(out, self.dtype, (len(out), job.n))
-        job.streamed = out.nbytes >= STREAMED and job.out % CACHE_LINE == 0 and out.strides[0] % CACHE_LINE == 0
+        if out.nbytes >= STREAMED:
+            self._past_the_cache(job)
         self._run(job)
+
+    def _past_the_cache(self, job: Any) -> None:
+        """Write a large output past the cache, through rooms where its rows do not begin at cache lines."""
+        job.streamed = job.out % CACHE_LINE == 0 and job.out_pitch * self.dtype.itemsize % CACHE_LINE == 0
+        if not job.streamed and self._room_pitch:
+            job.room_pitch = self._room_pitch
+            self._take_rows(job)
+
+    def _take_rows(self, job: Any) -> None:
+        """Let tickets be rows of all columns."""
+        job.row_chunk, job.block_chunk = self.plan.own_rows, self.right.width // BLOCK
 
     def _run(self, job: Any) -> None:
         pool.run(self._matmul_kernel, job, self.plan.threads)
@@ -296,8 +313,7 @@ class NativeProduct(PreparedProduct):
         """Prepare for :meth:`again` with left operands of this shape; its leading axes are rows."""
         self._x_shape, self._out_shape = shape, (*shape[:-1], self.right.n)
         self._scale_shape, self._bias_shape = (self.form.m, 1), (self.right.n,)
-        row = self.right.n * self.dtype.itemsize
-        self._large = self.form.m * row >= STREAMED and row % CACHE_LINE == 0
+        self._large = self.form.m * self.right.n * self.dtype.itemsize >= STREAMED
 
     def again(self, x: Any, scale: Any = None, bias: Any = None, out: Any = None) -> Array | None:
         """The product of contiguous arrays of the expected shapes and types; None for others, and if x is not finite.
@@ -320,14 +336,14 @@ class NativeProduct(PreparedProduct):
             left, job = self._filled(work, x_at, scale_at, bias_at)
             if self.plan.own_rows and safe:
                 job.left_kernel, job.left_job = self._left_kernel.address, ctypes.addressof(left)
-                job.row_chunk, job.block_chunk = self.plan.own_rows, self.right.width // BLOCK
+                self._take_rows(job)
             else:
                 pool.run(self._left_kernel, left, self._left_threads)
                 if left.status:
                     return None
             job.out = out_at
             if self._large:
-                job.streamed = out_at % CACHE_LINE == 0
+                self._past_the_cache(job)
             self._run(job)
             if job.status & NOT_FINITE:
                 return None

@@ -309,18 +309,6 @@ def declare(b: ir.IRBuilder, name: str, result: ir.Type, args: list[ir.Type]) ->
     return b.module.globals.get(name) or ir.Function(b.module, ir.FunctionType(result, args), name)
 
 
-# Numba's calling convention for a kernel: status(return slot, exception slot, job).
-_KERNEL = ir.FunctionType(I32, [P8, P8, P8]).as_pointer()
-
-
-def call_kernel(b: ir.IRBuilder, address: Any, job: Any) -> None:
-    """Call a kernel by its address, with its return and exception slots left unread."""
-    with b.goto_entry_block():
-        slots = b.alloca(ir.ArrayType(P8, 2))
-    first, second = (b.bitcast(b.gep(slots, [I64(0), I64(slot)]), P8) for slot in range(2))
-    b.call(b.bitcast(address, _KERNEL), [first, second, job])
-
-
 def prefetch(b: ir.IRBuilder, place: Any, locality: int) -> None:
     """Fetch the cache line of an address, to be read; `locality` is LLVM's: 3 for the L1 cache, 2 for L2."""
     fetch = declare(b, "llvm.prefetch.p0", VOID, [P8, I32, I32, I32])

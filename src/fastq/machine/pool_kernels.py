@@ -6,7 +6,8 @@ import platform
 
 from llvmlite import ir
 
-from fastq.machine.ir import HOST, I32, I64, P8, call_kernel, declare, field, ir_function, kernel_function
+from fastq.machine.ir import HOST, I32, I64, P8, declare, field, ir_function, kernel_function
+from fastq.machine.own_job import call_kernel
 from fastq.machine.pool_job import CLOSED, INSIDE, PERMIT, PoolJob
 
 

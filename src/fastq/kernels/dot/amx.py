@@ -18,6 +18,7 @@ from llvmlite import ir
 
 from fastq.kernels.dot.brought import brought
 from fastq.kernels.dot.micro import MicroKernel, Shape, choose
+from fastq.kernels.dot.rooms import through_room
 from fastq.kernels.dot.unpack import unpack
 from fastq.kernels.epilogue.outputs import SIZES, Output
 from fastq.kernels.epilogue.rescale import FastTile, epilogue
@@ -40,6 +41,7 @@ from fastq.machine.ir import (
     stack,
     take,
 )
+from fastq.machine.own_job import job_room
 
 TILE = tile_bytes(8)
 ROW = DEPTH  # bytes per tile row, on either side
@@ -217,11 +219,11 @@ def gemm(isa: Amx, form: TileFormat, output: Output) -> Any:
     widen = unpack(isa, form) if bits < 8 else None
     sum_room = stack(2 * TILE_ROWS * PITCH * SIZES[output.computed])
     between = output.function is None  # written out between later products
-    bring = brought(output.planes)
+    bring, (begin_ticket, end_ticket), own_job = brought(output.planes), through_room(output), job_room(MatmulJob)
 
     @kernel_function
     def gemm_kernel(job):
-        sums = sum_room()
+        sums, mine = sum_room(), own_job()
         enter()
         tiles = (job.steps + STEPS - 1) // STEPS
         blocks = job.columns // BLOCK
@@ -245,6 +247,7 @@ def gemm(isa: Amx, form: TileFormat, output: Output) -> Any:
             bring(job, first_row, last_row, thread)
             if job.status & NOT_FINITE:
                 break
+            begin_ticket(job, mine, thread, first_row, first_block)
             done, done_row, done_block, done_rows = accs, 0, 0, 0
             following = ticket
             next_row, next_block, next_k = first_row, first_block, 0
@@ -285,7 +288,7 @@ def gemm(isa: Amx, form: TileFormat, output: Output) -> Any:
                         next_tile = (next_block + 2 * panel + share // k_block) * tiles + next_k + share % k_block
                         next_right = at(job.right, next_tile * packed_tile)
                         micro(
-                            job, left, tiles * TILE, right, stride, depth, acc, part,
+                            mine, left, tiles * TILE, right, stride, depth, acc, part,
                             done, done_row, done_block, done_rows, next_left, next_right,
                         )  # fmt: skip
                         done_rows = 0
@@ -294,9 +297,10 @@ def gemm(isa: Amx, form: TileFormat, output: Output) -> Any:
                             if between and job.fast and rows == ROWS and columns == 2 and (block + 2) * BLOCK <= job.n:
                                 done, done_row, done_block, done_rows = acc, row, block, rows
                             else:
-                                finish(job, acc, sums, row, rows, block, columns)
+                                finish(mine, acc, sums, row, rows, block, columns)
             if done_rows > 0:
-                finish(job, done, sums, done_row, done_rows, done_block, 2)
+                finish(mine, done, sums, done_row, done_rows, done_block, 2)
+            end_ticket(job, mine, thread, first_row, last_row, first_block)
             ticket = following
         leave()
 

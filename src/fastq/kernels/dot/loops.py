@@ -7,13 +7,15 @@ from typing import Any
 from fastq.kernels.dot.brought import brought
 from fastq.kernels.dot.micro import MicroKernel, Shape, dense
 from fastq.kernels.dot.packed import packed, tile_sums
+from fastq.kernels.dot.rooms import through_room
 from fastq.kernels.dot.segments import SHORT, dense_sums, packed_sums
 from fastq.kernels.dot.unpack import unpack
 from fastq.kernels.epilogue.outputs import SIZES, Output
 from fastq.kernels.epilogue.rescale import epilogue
-from fastq.kernels.jobs import NOT_FINITE
+from fastq.kernels.jobs import NOT_FINITE, MatmulJob
 from fastq.layout.tiles import BLOCK, DEPTH, STEPS, TILE_ROWS, TileFormat, tile_bytes
 from fastq.machine.ir import arrive, at, cast_to, kernel_function, stack, take
+from fastq.machine.own_job import job_room
 
 DENSE_TILE = tile_bytes(8)
 
@@ -33,11 +35,12 @@ def gemm(isa: MicroKernel, form: TileFormat, output: Output, segmented: bool = F
     widen = unpack(isa, form) if form.bits < 8 else None
     acc_room, sum_room = stack(rows * pitch * 4, "i32*"), stack(rows * pitch * SIZES[output.computed])
     left_row, left_tile = DEPTH * isa.left_bytes, TILE_ROWS * DEPTH * isa.left_bytes
-    bits, packed_tile, bring = form.bits, tile_bytes(form.bits), brought(output.planes)
+    bits, packed_tile = form.bits, tile_bytes(form.bits)
+    bring, (begin_ticket, end_ticket), own_job = brought(output.planes), through_room(output), job_room(MatmulJob)
 
     @kernel_function
     def gemm_kernel(job):
-        acc, sums = acc_room(), sum_room()
+        acc, sums, mine = acc_room(), sum_room(), own_job()
         tiles = (job.steps + STEPS - 1) // STEPS
         blocks = job.columns // BLOCK
         spans = (blocks + job.block_chunk - 1) // job.block_chunk
@@ -53,6 +56,7 @@ def gemm(isa: MicroKernel, form: TileFormat, output: Output, segmented: bool = F
             bring(job, begin, end, thread)
             if job.status & NOT_FINITE:
                 break
+            begin_ticket(job, mine, thread, begin, first_block)
             last_block = min(first_block + job.block_chunk, blocks)
             for block in range(first_block, last_block, panel):
                 width = min(panel, last_block - block)
@@ -69,7 +73,8 @@ def gemm(isa: MicroKernel, form: TileFormat, output: Output, segmented: bool = F
                         micro_sums(job, left, right, block_stride, row, block, acc, sums, width - 1)
                     else:
                         micro(left, right, block_stride, job.steps, acc, width - 1)
-                    finish(job, acc, sums, row, min(rows, job.m - row), block, width)
+                    finish(mine, acc, sums, row, min(rows, job.m - row), block, width)
+            end_ticket(job, mine, thread, begin, end, first_block)
             ticket = take(job, 1)
 
     return gemm_kernel
