@@ -53,26 +53,27 @@ class Plan(NamedTuple):
 @lru_cache(maxsize=1024)
 def plan_matmul(m: int, n: int, k_segments: Segments, form: TileFormat, output: Output, machine: Machine) -> Plan:
     """Plan the product of m rows with n columns, the right codes being stored as `form` says."""
-    unit, shape = unit_for(machine.isa, form.multiplied, m, k_segments.segments)
+    unit, shape = unit_for(machine.isa, form.multiplied, m)
     blocks, tiles = ceil_div(n, BLOCK), k_segments.tiles
     weights = blocks * tiles * tile_bytes(form.bits)
     seconds = max(2 * m * n * k_segments.k / (unit.rate * 1e9), weights / BYTES_PER_SECOND)
     workers = machine.threads if seconds > WORTH_SHARING else 1
     row_chunk, block_chunk = m, 1
-    if unit.k_block:
+    segmented = k_segments.segments > 1
+    if unit.k_block and not segmented:
         return _plan_blocked(unit, m, n, k_segments, form, output, workers)
     if shape == "gemv":
         block_chunk = max(1, blocks // (2 * SHARES * workers))
         panel = 1
     else:
-        panel = unit.blocks
-        rows = LEFT_CHUNK // max(1, tiles * DEPTH * unit.left_bytes)
+        panel, grain = unit.blocks, max(TILE_ROWS, unit.rows)
+        left_chunk = LEFT_CHUNK * (2 if unit.k_block else 1)  # CPUs with tiles have 2 MiB of L2
+        rows = left_chunk // max(1, tiles * DEPTH * unit.left_bytes)
         panels = ceil_div(blocks, panel)
-        row_chunk = max(TILE_ROWS, rows // TILE_ROWS * TILE_ROWS)
+        row_chunk = max(grain, rows // grain * grain)
         while workers > 1 and row_chunk > 4 * TILE_ROWS and panels * ceil_div(m, row_chunk) < SHARES * workers:
-            row_chunk = max(TILE_ROWS, row_chunk // 2 // TILE_ROWS * TILE_ROWS)
+            row_chunk = max(grain, row_chunk // 2 // grain * grain)
     scratch = panel * tiles * tile_bytes(8) if form.bits < 8 else 0
-    segmented = k_segments.segments > 1
     return Plan(unit, shape, form, output, workers, row_chunk, block_chunk, scratch, segmented)
 
 
