@@ -12,23 +12,25 @@ Accumulators are stored where the next segment begins, not where theirs ends, si
 
 A segment is a number of *pieces*: as many steps of K as divide both the segment and a tile, which is 16 steps for
 groups of 64 or 128 k, and 8 for those of 32. Tiles are configured so deep. A product takes 16 cycles, however deep it
-is.
+is. So long segments of an odd number of steps, which are rare, take more than they would with AVX512-VNNI: those of
+100 k about a quarter, by the same count.
 
-Cycles per segment of 32 x 32, counted, not measured (two vector ports, two loads and one store of 64 bytes per cycle):
+Cycles per segment of 32 x 32, counted, not measured (one store of 64 bytes per cycle, two vector ports; what llvm-mca
+14 makes of the rows' loops for sapphirerapids is within a sixth of it: 152, 175, 243):
 
-======================================  ============  ========  =============
-per segment of                          128 k         64 k      32 k
-======================================  ============  ========  =============
-products                                128           64        64
-stores of accumulators and sums         128           128       128
-vectors: symmetric (9 per row)          144           144       144
-vectors: zero points; offsets           208; 256      208; 256  208; 256
-instructions: symmetric (17.5 per row)  600           580       580
-======================================  ============  ========  =============
+===========================================  =====  ====  ====
+k per segment                                128    64    32
+===========================================  =====  ====  ====
+products                                     128    64    64
+stores of accumulators and sums              128    128   128
+vectors, symmetric: 9 per row of the output  144    144   144
+zero points: 13                              208    208   208
+offsets: 16                                  256    256   256
+===========================================  =====  ====  ====
 
-If all that runs side by side, 128 k take at least 144 cycles in one segment, and 576 in four. The kernel of
-AVX512-VNNI takes 1024 for the products alone, and ``amx.gemm`` for one segment, as measured, 280 to 310: most of these
-go by while operands come from L2, as they do here.
+If all that runs side by side, 128 k take 144 cycles at least in one segment, and 576 in four. The kernel of AVX512-VNNI
+takes 1024 for the products alone, and ``amx.gemm``, which has one segment, 280 to 310 as measured: it waits for
+operands from L2 most of the time, and so will this.
 """
 
 from __future__ import annotations
