@@ -47,6 +47,6 @@ def test_memory_that_is_not_theirs(monkeypatch):
     if not attack.isas_of("guard"):
         pytest.skip("guard needs another system")
     monkeypatch.setenv("FASTQ_TEST_EMULATED", "1")
-    done = attack.run("guard", "amx", range(60))
+    done = attack.run("guard", "amx", range(80))
     assert "\n".join(map(str, done.found)) == ""
-    assert done.count == 60
+    assert done.count == 80
