@@ -7,6 +7,8 @@
 
 Cases run in processes of their own, one for each instruction set where that matters: one that dies or hangs has found
 something, and the next one goes on behind it. It ends with each kind of finding, and how to see that again.
+
+With FASTQ_TEST_EMULATED=1 in the environment, instructions of AMX and AVX512-VNNI are emulated (kernels/emulated.py).
 """
 
 from __future__ import annotations
@@ -39,11 +41,16 @@ ATTACKS = ("programs", "guard", "history", "blocks", "damage", "storms", "odd")
 HANGS = 300  # seconds that no case takes, even if it has to compile its kernels
 
 
-def attack_of(name: str) -> Any:
-    """A module of tests/attacks."""
+def module_of(name: str) -> Any:
+    """A module of tests/."""
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
-    return importlib.import_module(f"tests.attacks.{name}")
+    return importlib.import_module(f"tests.{name}")
+
+
+def attack_of(name: str) -> Any:
+    """A module of tests/attacks."""
+    return module_of(f"attacks.{name}")
 
 
 # In the process that runs cases
@@ -192,6 +199,8 @@ def main() -> int:
     given = parser.parse_args()
     if unknown := set(given.names) - set(ATTACKS):
         parser.error(f"names must be of {', '.join(ATTACKS)}; got {', '.join(sorted(unknown))}")
+    if os.environ.get("FASTQ_TEST_EMULATED"):
+        module_of("kernels.emulated")
     if given.child:
         run_here(given.names[0], range(given.start, given.stop), given.seconds, given.mistake)
     start = int(time.time()) % 10**7 * 100 if given.start is None else given.start

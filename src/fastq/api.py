@@ -79,10 +79,10 @@ def quantize(
     group_scale : {"integer", "float"}, optional
         The scales of groups. ``"integer"``: integers up to 2**(8-bits), times one float scale that all groups along the
         axis share (``q.scale == q.axis_scale * q.group_scale``). Products then run as fast as those of arrays without
-        groups. ``"float"``: a float scale for each group; products run as fast with AVX2, but several times slower than
-        AMX does integers. Integers lose 0.01 dB at 2 and 3 bits (groups of 64), 0.15 at 4; at 5 and 6 bits, where at
-        most 8 and 4 of them fit, 0.7 and 1.7. The default is integers where `group_size` is a multiple of 16, bits are
-        at most 6, the scheme is not affine and no scale is given; float scales elsewhere.
+        groups. ``"float"``: a float scale for each group; products run as fast with AVX2, but slower with AMX, above
+        all where groups are small. Integers lose 0.01 dB at 2 and 3 bits (groups of 64), 0.15 at 4; at 5 and 6 bits,
+        where at most 8 and 4 of them fit, 0.7 and 1.7. The default is integers where `group_size` is a multiple of 16,
+        bits are at most 6, the scheme is not affine and no scale is given; float scales elsewhere.
     scheme : {"symmetric", "asymmetric", "affine"}
         ``"symmetric"``: ``scale = max|x| / (2**(bits-1) - 1)``, no zero point. ``"asymmetric"``:
         ``scale = (max - min) / (2**bits - 1)`` over a range widened to hold 0, ``zero_point = rint(-min / scale)``.

@@ -23,7 +23,7 @@ def test_few_rows_go_to_gemv_and_more_to_gemm(unit):
         assert (plan.unit, plan.shape) == (unit, shape)
 
 
-def test_amx_leaves_few_rows_and_segments_to_vnni():
+def test_amx_leaves_few_rows_to_vnni():
     machine = Machine("amx", 2)
 
     def chosen(m, k_segments):
@@ -33,7 +33,8 @@ def test_amx_leaves_few_rows_and_segments_to_vnni():
     assert chosen(8, LONG) == ("avx512vnni", "gemv")
     assert chosen(9, LONG) == ("amx", "gemm")
     assert chosen(9, segments(100)) == ("amx", "gemm")  # one segment may end anywhere
-    assert chosen(9, segments(4096, 64)) == ("avx512vnni", "gemm")
+    assert chosen(8, segments(4096, 64)) == ("avx512vnni", "gemv")
+    assert chosen(9, segments(4096, 64)) == ("amx", "gemm")
 
 
 def test_small_work_stays_on_its_thread_and_large_work_is_shared():
@@ -46,15 +47,17 @@ def test_small_work_stays_on_its_thread_and_large_work_is_shared():
 @pytest.mark.parametrize("isa", [isa for isa in ISAS if isa != "reference"])
 @pytest.mark.parametrize("m", [1, 9, 17, 100, 1000, 5000])
 @pytest.mark.parametrize("bits", [3, 8])
-def test_chunks_are_whole_tiles_and_give_every_thread_work(isa, m, bits):
-    plan = plan_matmul(m, 2048, segments(2048), TileFormat(bits), FLOAT32, Machine(isa, 4))
+@pytest.mark.parametrize("group", [None, 64])
+def test_chunks_are_whole_tiles_and_give_every_thread_work(isa, m, bits, group):
+    plan = plan_matmul(m, 2048, segments(2048, group), TileFormat(bits), FLOAT32, Machine(isa, 4))
+    blocked = plan.unit.k_block > 0 and not plan.segmented
     if plan.shape == "gemm":
-        assert plan.row_chunk % TILE_ROWS == 0 or plan.row_chunk >= m
-        if plan.unit.k_block:  # two column blocks are worked on together
+        assert plan.row_chunk % max(TILE_ROWS, plan.unit.rows) == 0 or plan.row_chunk >= m
+        if blocked:  # two column blocks are worked on together
             assert plan.block_chunk % 2 == 0
     else:
         assert 128 / plan.block_chunk >= 4
-    assert (plan.scratch > 0) == (bits < 8 or plan.unit.k_block > 0)
+    assert (plan.scratch > 0) == (bits < 8 or blocked)
 
 
 @pytest.mark.parametrize("isa", [isa for isa in ISAS if isa != "reference"])

@@ -59,37 +59,38 @@ class Plan(NamedTuple):
 @lru_cache(maxsize=1024)
 def plan_matmul(m: int, n: int, k_segments: Segments, form: TileFormat, output: Output, machine: Machine) -> Plan:
     """Plan the product of m rows with n columns, the right codes being stored as `form` says."""
-    unit, shape = unit_for(machine.isa, form.multiplied, m, k_segments.segments)
+    unit, shape = unit_for(machine.isa, form.multiplied, m)
     blocks, tiles = ceil_div(n, BLOCK), k_segments.tiles
     weights = blocks * tiles * tile_bytes(form.bits)
     seconds = max(2 * m * n * k_segments.k / (unit.rate * 1e9), weights / BYTES_PER_SECOND)
     workers = machine.threads if seconds > WORTH_SHARING else 1
     row_chunk, block_chunk, own_rows = m, 1, 0
-    if unit.k_block:
+    segmented = k_segments.segments > 1
+    if unit.k_block and not segmented:
         return _plan_blocked(unit, m, n, k_segments, form, output, workers)
     if shape == "gemv":
         block_chunk = max(1, blocks // (2 * SHARES * workers))
         panel = 1
     else:
-        panel = block_chunk = unit.blocks
-        rows = LEFT_CHUNK // max(1, tiles * DEPTH * unit.left_bytes)
-        panels = ceil_div(blocks, panel)
-        row_chunk = max(TILE_ROWS, rows // TILE_ROWS * TILE_ROWS)
+        panel, grain = unit.blocks, max(TILE_ROWS, unit.rows)
+        left_chunk = LEFT_CHUNK * (2 if unit.k_block else 1)  # CPUs with tiles have 2 MiB of L2
+        rows = left_chunk // max(1, tiles * DEPTH * unit.left_bytes)
+        panels, block_chunk = ceil_div(blocks, panel), panel
+        row_chunk = max(grain, rows // grain * grain)
         if weights <= OWN_RIGHT:
             least, most = OWN_ROWS if form.bits == 8 else OWN_ROWS_PACKED
-            own_rows = _own_rows(m, least, min(most, row_chunk), SHARES * workers)
+            own_rows = _own_rows(m, max(least, grain), min(most, row_chunk), SHARES * workers)
         while workers > 1 and row_chunk > 4 * TILE_ROWS and panels * ceil_div(m, row_chunk) < SHARES * workers:
-            row_chunk = max(TILE_ROWS, row_chunk // 2 // TILE_ROWS * TILE_ROWS)
+            row_chunk = max(grain, row_chunk // 2 // grain * grain)
     scratch = panel * tiles * tile_bytes(8) if form.bits < 8 else 0
-    segmented = k_segments.segments > 1
     return Plan(unit, shape, form, output, workers, row_chunk, block_chunk, scratch, segmented, own_rows)
 
 
 def _own_rows(m: int, least: int, most: int, tickets: int) -> int:
-    """As many rows as leave so many tickets; 0 if there are too few."""
-    rows = most
+    """Multiples of the least, as many as leave so many tickets; 0 if there are too few."""
+    rows = most // least * least
     while rows >= 2 * least and ceil_div(m, rows) < tickets:
-        rows = rows // 2 // TILE_ROWS * TILE_ROWS
+        rows = rows // 2 // least * least
     return rows if rows >= least and ceil_div(m, rows) >= tickets else 0
 
 

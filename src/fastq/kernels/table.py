@@ -26,7 +26,7 @@ class Unit(NamedTuple):
     rows: int  # register block for many rows: rows x (16 * blocks) columns
     blocks: int
     few: int  # up to so many rows the GEMV kernel takes over; 0: there is none
-    k_block: int  # tiles per block of K, for a GEMM that is blocked along K and takes one segment; 0: it is not
+    k_block: int  # tiles per block of K, for a GEMM that is blocked along K where that is one segment; 0: it is not
     rate: float  # 10^9 operations per second and core, roughly; the planner weighs threads with it
     where: str  # module:class of the micro-kernel's differences
 
@@ -62,24 +62,20 @@ ISAS: dict[str, tuple[str, ...]] = {
 }
 
 
-# Where an instruction set has no kernel for a case, that of another one, which its CPUs have too, takes over: for up to
-# `few` of its rows, and for several segments. Milliseconds of m x 4096 x 4096 on two cores, GEMV of avx512vnni (m <= 8)
-# against tiles: 8 bits 0.33 to 0.41 either way, which is the memory's time; 4 bits 0.21 to 0.25 against 0.39 to 0.41;
-# 3 bits 0.16 to 0.28 against 0.38. From 9 rows on GEMV would have to read the weights twice.
+# Where an instruction set has no GEMV, that of another one, which its CPUs have too, takes over. Milliseconds of
+# m x 4096 x 4096 on two cores, GEMV of avx512vnni (m <= 8) against tiles: 8 bits 0.33 to 0.41 either way, which is the
+# memory's time; 4 bits 0.21 to 0.25 against 0.39 to 0.41; 3 bits 0.16 to 0.28 against 0.38. From 9 rows on GEMV would
+# have to read the weights twice.
 FALLBACK = {"amx": "avx512vnni"}
 
 
-def unit_for(isa: str, bits: int, m: int, segments: int = 1) -> tuple[Unit, str]:
-    """The unit, and ``"gemm"`` or ``"gemv"``, for m rows and right codes of this width on an instruction set.
-
-    `segments` is the number of runs of K over which parameters are constant.
-    """
+def unit_for(isa: str, bits: int, m: int) -> tuple[Unit, str]:
+    """The unit, and ``"gemm"`` or ``"gemv"``, for m rows and right codes of this width on an instruction set."""
     unit = next(unit for unit in UNITS if unit.isa == isa and bits in unit.bits)
-    other = FALLBACK.get(isa)
-    if other is not None:
-        small = unit_for(other, bits, m)[0].few
-        if m <= small or (unit.k_block and segments > 1):
-            return unit_for(other, bits, m, segments)
+    if isa in FALLBACK:
+        few = unit_for(FALLBACK[isa], bits, m)
+        if few[1] == "gemv":
+            return few
     return unit, "gemv" if m <= unit.few else "gemm"
 
 
@@ -96,8 +92,8 @@ def matmul(unit: Unit, shape: str, form: TileFormat, output: Output, segmented: 
     """The kernel of a unit; `shape` is ``"gemm"`` or ``"gemv"``, `segmented` for several segments of K."""
 
     def make() -> tuple[Any, type[Job]]:
-        # A unit that is blocked along K has a loop of its own beside its micro-kernel.
-        loops = unit.where.split(":")[0] if shape == "gemm" and unit.k_block else "dot.loops"
+        # A unit that is blocked along K has a loop of its own beside its micro-kernel, for one segment.
+        loops = "dot.loops" if segmented or not unit.k_block else unit.where.split(":")[0]
         made = _function(f"{loops}:{shape}")(unit.micro_kernel(), form, output, *(segmented,) * segmented)
         return made, jobs.MatmulJob
 
@@ -181,10 +177,7 @@ def entries(isa: str, bits: Sequence[int], activations: Sequence[str] = ()) -> I
         TileFormat(width, grouped) for width in bits for grouped in (False, True) if not grouped or width in GROUPED
     ]
     cases = [
-        (f, *unit_for(isa, f.multiplied, m, 1 + segmented), segmented)
-        for f in forms
-        for m in (1, many)
-        for segmented in (False, True)
+        (f, *unit_for(isa, f.multiplied, m), segmented) for f in forms for m in (1, many) for segmented in (False, True)
     ]
     for left in sorted({unit.left for _, unit, _, _ in cases}):
         kinds = ("f32", "f64", "f16", "bf16")

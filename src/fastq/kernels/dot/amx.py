@@ -23,7 +23,7 @@ from fastq.kernels.dot.unpack import unpack
 from fastq.kernels.epilogue.outputs import SIZES, Output
 from fastq.kernels.epilogue.rescale import FastTile, epilogue
 from fastq.kernels.jobs import NOT_FINITE, MatmulJob
-from fastq.layout.tiles import BLOCK, DEPTH, STEPS, TILE_ROWS, TileFormat, tile_bytes
+from fastq.layout.tiles import BLOCK, DEPTH, STEP, STEPS, TILE_ROWS, TileFormat, tile_bytes
 from fastq.machine.ir import (
     I8,
     I16,
@@ -69,22 +69,23 @@ class Amx(MicroKernel):
             place = b.gep(b.bitcast(sums, I8.as_pointer()), [I64(4 * (g * TILE_ROWS * PITCH + c * BLOCK))])
             self.op(b, name, I8(2 * g + c), place, I64(4 * PITCH))
 
+    def configure(self, b: ir.IRBuilder, steps: Any) -> None:
+        """Set the tiles up, those of operands for so many steps of K."""
+        config = b.alloca(ir.ArrayType(I8, 64))
+        config.align = 64
+        b.store(ir.Constant(config.type.pointee, None), config)
+        first = b.bitcast(config, I8.as_pointer())
+        b.store(I8(1), first)  # palette
+        for tile in range(8):
+            columns, rows = b.gep(first, [I64(16 + 2 * tile)]), b.gep(first, [I64(48 + tile)])
+            size = b.trunc(b.mul(steps, I64(STEP)), I16) if tile in (4, 5) else I16(ROW)
+            b.store(size, b.bitcast(columns, I16.as_pointer()))
+            b.store(b.trunc(steps, I8) if tile in (6, 7) else I8(TILE_ROWS), rows)
+        self.op(b, "ldtilecfg", first)
+
     def enter(self) -> Any:
         """``enter()``: set up eight tiles of 16 rows x 64 bytes."""
-
-        def emit(b):
-            config = b.alloca(ir.ArrayType(I8, 64))
-            config.align = 64
-            b.store(ir.Constant(config.type.pointee, None), config)
-            first = b.bitcast(config, I8.as_pointer())
-            b.store(I8(1), first)  # palette
-            for tile in range(8):
-                columns = b.bitcast(b.gep(first, [I64(16 + 2 * tile)]), I16.as_pointer())
-                b.store(I16(ROW), columns)
-                b.store(I8(TILE_ROWS), b.gep(first, [I64(48 + tile)]))
-            self.op(b, "ldtilecfg", first)
-
-        return ir_function("fastq_amx_enter", (), self.target, emit)
+        return ir_function("fastq_amx_enter", (), self.target, lambda b: self.configure(b, I64(STEPS)))
 
     def leave(self) -> Any:
         """``leave()``: give the tiles up."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastq.kernels.dot.amx_segments import amx_sums
 from fastq.kernels.dot.brought import brought
 from fastq.kernels.dot.micro import MicroKernel, Shape, dense
 from fastq.kernels.dot.packed import packed, tile_sums
@@ -30,7 +31,8 @@ def gemm(isa: MicroKernel, form: TileFormat, output: Output, segmented: bool = F
     pitch = panel * BLOCK
     shapes = tuple(Shape(rows, n + 1, 1, isa.gemm_passes) for n in range(panel))
     micro = None if segmented else dense(isa, shapes, pitch)
-    micro_sums = dense_sums(isa, shapes, pitch, output) if segmented else None
+    sums_of = amx_sums if isa.k_block else dense_sums
+    micro_sums = sums_of(isa, shapes, pitch, output) if segmented else None
     finish = epilogue(isa.target, isa.tag, output, pitch, segmented)
     widen = unpack(isa, form) if form.bits < 8 else None
     acc_room, sum_room = stack(rows * pitch * 4, "i32*"), stack(rows * pitch * SIZES[output.computed])
