@@ -7,6 +7,7 @@ per width and output type. A new CPU is one file of micro-kernel differences and
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -137,6 +138,7 @@ def right_floats(kind: str, bits: int) -> Entry:
     return _entry(f"right_{kind}_{bits}bit", "pack.floats:pack", jobs.RightFloatsJob, kind, bits)
 
 
+@cache
 def unpack(which: str, bits: int) -> Entry:
     """Unpack right tiles: ``"rows"`` of codes, all of them, or some ``"columns"``."""
     return _entry(f"unpack_{which}_{bits}bit", f"pack.unpack:{which}", jobs.UnpackJob, bits)
