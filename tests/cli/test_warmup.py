@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+import fastq as fq
 from fastq.cli import warmup
 from fastq.cli.main import main
 from fastq.kernels import table
@@ -102,12 +105,41 @@ def test_what_is_compiled(compiler, isa, capsys):
     assert lines[-1].startswith("kernel cache:     ")
 
 
-def test_activations_are_compiled_on_request(compiler, isa):
+def test_epilogues_are_compiled_on_request(compiler, isa):
     assert main(["warmup", "--bits", "4", "--epilogue", "gelu"]) == 0
     with_gelu = [name for name in compiler.compiled if "gelu" in name]
     assert bool(with_gelu) == (isa != "reference")
     assert all(name.endswith(("4bit_float32_gelu", "4bit_grouped_float32_gelu")) for name in with_gelu)
     assert not any("silu" in name for name in compiler.compiled)
+
+
+@pytest.mark.parametrize("way", ["group", "two-plane"])
+def test_finer_activations_are_compiled_on_request(compiler, isa, rng, way, monkeypatch):
+    """Products with them, in all float types, then need no kernel that is not there."""
+    assert main(["warmup", "--bits", "4"]) == 0
+    usual = set(compiler.compiled)
+    assert not any(word in name for name in usual for word in ("planes", "rowgroups", "float16"))
+    compiler.compiled.clear()
+    assert main(["warmup", "--bits", "4", "--activations", way, "--float16"]) == 0
+    finer = set(compiler.compiled)
+    assert (usual < finer) == (isa != "reference")
+    needed = set()
+
+    def note(*entries):
+        needed.update(entry[0] for entry in entries)
+        raise LookupError
+
+    monkeypatch.setattr("fastq.engine.prepared.kernels", note)
+    for form in ({}, {"group_size": 32}, {"group_size": 32, "group_scale": "float", "scheme": "affine"}):
+        for kind in ("f2", "f4", "f8"):
+            x = rng.standard_normal((600, 96)).astype(kind)
+            q = fq.quantize(rng.standard_normal((96, 40), np.float32), 4, axis=0, **form).astype(kind).prepack()
+            for rows in (1, 3, 600):
+                for a, b in ((x[:rows], q), (q.T, x[:rows].T)):
+                    with contextlib.suppress(LookupError):
+                        fq.matmul(a, b, activations=way)
+    assert needed <= finer
+    assert bool(needed - usual) == (isa != "reference")
 
 
 def test_all_widths_by_default_and_all_instruction_sets_by_request(compiler):

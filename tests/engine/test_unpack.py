@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastq.engine.backend import pack_right, unpack
+from fastq.engine.backend import pack_right, unpack, unpack_columns
 from fastq.engine.groups import GroupScales
 from fastq.engine.store import Store
 from fastq.layout.tiles import segments
@@ -23,14 +23,23 @@ def codes_of(rng, bits, scheme, k, n):
     return codes, limits
 
 
-def check(right, codes, limits, rng):
+def check(right, codes, limits, rng, groups=None):
     n = codes.shape[1]
     assert (unpack(right, limits) == codes).all()
     for columns in (rng.integers(0, n, 7), np.arange(n)[::-1], np.array([n - 1]), np.array([], np.int64)):
-        some = unpack(right, limits, columns)
+        some, scales = unpack_columns(right, limits, columns)
         assert some.dtype == codes.dtype
         assert some.shape == (len(columns), len(codes))
         assert (some == codes[:, columns].T).all()
+        if groups is None:
+            assert scales is None
+            continue
+        assert scales.size == groups.size
+        for found, expected in zip(scales[1:], groups[1:]):
+            assert (found is None) == (expected is None)
+            if found is not None:
+                assert found.dtype == expected.dtype
+                assert np.array_equal(found, expected[:, columns])
 
 
 @pytest.mark.parametrize("scheme", ["symmetric", "asymmetric"])
@@ -57,8 +66,8 @@ def test_codes_under_integer_scales_come_back(isa, rng, bits, scheme, size):
         else:
             zero = rng.integers(0, limits.high + 1, shape).astype(np.uint8)
         scale = np.where(np.abs(scale.astype(int)) * limits.reach > 127, np.sign(scale), scale).astype(np.int8)
-        right = pack_right(codes, limits.low, bits, segments(k), GroupScales(size, scale, zero))
-        check(right, codes, limits, rng)
+        groups = GroupScales(size, scale, zero)
+        check(pack_right(codes, limits.low, bits, segments(k), groups), codes, limits, rng, groups)
 
 
 def test_codes_between_gaps_come_back(isa, rng):

@@ -59,6 +59,20 @@ def test_round_trip(w, store, name):
     assert 128 * q.bits == group["tiles"].shape[-1]
 
 
+@pytest.mark.parametrize("way", ["group", "two-plane"])
+@pytest.mark.parametrize("name", ["column", "groups, integer", "affine"])
+def test_activations_are_kept(rng, w, store, name, way):
+    q, x = fq.quantize(w, **FORMS[name]).with_activations(way), rng.standard_normal((9, K), np.float32)
+    fz.save(store, q)
+    opened = fz.open(store)
+    assert opened.activations == way
+    assert (x @ opened == x @ q).all()
+    assert (opened.T @ x.T == q.T @ x.T).all()
+    fz.save(store, opened.with_activations("row"), overwrite=True)
+    assert "activations" not in dict(zarr.open_group(store, mode="r").attrs)  # as before there were others
+    assert fz.open(store).activations == "row"
+
+
 def test_round_trip_of_other_shapes(rng, w, store):
     deep = rng.standard_normal((3, 4, 70, 20))
     arrays = [fq.quantize(w[0]), fq.quantize(w[:0]), fq.quantize(np.float32(3)), fq.quantize(w[:1, :1], 3, axis=0),

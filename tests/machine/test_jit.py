@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import pathlib
 import subprocess
@@ -316,3 +317,21 @@ def test_a_terminal_is_told_that_kernels_are_compiled():
 
 def test_a_pipe_is_not_told_that_kernels_are_compiled():
     assert noticed(subprocess.PIPE) == ""
+
+
+def test_the_collector_rests_while_the_front_end_works(monkeypatch):
+    seen = []
+
+    def begin(*made):
+        seen.append(gc.isenabled())
+        raise RuntimeError
+
+    monkeypatch.setattr(jit, "_begin", begin)
+    for enabled in (True, False):
+        (gc.enable if enabled else gc.disable)()
+        try:
+            with pytest.raises(RuntimeError):
+                jit.kernel(f"none_{uuid.uuid4().hex}", lambda: (None, EchoJob), keep=False)
+            assert (seen.pop(), gc.isenabled()) == (False, enabled)
+        finally:
+            gc.enable()

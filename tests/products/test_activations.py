@@ -280,3 +280,34 @@ def test_mistakes(rng):
         fq.matmul(q.T, x.T, bias=np.zeros(2), activations="group")
     with pytest.raises(ValueError, match='activations must be "row" where floats on the right become part'):
         fq.matmul(q.T.with_activations("group"), x.T, dtype=np.int8)
+
+
+@pytest.mark.parametrize("way", FINER)
+def test_what_floats_on_the_right_refuse(rng, way):
+    """Each error says what follows, and that works."""
+    q, x, bias = weights(rng, (40, 96), axis=-1), rng.standard_normal((96, 7), np.float32), np.arange(7, dtype="f4")
+    finer = q.with_activations(way)
+    part = f'activations must be "row" where floats on the right become part .*; got {way!r}: quantize what .*"row"$'
+    for dtype in (np.int8, np.uint8):
+        for b in (x, x[:, 0]):
+            for more in ({}, {"bias": 1}, {"epilogue": "relu"}):
+                for a, options in ((q, {"activations": way}), (finer, {})):
+                    with pytest.raises(ValueError, match=part):
+                        fq.matmul(a, b, dtype=dtype, **more, **options)
+                assert fq.matmul(finer, b, dtype=dtype, activations="row", **more).equals(
+                    fq.matmul(q, b, dtype=dtype, **more)
+                )
+    rows = fq.quantize(fq.matmul(finer, x), axis=-1)
+    assert rows.equals(fq.quantize(fq.matmul(q, x, activations=way), axis=-1))
+    assert fq.error(q.dequantize() @ x, rows.dequantize()).sqnr_db > 30
+    left_out = f"bias must be left out where floats on the right .*; got {way!r}: add it to the product"
+    for a, options in ((q, {"activations": way}), (finer, {})):
+        for value in (bias, 1):
+            with pytest.raises(ValueError, match=left_out + "$"):
+                fq.matmul(a, x, bias=value, **options)
+        with pytest.raises(ValueError, match=left_out + " without the epilogue, which comes after the bias$"):
+            fq.matmul(a, x, bias=bias, epilogue="relu", **options)
+    sums = fq.matmul(finer, x) + bias
+    by_row = fq.matmul(q, x, bias=bias)
+    assert fq.error(by_row, sums).sqnr_db > 30
+    assert (fq.matmul(finer, x[:, 0], bias=1) == fq.matmul(finer, x[:, 0]) + np.float32(1)).all()

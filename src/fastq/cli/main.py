@@ -13,6 +13,7 @@ from fastq.config import show_config
 from fastq.engine.plan import this_machine
 from fastq.errors import IsaError
 from fastq.kernels.epilogue.outputs import ACTIVATIONS
+from fastq.scheme import GROUP, TWO_PLANE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from fastq.cli import warmup
 
         try:
-            warmup.run(arguments.bits or warmup.BITS, arguments.all, arguments.epilogue)
+            more = arguments.epilogue, arguments.activations, arguments.float16
+            warmup.run(arguments.bits or warmup.BITS, arguments.all, *more)
         except warmup.NotKeptError as error:
             return _fail(str(error))
     elif arguments.command == "roofline":
@@ -70,7 +72,12 @@ def _parser() -> argparse.ArgumentParser:
     widths = "widths of right operands, all by default: those of weights, and 8 for floats that matmul quantizes"
     which.add_argument("--bits", type=int, nargs="+", choices=range(2, 9), help=widths)
     which.add_argument("--all", action="store_true", help="all widths, on every instruction set that this CPU has")
-    warmup.add_argument("--epilogue", nargs="+", choices=ACTIVATIONS, default=(), help="activations besides none")
+    warmup.add_argument(
+        "--epilogue", nargs="+", choices=ACTIVATIONS, default=(), help="activation functions besides none"
+    )
+    finer = "ways of quantizing floats on the fly besides by row"
+    warmup.add_argument("--activations", nargs="+", choices=(GROUP, TWO_PLANE), default=(), help=finer)
+    warmup.add_argument("--float16", action="store_true", help="products in float16, too")
     commands.add_parser("roofline", help="measure how fast this machine can multiply and read memory")
     demo = commands.add_parser("demo", help="compare a small network and large products with NumPy's float32")
     demo.add_argument("--quick", action="store_true", help="small products, measured once")

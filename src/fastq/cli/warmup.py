@@ -31,17 +31,24 @@ class NotKeptError(Exception):
     """The cache did not keep a kernel."""
 
 
-def run(bits: Sequence[int], everything: bool = False, activations: Sequence[str] = ()) -> None:
+def run(
+    bits: Sequence[int],
+    everything: bool = False,
+    epilogues: Sequence[str] = (),
+    activations: Sequence[str] = (),
+    float16: bool = False,
+) -> None:
     """Compile the kernels for right operands of these widths, and print a line for each kernel.
 
-    `everything`: all widths, and all instruction sets that this CPU has instead of the one in use. `activations`:
-    float32 products with these activations, too. Raises NotKeptError if the cache does not keep a kernel.
+    `everything`: all widths, and all instruction sets that this CPU has instead of the one in use. `epilogues`,
+    `activations`, `float16`: products with these, too (:func:`fastq.kernels.table.entries`). Raises NotKeptError if the
+    cache does not keep a kernel.
 
     With AVX2 on two cores, all widths took 159 s (276 kernels, 310 s of CPU time), and two widths (8 and 3) 45 s. On
     one core 160 kernels took 226 s when Numba compiled each function by itself.
     """
     isas = cpu.available(ISAS) if everything else (this_machine().isa,)
-    which = list(isas), list(BITS if everything else bits), list(activations)
+    which = list(isas), list(BITS if everything else bits), list(epilogues), list(activations), float16
     wanted = _wanted(*which)
     width, compiled, start = max(map(len, wanted), default=0), 0, time.perf_counter()
     for name, result in _compiled(wanted, which):
@@ -58,9 +65,9 @@ def run(bits: Sequence[int], everything: bool = False, activations: Sequence[str
     )
 
 
-def _wanted(isas: Sequence[str], bits: Sequence[int], activations: Sequence[str]) -> dict[str, Any]:
-    """What makes each kernel, by name."""
-    needed = [entry for isa in isas for entry in entries(isa, bits, activations)]
+def _wanted(isas: Sequence[str], bits: Sequence[int], *more: Any) -> dict[str, Any]:
+    """What makes each kernel, by name; `more` as :func:`fastq.kernels.table.entries` takes it."""
+    needed = [entry for isa in isas for entry in entries(isa, bits, *more)]
     return {**pool.KERNELS, **{entry.name: entry.make for entry in needed}} if needed else {}
 
 

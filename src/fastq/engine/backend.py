@@ -29,12 +29,23 @@ class Backend(NamedTuple):
     compensate: Callable[..., None]
     pack: Callable[[Array, int, int, Segments], Right]
     quantize_right: Callable[[Array, int, Segments], tuple[Right, Array] | None]
-    unpack: Callable[..., Array]
+    unpack: Callable[[Right, CodeRange], Array]
+    unpack_columns: Callable[[Right, CodeRange, Array], tuple[Array, GroupScales | None]]
     prepare: Callable[..., PreparedProduct]
 
 
 NATIVE, REFERENCE = (
-    Backend(b.quantize, b.search, b.search_shared, b.compensate, b.pack_right, b.quantize_right, b.unpack, product)
+    Backend(
+        b.quantize,
+        b.search,
+        b.search_shared,
+        b.compensate,
+        b.pack_right,
+        b.quantize_right,
+        b.unpack,
+        b.unpack_columns,
+        product,
+    )
     for b, product in ((native, NativeProduct), (reference, reference.ReferenceProduct))
 )
 
@@ -77,8 +88,17 @@ def quantize_right(x: Array, bits: int, k_segments: Segments) -> tuple[Right, Ar
     return packed
 
 
-def unpack(right: Right, limits: CodeRange, columns: Array | None = None) -> Array:
-    """The codes of a packed matrix, K x N; of some columns only, ``[columns][K]``, if these are given."""
-    kernels = right.k_segments.gapless and min(right.k_segments.k, right.n) > 0
-    columns = None if columns is None else np.ascontiguousarray(columns, np.int64)
-    return backend(int(kernels)).unpack(right, limits, columns)
+def unpack(right: Right, limits: CodeRange) -> Array:
+    """The codes of a packed matrix, K x N."""
+    return _unpacking(right).unpack(right, limits)
+
+
+def unpack_columns(right: Right, limits: CodeRange, columns: Array) -> tuple[Array, GroupScales | None]:
+    """The codes of some columns of a packed matrix, ``[columns][K]``, and the integer scales of their groups."""
+    columns = np.ascontiguousarray(columns, np.int64)
+    return _unpacking(right, columns.size).unpack_columns(right, limits, columns)
+
+
+def _unpacking(right: Right, count: int = 1) -> Backend:
+    """Who unpacks so many columns, or all of them."""
+    return backend(int(right.k_segments.gapless and min(right.k_segments.k, right.n, count) > 0))

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastq.engine.choices import parameters
-from fastq.engine.groups import quarters
+from fastq.engine.groups import GroupScales, quarters
 from fastq.engine.memory import aligned, passing
 from fastq.engine.operands import Array, Right
 from fastq.engine.plan import SHARES, share, this_machine
@@ -247,19 +247,47 @@ def _pack(entry: table.Entry, job: Any, k_segments: Segments, n: int, bits: int,
     return right
 
 
-def unpack(right: Right, limits: CodeRange, columns: npt.NDArray[np.int64] | None = None) -> Array:
-    """The codes of gapless tiles, K x N; of some columns only, ``[columns][K]`` if they are given."""
-    k, n, bits = right.k_segments.k, right.n, right.form.bits
-    count = n if columns is None else columns.size
-    shape = (k, n) if columns is None else (count, k)
-    codes = np.empty(shape, np.int8 if limits.signed else np.uint8)
-    job = UnpackJob(k=k, count=count, less=-limits.low, pitch=shape[1])
-    job.tiles, job.out = right.address, written(codes, codes.dtype, k * count)
-    if right.groups is not None and limits.signed:
-        job.groups, job.group_pitch = right.groups_address, right.groups[0].nbytes
-        job.group_quarters, job.zero = quarters(right.group_size), -limits.low
-    workers = share(4 * codes.size, this_machine())
-    if columns is not None:
-        job.columns, job.band = flat(columns, np.int64, count), ceil_div(count, 4 * workers)
-    start(table.unpack("rows" if columns is None else "columns", bits), job, workers)
+def unpack(right: Right, limits: CodeRange) -> Array:
+    """The codes of gapless tiles, K x N."""
+    k, n = right.k_segments.k, right.n
+    codes = np.empty((k, n), np.int8 if limits.signed else np.uint8)
+    job = _unpacking(right, limits, codes)
+    if limits.signed:  # otherwise no code is mirrored
+        _fill_groups(job, right)
+    start(table.unpack("rows", right.form.bits), job, share(4 * codes.size, this_machine()))
     return codes
+
+
+def unpack_columns(right: Right, limits: CodeRange, columns: npt.NDArray[np.int64]) -> tuple[Array, GroupScales | None]:
+    """The codes of some columns of gapless tiles, ``[columns][K]``, and the integer scales of their groups."""
+    count, k_segments, bits, scales = len(columns), right.k_segments, right.form.bits, None
+    codes = np.empty((count, k_segments.k), np.int8 if limits.signed else np.uint8)
+    job = _unpacking(right, limits, codes)
+    if right.groups is not None:
+        _fill_groups(job, right)
+        job.column_groups = ceil_div(k_segments.k, right.group_size)
+        shape = count, job.column_groups
+        scale, zero = np.empty(shape, np.int8), None if limits.signed else np.empty(shape, np.uint8)
+        scales = GroupScales(right.group_size, scale.T, None if zero is None else zero.T)
+        job.group_scale = written(scale, np.int8, scale.size)
+        if zero is not None:
+            job.group_zero = written(zero, np.uint8, scale.size)
+    workers = share(4 * codes.size, this_machine())
+    job.columns, job.band = flat(columns, np.int64, count), ceil_div(count, SHARES * workers)
+    start(table.unpack("columns", bits), job, workers)
+    return codes, scales
+
+
+def _unpacking(right: Right, limits: CodeRange, codes: Array) -> Any:
+    """The job that unpacks these codes, K x N or ``[columns][K]``."""
+    job = UnpackJob(k=right.k_segments.k, less=-limits.low, zero=-limits.low, pitch=codes.shape[1])
+    job.count = codes.size // job.k
+    job.tiles, job.out = right.address, written(codes, codes.dtype, codes.size)
+    return job
+
+
+def _fill_groups(job: Any, right: Right) -> None:
+    """Put integer scales, if there are some, into a job that unpacks."""
+    if right.groups is not None:
+        job.groups, job.group_pitch = right.groups_address, right.groups[0].nbytes
+        job.group_quarters = quarters(right.group_size)

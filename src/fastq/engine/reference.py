@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fastq.engine.groups import GroupScales
 from fastq.engine.memory import Workspace
 from fastq.engine.operands import Array, Right, RowParams, column_sums, of_columns
 from fastq.engine.pointers import strided
@@ -34,6 +35,7 @@ __all__ = [
     "search",
     "search_shared",
     "unpack",
+    "unpack_columns",
 ]
 
 search = search_runs
@@ -91,13 +93,17 @@ def quantize_right(x: Array, bits: int, k_segments: Segments) -> tuple[Right, Ar
     return pack_right(reference.codes(values, scale, zero, None, limits), limits.low, bits, k_segments), scale
 
 
-def unpack(right: Right, limits: CodeRange, columns: Array | None = None) -> Array:
+def unpack(right: Right, limits: CodeRange) -> Array:
     """See :func:`fastq.engine.native.unpack`; any tiles."""
     unsigned = right.stored()
     if (scales := right.group_scales(limits)) is not None:
         unsigned = scales.mirrored(unsigned, limits)
-    codes = np.add(unsigned, limits.low, dtype=np.int16).astype(np.int8 if limits.signed else np.uint8)
-    return codes if columns is None else np.ascontiguousarray(codes.T[columns])
+    return np.add(unsigned, limits.low, dtype=np.int16).astype(np.int8 if limits.signed else np.uint8)
+
+
+def unpack_columns(right: Right, limits: CodeRange, columns: Array) -> tuple[Array, GroupScales | None]:
+    """See :func:`fastq.engine.native.unpack_columns`; any tiles."""
+    return np.ascontiguousarray(unpack(right, limits).T[columns]), right.group_scales(limits, columns)
 
 
 class ReferenceProduct(PreparedProduct):

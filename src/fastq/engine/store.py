@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastq.engine.backend import pack_right, unpack
+from fastq.engine.backend import pack_right, unpack, unpack_columns
 from fastq.engine.groups import GroupScales
 from fastq.engine.operands import Array, AxisIndex, BatchIndex, Right
 from fastq.layout.tiles import BLOCK, DEPTH, Segments, ceil_div
@@ -134,7 +134,10 @@ class Store:
         result = np.empty(self.shape, self._dtype)
         for index, right in form.packed.items():
             # Columns of transposed matrices are rows of these.
-            result[index] = unpack(right, self.limits, np.arange(right.n) if form.transposed else None)
+            if form.transposed:
+                result[index] = unpack_columns(right, self.limits, np.arange(right.n))[0]
+            else:
+                result[index] = unpack(right, self.limits)
         return result
 
     @property
@@ -161,8 +164,6 @@ class Store:
         across, down = key[-2:] if form.transposed else (key[-1], key[-2])
         k, n = self._packed_shape(form)[-2:]
         one = next(iter(packed.values()))
-        if not isinstance(across, slice) and isinstance(down, slice) and down == slice(None):  # rows by their numbers
-            return self._unpacked(packed, across, down, shape, scales)
         blocks, tiles = _cover(across, n, BLOCK), _cover(down, k, DEPTH, one.group_size)
         if not one.k_segments.gapless:
             tiles = Cover(slice(0, one.k_segments.tiles), down, isinstance(down, slice) and down == slice(None))
@@ -185,9 +186,22 @@ class Store:
         scales: GroupScales | None,
     ) -> Store:
         """Codes of this shape: some columns of packed matrices, and what is chosen down these."""
-        codes = [unpack(right, self.limits, columns)[:, down] for right in packed.values()]
+        codes = [unpack_columns(right, self.limits, columns)[0][:, down] for right in packed.values()]
         by_column = codes[0] if len(shape) == 2 else np.stack(codes).reshape(*shape[:-2], *codes[0].shape)
         return Store(_oriented(by_column, not self.transposed), self.limits, self.bits, scales)
+
+    def lines(self, index: npt.NDArray[np.intp]) -> Store | None:
+        """Some lines by their numbers, with their group scales: rows, or columns, whichever packed tiles hold as such.
+
+        Only of a matrix that is packed, its group scales too; None otherwise, and where nothing is chosen.
+        """
+        form = self._form
+        if form.codes is not None or form.scales is not None or len(self.shape) > 2 or not index.size:
+            return None
+        codes, scales = unpack_columns(form.packed[()], self.limits, index)
+        if scales is not None:
+            scales = scales.arranged(lambda values: _oriented(values, form.transposed))
+        return Store(_oriented(codes, not form.transposed), self.limits, self.bits, scales)
 
     def _chosen(self, packed: dict[BatchIndex, Right], key: tuple[AxisIndex, ...]) -> dict[BatchIndex, Right]:
         """Some matrices of a stack, by their new index."""

@@ -176,15 +176,19 @@ UnpackJob = job(
     "UnpackJob",
     """Codes of gapless right tiles: ``out[i * pitch + k] = u[k, columns[i]] - less``, or ``out[k * pitch + i]`` of all.
 
-    Where there are `groups`, symmetric codes under a negative scale are mirrored back.
+    Where there are `groups`, symmetric codes under a negative scale are mirrored back, and chosen columns come with the
+    scales of their groups.
     """,
     tiles="u8*",
     k=INT,
     columns="i64*",  # null for all
     count=INT,  # of columns
     band=INT,  # columns per ticket, where they are chosen
+    column_groups=INT,  # groups per column
+    group_scale="i8*",  # out: [count][column_groups]
+    group_zero="u8*",  # out: the zero points of asymmetric codes, likewise; null of symmetric ones
     less=INT,  # what was added to each code
-    groups="u8*",  # factors and shifts; null where no code is mirrored
+    groups="u8*",  # factors and shifts, or null
     group_pitch=INT,  # bytes of them per block of columns
     group_quarters=INT,  # 16 k each, per group
     zero=INT,  # the unsigned code of 0 under a positive scale

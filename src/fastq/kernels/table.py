@@ -7,6 +7,7 @@ per width and output type. A new CPU is one file of micro-kernel differences and
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from fastq.kernels import jobs
 from fastq.kernels.epilogue.outputs import Output
 from fastq.layout.tiles import GROUPED, LeftFormat, TileFormat
 from fastq.machine.job import Job
+from fastq.scheme import GROUP, TWO_PLANE
 
 
 class Unit(NamedTuple):
@@ -133,6 +135,7 @@ def right_floats(kind: str, bits: int) -> Entry:
     return _entry(f"right_{kind}_{bits}bit", "pack.floats:pack", jobs.RightFloatsJob, kind, bits)
 
 
+@cache
 def unpack(which: str, bits: int) -> Entry:
     """Unpack right tiles: ``"rows"`` of codes, all of them, or some ``"columns"``."""
     return _entry(f"unpack_{which}_{bits}bit", f"pack.unpack:{which}", jobs.UnpackJob, bits)
@@ -158,12 +161,15 @@ def compensate(kind: str) -> Entry:
     return _entry(f"compensate_{kind}", "quantize.compensate:compensate", jobs.CompensateJob, kind)
 
 
-def entries(isa: str, bits: Sequence[int], activations: Sequence[str] = ()) -> Iterator[Entry]:
+def entries(
+    isa: str, bits: Sequence[int], epilogues: Sequence[str] = (), activations: Sequence[str] = (), float16: bool = False
+) -> Iterator[Entry]:
     """Every kernel that an instruction set uses for right codes of these widths, whatever shapes and types are.
 
-    `activations` are those that float32 products are wanted with, besides none. Products in float16 are left out, and
-    those of floats that are quantized by group or in two planes.
+    `epilogues` are those that float32 products are wanted with, besides none, `activations` the ways of quantizing
+    floats besides by row, and `float16` says whether there are products in float16.
     """
+    two_plane = TWO_PLANE in activations
     if isa == "reference":
         return
     for kind in ("f32", "f64"):
@@ -181,14 +187,20 @@ def entries(isa: str, bits: Sequence[int], activations: Sequence[str] = ()) -> I
     ]
     for left in sorted({unit.left for _, unit, _, _ in cases}):
         kinds = ("f32", "f64", "f16", "bf16")
-        yield from (left_floats(kind, left, balanced) for balanced in (False, True) for kind in kinds)
+        for planes in (1, 2)[: 1 + two_plane]:
+            yield from (left_floats(kind, left, balanced, planes) for balanced in (False, True) for kind in kinds)
         yield left_codes(left)
     yield from map(right_pack, bits)
     yield from (right_floats(kind, width) for kind in ("f32", "f64") for width in bits)
     yield from (unpack(which, width) for which in ("rows", "columns") for width in bits)
     for form, unit, shape, segmented in cases:
         # Products of 8-bit arrays alone come in integers. Those with a quantized left operand are turned.
-        outputs = [Output(name, turned=turned) for name in ("float32", "float64") for turned in (False, True)]
-        outputs += [Output("float32", name) for name in activations]
+        names = ("float32", "float64", *("float16",) * float16)
+        outputs = [Output(name, turned=turned) for name in names for turned in (False, True)]
+        outputs += [Output("float32", name) for name in epilogues]
+        outputs += [o._replace(planes=2) for o in outputs] * two_plane
+        outputs += [o._replace(row_groups=True) for o in outputs if o.planes == 1] * (
+            GROUP in activations and segmented
+        )
         outputs += [Output("int32")] * (form.bits == 8 and not segmented)
         yield from (matmul(unit, shape, form, output, segmented) for output in outputs)

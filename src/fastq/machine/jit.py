@@ -13,6 +13,7 @@ further functions, their names are kept with the code, and looked up before it i
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import threading
 from collections.abc import Callable
@@ -136,6 +137,8 @@ def _compile(entries: list[tuple[str, Make, bool, bool]], cache: Cache) -> None:
     """Compile, keep and load kernels."""
     begun: list[Any] = []
     notice = Notice()
+    collecting = gc.isenabled()
+    gc.disable()  # among Numba's many objects, the collector takes a tenth of the time and finds next to nothing
     try:
         for number, (_, make, _, _) in enumerate(entries, 1):
             text = f"fastq: compiling kernels for this CPU, once ({number} of {len(entries)}) ..."
@@ -144,6 +147,8 @@ def _compile(entries: list[tuple[str, Make, bool, bool]], cache: Cache) -> None:
             begun.append(_begin(*made))
             notice(text)
     finally:
+        if collecting:
+            gc.enable()
         # Nothing is at work when the lock is given back, so a fork finds no thread in LLVM.
         _wait(begun)
         notice.close()

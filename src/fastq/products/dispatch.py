@@ -58,7 +58,8 @@ def of_floats(a: Any, b: Any, extras: Extras) -> Task:
     if needs_turning(a, b, extras.activations):
         raise ValueError(
             'activations must be "row" where floats on the right become part of a quantized product; got '
-            f"{extras.activations or a.activations!r}: quantize what the product without dtype gives"
+            f"{extras.activations or a.activations!r}: quantize what the product without dtype gives, or pass "
+            'activations="row"'
         )
     natural = natural_type(a, b)
     if natural is None:
@@ -107,9 +108,10 @@ def matmul(
         computed = target.dtype.newbyteorder("=")
     turned = needs_turning(asked.a, asked.b, activations)
     if turned and bias is not None and asked.b.ndim > 1:
+        then = "" if epilogue is None else " without the epilogue, which comes after the bias"
         raise ValueError(
             'bias must be left out where floats on the right are quantized with activations other than "row"; got '
-            f"{activations or asked.a.activations!r}: add it to the product"
+            f"{activations or asked.a.activations!r}: add it to the product{then}"
         )
     make = Task.turned_of if turned or _better_turned(asked.a, asked.b, bias) else Task.of
     task = make(asked.a, asked.b, extras, computed)
