@@ -23,7 +23,7 @@ FLOORS = [
     {"quant"},
     {"products", "storage"},
     {"qarray"},
-    {"accuracy", "api", "config"},
+    {"accuracy", "api", "config", "search"},
     {"calibration"},
     {"__init__"},
     {"cli", "interop"},

@@ -71,6 +71,16 @@ HINTS = {
         lambda: X @ q(axis=1),
         lambda: X @ q(axis=-2), lambda: X @ q(axis=None), lambda: X @ q(axis=1).dequantize(),
     ),
+    "search along the other axis": (
+        "quantize with axis=-1, or pass axis=-2 if items lie along the other one",
+        lambda: fq.top_k(Y, q(axis=0)),
+        lambda: fq.top_k(Y, q(axis=-1)), lambda: fq.top_k(X, q(axis=0), axis=-2),
+    ),
+    "scores of codes": (
+        "pass the array before it was quantized",
+        lambda: fq.top_k(Y, q(axis=-1), rescore=q(axis=-1)),
+        lambda: fq.top_k(Y, q(axis=-1), rescore=W),
+    ),
     "rows on the left": (
         "quantize it with axis=-1 or axis=None",
         lambda: q(axis=0) @ Y.T,

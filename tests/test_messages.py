@@ -41,6 +41,10 @@ LONG = np.full((1, 33_026), 255, np.uint8)
 READ_ONLY = np.broadcast_to(np.float32(0), (2, 2))
 
 
+def items():
+    return fq.quantize(X, axis=-1)
+
+
 def class_raised(call):
     """NumPy's own class of an exception, which it has no public name for."""
     try:
@@ -286,6 +290,47 @@ CASES = {
         r"out must be writeable and of shape \(2, 3\), got shape \(3, 2\)$"),
     "dequantize into read-only": (lambda: fq.quantize(X[:, :2]).dequantize(out=READ_ONLY), ValueError,
         r"out must be writeable and of shape \(2, 2\), got shape \(2, 2\) \(read-only\)"),
+    # top_k
+    "top_k of a number": (lambda: fq.top_k(1.0, items()), ValueError,
+        r"x must be a vector or rows of them.*shape \(\)$"),
+    "top_k of another width": (lambda: fq.top_k(X[:, :2], items()), ValueError,
+        r"x must have as many elements along its last axis as q has along axis -1, 3; got shape \(2, 2\)$"),
+    "top_k in a vector": (lambda: fq.top_k(X, X[0]), ValueError, r"q must have two dimensions.*shape \(3,\)$"),
+    "top_k of columns": (lambda: fq.top_k(X, fq.quantize(X, axis=0)), ValueError,
+        r"q must be quantized along the axis that is summed over, -1, .*quantize with axis=-1, or pass axis=-2"),
+    "top_k along no axis": (lambda: fq.top_k(X, items(), axis=2), np.exceptions.AxisError, r"axis 2 is out"),
+    "top_k of complex numbers": (lambda: fq.top_k(X + 1j, X, 2), TypeError,
+        r"x and q must be of floats or 8-bit integers, or quantized; got complex64 and float32"),
+    "top_k of NaN": (lambda: fq.top_k(BAD, items(), 2), fq.NotFiniteError, r"x must be finite.* at index \(1, 0\)"),
+    "top_k, none": (lambda: fq.top_k(X, items(), 0), ValueError, r"k must be an integer of at least 1, got 0$"),
+    "top_k, one and a half": (lambda: fq.top_k(X, items(), 1.5), TypeError,
+        r"k must be an integer of at least 1, got "),
+    "top_k, too many": (lambda: fq.top_k(X, items(), 3), ValueError,
+        r"k must be at most the number of items, 2; got 3$"),
+    "top_k, too many of some": (lambda: fq.top_k(X, items(), 2, where=[True, False]), ValueError,
+        r"k must be at most the number of items that where lets pass, 1; got 2$"),
+    "top_k where": (lambda: fq.top_k(X, items(), 2, where=[1, 0]), ValueError,
+        r"where must be an array of bool with an element for each of the 2 items, got int64 of shape \(2,\)"),
+    "top_k, largest of many": (lambda: fq.top_k(X, items(), 2, largest=X), TypeError, r"largest must be True or False"),
+    "top_k into an array": (lambda: fq.top_k(X, items(), 2, out=X), TypeError,
+        r"out must be a tuple of two arrays, values and indices; got "),
+    "top_k into floats": (lambda: fq.top_k(X, items(), 2, out=(np.ones((2, 2)),) * 2), ValueError,
+        r"out must have writeable int64 indices of shape \(2, 2\); got float64 of shape \(2, 2\)$"),
+    "top_k into read-only": (lambda: fq.top_k(X, items(), 2, out=(READ_ONLY, READ_ONLY)), ValueError,
+        r"out must have writeable values of shape \(2, 2\); got float32 of shape \(2, 2\), read-only$"),
+    "rescore by codes": (lambda: fq.top_k(X, items(), 2, rescore=items()), TypeError,
+        r"rescore must be the float rows that q was quantized from; got .*: pass the array before it was quantized$"),
+    "rescore by a list": (lambda: fq.top_k(X, items(), 2, rescore=[1]), TypeError,
+        r"rescore must have a shape and be indexed by rows, as an array is; got \[1\]"),
+    "rescore by others": (lambda: fq.top_k(X, items(), 2, rescore=X.T), ValueError,
+        r"rescore must have a row for each item, shape \(2, 3\); got \(3, 2\)"),
+    "rescore by complex numbers": (lambda: fq.top_k(X, items(), 2, rescore=X * 1j), TypeError,
+        r"rescore must hold real numbers, got complex64"),
+    "oversample": (lambda: fq.top_k(X, items(), 2, rescore=X, oversample=0), ValueError,
+        r"oversample must be an integer of at least 1, got 0$"),
+    "merge nothing": (lambda: fq.merge_top_k([]), ValueError, r"parts must hold at least one pair"),
+    "merge other queries": (lambda: fq.merge_top_k([(X, X), (X[0], X[0])], 2), ValueError,
+        r"parts must hold pairs of values and indices of one shape, .*\(2, 3\) and \(2, 3\), \(3,\) and \(3,\)$"),
     # matmul: what becomes of it
     "epilogue": (lambda: fq.matmul(X, X.T, epilogue="tanh"), ValueError,
         r"epilogue must be one of 'relu', 'gelu', 'silu', or a function compiled by numba\.njit; got 'tanh'"),

@@ -68,9 +68,11 @@ def test_public_names():
         "load",
         "matmul",
         "matmul_error_bound",
+        "merge_top_k",
         "quantize",
         "set_num_threads",
         "show_config",
+        "top_k",
     ]
     assert all(hasattr(fq, name) for name in fq.__all__)  # some are imported now
     modules = {name for name, value in vars(fq).items() if inspect.ismodule(value)}

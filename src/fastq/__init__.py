@@ -20,6 +20,7 @@ if _typing.TYPE_CHECKING:
     from fastq.calibration.balance import balance
     from fastq.calibration.calibrator import Calibrator
     from fastq.calibration.choose_bits import Choice, choose_bits
+    from fastq.search import merge_top_k, top_k
 
 __all__ = [
     "Calibrator",
@@ -40,9 +41,11 @@ __all__ = [
     "load",
     "matmul",
     "matmul_error_bound",
+    "merge_top_k",
     "quantize",
     "set_num_threads",
     "show_config",
+    "top_k",
 ]
 
 # What products do not need is imported when it is first asked for.
@@ -53,6 +56,7 @@ _LATER = {
     "calibration.balance": ("balance",),
     "calibration.calibrator": ("Calibrator",),
     "calibration.choose_bits": ("Choice", "choose_bits"),
+    "search": ("merge_top_k", "top_k"),
 }
 
 

@@ -20,6 +20,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
         ("kernels/test_matmul.py", "test_edges and amx and (3bit or 8bit)", 2),
         ("kernels/test_segments.py", "test_the_equation and amx", 27),
         ("engine/test_prepared.py", "(bring_themselves or not_aligned) and amx", 14),
+        ("products/test_top_k.py", "(stable_sort or integers) and amx and not 150", 17),
         *(
             pytest.param(file, which, least, marks=pytest.mark.exhaustive)
             for file, which, least in (

@@ -84,7 +84,7 @@ class PreparedProduct(ABC):
         self.computed, self.dtype = np.dtype(output.computed), np.dtype(output.type)
 
     @abstractmethod
-    def _packed(self, work: Workspace, x: Array, params: RowParams | None, bias: Array | None) -> Any:
+    def packed(self, work: Workspace, x: Array, params: RowParams | None, bias: Array | None) -> Any:
         """The left operand, ready to be multiplied; raises NotFiniteError."""
 
     @abstractmethod
@@ -99,7 +99,7 @@ class PreparedProduct(ABC):
         Floats have unit stride along K. Codes come with parameters.
         """
         with workspace() as work:
-            self._multiply(self._packed(work, x, params, bias), out, 0)
+            self._multiply(self.packed(work, x, params, bias), out, 0)
 
     def requantized(
         self, x: Array, params: RowParams | None, codes: Array, grid: Grid, bias: Array | None = None
@@ -115,7 +115,7 @@ class PreparedProduct(ABC):
         todo = WRITE if chosen.scale[0] != 0 else FIND | CHOOSE | WRITE
         status = 0
         with workspace() as work:
-            left, floats = self._packed(work, x, params, bias), work.array((band, n), chosen.scale.dtype)
+            left, floats = self.packed(work, x, params, bias), work.array((band, n), chosen.scale.dtype)
             for first in range(0, m, band):
                 part = floats[: min(band, m - first)]
                 self._multiply(left, part, first)
@@ -240,7 +240,8 @@ class NativeProduct(PreparedProduct):
             ctypes.memmove(job.bias, bias_at, self.right.n * self.computed.itemsize)
         return left, job
 
-    def _packed(self, work: Workspace, x: Array, params: RowParams | None, bias: Array | None) -> Any:
+    def packed(self, work: Workspace, x: Array, params: RowParams | None, bias: Array | None) -> Any:
+        """See :class:`PreparedProduct`; the job of the product, but for the output."""
         m, k, dtype, _, _, groups = self.form
         x_at, pitch = rows(x, dtype, (m, k))
         bias = None if bias is None else np.ascontiguousarray(bias, self.computed)
@@ -278,7 +279,7 @@ class NativeProduct(PreparedProduct):
         job.out, job.out_pitch = rows(out, self.dtype, (len(out), job.n))
         if out.nbytes >= STREAMED:
             self._past_the_cache(job)
-        self._run(job)
+        self.run(job)
 
     def _past_the_cache(self, job: Any) -> None:
         """Write a large output past the cache, through rooms where its rows do not begin at cache lines."""
@@ -291,7 +292,8 @@ class NativeProduct(PreparedProduct):
         """Let tickets be rows of all columns."""
         job.row_chunk, job.block_chunk = self.plan.own_rows, self.right.width // BLOCK
 
-    def _run(self, job: Any) -> None:
+    def run(self, job: Any) -> None:
+        """Multiply."""
         pool.run(self._matmul_kernel, job, self.plan.threads)
         if job.status & RAISED:
             raise RuntimeError(FUNCTION_RAISED)
@@ -344,7 +346,7 @@ class NativeProduct(PreparedProduct):
             job.out = out_at
             if self._large:
                 self._past_the_cache(job)
-            self._run(job)
+            self.run(job)
             if job.status & NOT_FINITE:
                 return None
         return result

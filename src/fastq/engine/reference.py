@@ -111,7 +111,8 @@ class ReferenceProduct(PreparedProduct):
 
     quantize = staticmethod(quantize)
 
-    def _packed(self, work: Workspace, x: Array, params: RowParams | None, bias: Array | None) -> Any:
+    def packed(self, work: Workspace, x: Array, params: RowParams | None, bias: Array | None) -> Any:
+        """See :class:`PreparedProduct`."""
         if params is None:
             x, params = self._quantized_rows(x)
         return x, params, bias

@@ -62,6 +62,26 @@ MatmulJob = job(
     fast=INT,  # one segment, a uniform zero point on the right, none on the left, no offsets
     streamed=INT,  # output of the fast path is aligned to cache lines and goes past the cache
     bias="u8*",  # may be null
+    top_k=INT,  # of products of which the best k of each row are kept; see fastq.kernels.epilogue.top
+    top_rows=INT,
+    top_smallest=INT,  # whether the smallest are the best
+    top_values="u8*",  # [threads][top_rows][top_k], of the type that the product is computed in
+    top_indices="i64*",  # the same
+    top_counts="i64*",  # [threads][top_rows], how many there are
+    top_limits="u8*",  # the same: the worst of top_k values, or the lowest that there is
+    keep="u16*",  # a bit per column, 16 each: whether it may be among the best
+)
+
+TopJob = job(
+    "TopJob",
+    "Join and sort what threads have kept of `rows` rows; arrays as in :class:`MatmulJob`.",
+    rows=INT,
+    k=INT,
+    threads=INT,
+    smallest=INT,
+    values="u8*",
+    indices="i64*",
+    counts="i64*",
 )
 
 LEFT_ROWS = 8  # rows of a left operand per ticket

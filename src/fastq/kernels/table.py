@@ -156,6 +156,11 @@ def search(kind: str) -> Entry:
     return _entry(f"search_{kind}", "quantize.search:runs", jobs.SearchJob, kind)
 
 
+def top_finish(kind: str) -> Entry:
+    """Join and sort the best of rows that threads have kept; `kind` is the type of the values."""
+    return _entry(f"top_finish_{kind}", "epilogue.top:finish", jobs.TopJob, kind)
+
+
 def compensate(kind: str) -> Entry:
     """Round rows to codes, each row's error carried on to the next."""
     return _entry(f"compensate_{kind}", "quantize.compensate:compensate", jobs.CompensateJob, kind)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastq.engine.backend import backend
-from fastq.engine.operands import BatchIndex, LineParams, longest_segment, row_parameters
+from fastq.engine.operands import BatchIndex, LineParams, RowParams, longest_segment, row_parameters
 from fastq.engine.prepared import BAND, Grid, LeftForm, PreparedProduct
 from fastq.engine.reference import activated
 from fastq.engine.views import FlatParams
@@ -153,14 +153,7 @@ class Task(NamedTuple):
             return None, 0
         prepared, status = self.prepared(a, b, right_at, longest), 0
         size = prepared.rows_at_once
-        for start in range(0, self.m, size):
-            part = slice(start, min(start + size, self.m))
-            band = prepared if size == self.m else prepared.of_rows(part.stop - start)
-            x = self.left.rows_of(left_at, part)
-            params = None
-            if not band.form.high:
-                params = row_parameters(a.rows(part), band.form.m, band.k_segments, band.computed)
-                x = x if x.strides[1] == 1 or self.k == 1 else np.ascontiguousarray(x)
+        for part, band, x, params in self.bands(prepared, a, left_at, size):
             if grid is None:
                 band(x, params, out[part], self.bias)
             else:
@@ -168,6 +161,19 @@ class Task(NamedTuple):
                 chosen = grid.params if whole else FlatParams(*(p[part] for p in grid.params))
                 status |= band.requantized(x, params, out[part], grid._replace(params=chosen), self.bias)
         return (prepared if size == self.m else None), status
+
+    def bands(
+        self, prepared: PreparedProduct, a: LineParams, left_at: BatchIndex, size: int
+    ) -> Iterator[tuple[slice, PreparedProduct, Array, RowParams | None]]:
+        """So many rows at a time: which, their product, and its left operand with the parameters of codes."""
+        for start in range(0, self.m, size):
+            part = slice(start, min(start + size, self.m))
+            band = prepared if part.stop - start == self.m else prepared.of_rows(part.stop - start)
+            x, params = self.left.rows_of(left_at, part), None
+            if not band.form.high:
+                params = row_parameters(a.rows(part), band.form.m, band.k_segments, band.computed)
+                x = x if x.strides[1] == 1 or self.k == 1 else np.ascontiguousarray(x)
+            yield part, band, x, params
 
     def prepared(self, a: LineParams, b: LineParams, right_at: BatchIndex, longest: int) -> PreparedProduct:
         """The product with one right matrix, of left ones with such parameters."""

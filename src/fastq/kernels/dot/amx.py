@@ -22,6 +22,7 @@ from fastq.kernels.dot.rooms import through_room
 from fastq.kernels.dot.unpack import unpack
 from fastq.kernels.epilogue.outputs import SIZES, Output
 from fastq.kernels.epilogue.rescale import FastTile, epilogue
+from fastq.kernels.epilogue.top import select
 from fastq.kernels.jobs import NOT_FINITE, MatmulJob
 from fastq.layout.tiles import BLOCK, DEPTH, STEP, STEPS, TILE_ROWS, TileFormat, tile_bytes
 from fastq.machine.ir import (
@@ -143,7 +144,7 @@ class Amx(MicroKernel):
             done_tile = FastTile(b, job, output, PITCH, done, done_row, done_block)
 
             def write_row(r, _=None):
-                if output.function is None:
+                if not output.held:
                     for c in range(2):
                         done_tile.write(b, r, I64(c))
                 return []
@@ -219,7 +220,8 @@ def gemm(isa: Amx, form: TileFormat, output: Output) -> Any:
     enter, leave = isa.enter(), isa.leave()
     widen = unpack(isa, form) if bits < 8 else None
     sum_room = stack(2 * TILE_ROWS * PITCH * SIZES[output.computed])
-    between = output.function is None  # written out between later products
+    between = not output.held  # written out between later products
+    top, take_in = output.top, select(output, PITCH) if output.top else None
     bring, (begin_ticket, end_ticket), own_job = brought(output.planes), through_room(output), job_room(MatmulJob)
 
     @kernel_function
@@ -299,6 +301,8 @@ def gemm(isa: Amx, form: TileFormat, output: Output) -> Any:
                                 done, done_row, done_block, done_rows = acc, row, block, rows
                             else:
                                 finish(mine, acc, sums, row, rows, block, columns)
+                                if top:
+                                    take_in(job, thread, sums, row, rows, block, columns)
             if done_rows > 0:
                 finish(mine, done, sums, done_row, done_rows, done_block, 2)
             end_ticket(job, mine, thread, first_row, last_row, first_block)

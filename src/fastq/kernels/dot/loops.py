@@ -13,6 +13,7 @@ from fastq.kernels.dot.segments import SHORT, dense_sums, packed_sums
 from fastq.kernels.dot.unpack import unpack
 from fastq.kernels.epilogue.outputs import SIZES, Output
 from fastq.kernels.epilogue.rescale import epilogue
+from fastq.kernels.epilogue.top import kept, select
 from fastq.kernels.jobs import NOT_FINITE, MatmulJob
 from fastq.layout.tiles import BLOCK, DEPTH, STEPS, TILE_ROWS, TileFormat, tile_bytes
 from fastq.machine.ir import arrive, at, cast_to, kernel_function, stack, take
@@ -38,6 +39,7 @@ def gemm(isa: MicroKernel, form: TileFormat, output: Output, segmented: bool = F
     acc_room, sum_room = stack(rows * pitch * 4, "i32*"), stack(rows * pitch * SIZES[output.computed])
     left_row, left_tile = DEPTH * isa.left_bytes, TILE_ROWS * DEPTH * isa.left_bytes
     bits, packed_tile = form.bits, tile_bytes(form.bits)
+    top, wanted, take_in = output.top, kept, select(output, pitch) if output.top else None
     bring, (begin_ticket, end_ticket), own_job = brought(output.planes), through_room(output), job_room(MatmulJob)
 
     @kernel_function
@@ -62,6 +64,8 @@ def gemm(isa: MicroKernel, form: TileFormat, output: Output, segmented: bool = F
             last_block = min(first_block + job.block_chunk, blocks)
             for block in range(first_block, last_block, panel):
                 width = min(panel, last_block - block)
+                if top and not wanted(job, block, width):
+                    continue
                 right = at(job.right, block * tiles * packed_tile)
                 if bits < 8:
                     for i in range(width):
@@ -76,6 +80,8 @@ def gemm(isa: MicroKernel, form: TileFormat, output: Output, segmented: bool = F
                     else:
                         micro(left, right, block_stride, job.steps, acc, width - 1)
                     finish(mine, acc, sums, row, min(rows, job.m - row), block, width)
+                    if top:
+                        take_in(job, thread, sums, row, min(rows, job.m - row), block, width)
             end_ticket(job, mine, thread, begin, end, first_block)
             ticket = take(job, 1)
 
@@ -98,6 +104,7 @@ def _gemv(isa: MicroKernel, form: TileFormat, output: Output) -> Any:
     finish = epilogue(isa.target, isa.tag, output, pitch)
     acc_room, sum_room = stack(isa.few * pitch * 4, "i32*"), stack(isa.few * pitch * SIZES[output.computed])
     smaller = tuple(shape.rows for shape in shapes[:-1])
+    top, wanted, take_in = output.top, kept, select(output, pitch) if output.top else None
     bits, grouped, packed_tile = form.bits, form.grouped, tile_bytes(form.bits)
 
     @kernel_function
@@ -109,12 +116,15 @@ def _gemv(isa: MicroKernel, form: TileFormat, output: Output) -> Any:
         shape = 0  # the smallest that holds all rows
         for rows in smaller:
             shape += 1 if job.m > rows else 0
-        left_sums = as_i32(at(job.scratch, arrive(job, 1) * job.scratch_bytes))
+        thread = arrive(job, 1)
+        left_sums = as_i32(at(job.scratch, thread * job.scratch_bytes))
         if grouped:
             sum_up(job.left, job.m, tiles, left_sums)
         ticket = take(job, 1)
         while ticket < chunks:
             for block in range(ticket * job.block_chunk, min((ticket + 1) * job.block_chunk, blocks)):
+                if top and not wanted(job, block, 1):
+                    continue
                 right = at(job.right, block * tiles * packed_tile)
                 groups = at(job.groups, block * job.group_pitch)
                 if bits == 8:
@@ -122,6 +132,8 @@ def _gemv(isa: MicroKernel, form: TileFormat, output: Output) -> Any:
                 else:
                     micro_packed(job.left, right, 0, tiles, acc, shape, groups, job.group_quarters, left_sums)
                 finish(job, acc, sums, 0, job.m, block, 1)
+                if top:
+                    take_in(job, thread, sums, 0, job.m, block, 1)
             ticket = take(job, 1)
 
     return gemv_kernel
@@ -139,6 +151,7 @@ def _gemv_segmented(isa: MicroKernel, form: TileFormat, output: Output) -> Any:
     widen = unpack(isa, form) if form.bits < 8 else None
     finish = epilogue(isa.target, isa.tag, output, pitch, True)
     acc_room, sum_room = stack(isa.few * pitch * 4, "i32*"), stack(isa.few * pitch * SIZES[output.computed])
+    top, wanted, take_in = output.top, kept, select(output, pitch) if output.top else None
     smaller, dense_smaller = (tuple(shape.rows for shape in some[:-1]) for some in (shapes, dense_shapes))
     bits, packed_tile = form.bits, tile_bytes(form.bits)
 
@@ -154,10 +167,13 @@ def _gemv_segmented(isa: MicroKernel, form: TileFormat, output: Output) -> Any:
         for rows in dense_smaller:
             dense_shape += 1 if job.m > rows else 0
         fits = job.segment_steps % STEPS == 0 or job.segment_steps == SHORT
-        scratch = at(job.scratch, arrive(job, 1) * job.scratch_bytes)
+        thread = arrive(job, 1)
+        scratch = at(job.scratch, thread * job.scratch_bytes)
         ticket = take(job, 1)
         while ticket < chunks:
             for block in range(ticket * job.block_chunk, min((ticket + 1) * job.block_chunk, blocks)):
+                if top and not wanted(job, block, 1):
+                    continue
                 right = at(job.right, block * tiles * packed_tile)
                 if in_registers and fits:
                     micro_packed(job, job.left, right, block, acc, sums, shape)
@@ -167,6 +183,8 @@ def _gemv_segmented(isa: MicroKernel, form: TileFormat, output: Output) -> Any:
                 else:
                     micro(job, job.left, right, 0, 0, block, acc, sums, dense_shape)
                 finish(job, acc, sums, 0, job.m, block, 1)
+                if top:
+                    take_in(job, thread, sums, 0, job.m, block, 1)
             ticket = take(job, 1)
 
     return gemv_segmented_kernel

@@ -22,6 +22,7 @@ class Output(NamedTuple):
     turned: bool = False  # of a product that is computed as a transpose: columns' scales come before those of rows
     planes: int = 1  # of left codes: 2 for high and low bytes, each of which has a row of sums
     row_groups: bool = False  # of a product of left floats that are quantized by group
+    top: bool = False  # not written: the best of each row are kept (fastq.kernels.epilogue.top)
 
     @property
     def computed(self) -> str:
@@ -33,7 +34,13 @@ class Output(NamedTuple):
         """What tells it from others in the names of kernels."""
         words = [self.type, *([self.activation] if self.activation else [])]
         words += ["turned"] * self.turned + ["planes"] * (self.planes > 1) + ["rowgroups"] * self.row_groups
+        words += ["top"] * self.top
         return "_".join(words)
+
+    @property
+    def held(self) -> bool:
+        """Whether the epilogue leaves values in scratch, and others take them from there."""
+        return self.function is not None or self.top
 
     @property
     def kept(self) -> bool:

@@ -196,8 +196,8 @@ def _deliver(target: Target, tag: str, output: Output, pitch: int) -> Any:
 
 
 def _finish(target: Target, tag: str, output: Output, pitch: int, segmented: bool) -> Any:
-    """What all outputs have in common; a user's function is left to come, and its values are in `sums`."""
-    own_function = output.function is not None
+    """What all outputs have in common; values that others take are left in `sums`."""
+    held = output.held
 
     def emit(b, job, acc, sums, row, rows, block, blocks):
         sums = b.bitcast(sums, TYPES[output.computed].as_pointer())
@@ -219,7 +219,7 @@ def _finish(target: Target, tag: str, output: Output, pitch: int, segmented: boo
                     accs = _accumulators(b, acc, output.planes, pitch, r, c)
                     (y,) = terms.of_row(b, ONE_SEGMENT, accs, i, [columns], I64(0))
                 y = writer.biased(b, y, col)
-                if own_function:
+                if held:
                     store_vector(b, y, spare)
                 else:
                     writer.store(b, y, writer.place(b, i, col), b.sub(n, col), spare)
@@ -230,7 +230,7 @@ def _finish(target: Target, tag: str, output: Output, pitch: int, segmented: boo
             tile = FastTile(b, job, output, pitch, acc, row, block)
 
             def one_block(r, c):
-                if own_function:
+                if held:
                     y, _, _, here = tile.values(b, r, c)
                     store_vector(b, y, b.gep(sums, [here]))
                 else:
