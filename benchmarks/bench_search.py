@@ -1,4 +1,4 @@
-"""Embeddings by row: products with one vector, which is on either side, and rows by their numbers."""
+"""Embeddings by row: the best for each query, products with a vector on either side, and rows by their numbers."""
 
 from __future__ import annotations
 
@@ -8,12 +8,29 @@ import pytest
 import fastq as fq
 from results import NUMPY
 from rounds import Entry
+from searchers import by_scores, clusters, recall, searchers
 
 BASELINE = {"baseline": True, "library": NUMPY}
 
 
 def embeddings(rows, width):
     return np.random.default_rng(0).standard_normal((rows, width), dtype=np.float32)
+
+
+@pytest.mark.parametrize("queries", [1, 32, 1000])
+def bench_top_k(contest, quick, queries):
+    """Each contender must find its share of the true best, before it is timed."""
+    items, k = (10_000, 10) if quick else (200_000, 10)
+    w, x = clusters(items, max(queries, 100), 384)
+    true = by_scores(lambda x: x @ w.T, k)(x[:100])
+    entries = []
+    for name, library, search, least in searchers(w, k):
+        share = recall(search(x[:100]), true)
+        assert quick or share >= least, (name, share)
+        facts = BASELINE if library == "numpy" else {"library": library}
+        slow = queries > 32 and library != "fastq"
+        entries.append(Entry(name, lambda search=search: search(x[:queries]), facts, rounds=1 if slow else None))
+    contest(f"search: {queries} queries, 200000x384", entries)
 
 
 def bench_vector(contest, quick):

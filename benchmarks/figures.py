@@ -169,6 +169,7 @@ def _figures() -> Iterator[Figure]:
         yield Figure(f"encoder: {name}, batch 32, amid other work against a loop of its own", "times", 1.3, None,
                      faster(f"encoder: {name}, batch 32", "fastq", "fastq, amid other work"), less=True)  # fmt: skip
 
+    yield from _search()
     for name in ("q @ v", "v @ q.T"):
         yield Figure(f"{name}, 200000x384, packed for v @ q.T, against float32 NumPy", "times", 8, 15,
                      faster("search: 200000x384 with a vector", name, "NumPy"))  # fmt: skip
@@ -182,6 +183,22 @@ def _figures() -> Iterator[Figure]:
                      faster("256x4096x4096 by activations", name, f"{name}, {way} activations"), less=True)  # fmt: skip
 
     yield from _low_bits()
+
+
+def _search() -> Iterator[Figure]:
+    """The best ten of 200,000 items of 384 elements."""
+    best = "top_k, int8"
+    yield Figure("top_k, 1000 queries, int8: against x @ q.T and argpartition", "times", 10, 25,
+                 faster("search: 1000 queries, 200000x384", best, "x @ q.T, argpartition"))  # fmt: skip
+    for other, bar, stretch in (
+        ("faiss SQ8", 20, 50),
+        ("usearch exact int8", 10, 25),
+        ("NumKong, argpartition", 5, 15),
+    ):
+        yield Figure(f"top_k, 32 queries, int8: against {other}", "times", bar, stretch,
+                     faster("search: 32 queries, 200000x384", best, other))  # fmt: skip
+    yield Figure("top_k, 1 query, int3, rescored: against float32 NumPy and argpartition", "times", 12, 20,
+                 faster("search: 1 queries, 200000x384", "top_k, int3, rescored", "x @ w.T, argpartition"))  # fmt: skip
 
 
 def _low_bits() -> Iterator[Figure]:
