@@ -328,8 +328,9 @@ CASES = {
         r"rescore must hold real numbers, got complex64"),
     "oversample": (lambda: fq.top_k(X, items(), 2, rescore=X, oversample=0), ValueError,
         r"oversample must be an integer of at least 1, got 0$"),
-    "merge nothing": (lambda: fq.merge_top_k([]), ValueError, r"parts must hold at least one pair"),
-    "merge other queries": (lambda: fq.merge_top_k([(X, X), (X[0], X[0])], 2), ValueError,
+    "merge nothing": (lambda: fq.merge_top_k([]), TypeError,
+        r"parts must hold pairs of values and indices, numbers and integers; got \[\]$"),
+    "merge other queries": (lambda: fq.merge_top_k([(X, CODES), (X[0], CODES[0])], 2), ValueError,
         r"parts must hold pairs of values and indices of one shape, .*\(2, 3\) and \(2, 3\), \(3,\) and \(3,\)$"),
     # matmul: what becomes of it
     "epilogue": (lambda: fq.matmul(X, X.T, epilogue="tanh"), ValueError,

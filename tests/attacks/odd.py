@@ -165,6 +165,14 @@ def _public() -> Iterator[Target]:
     integers = dict(a=X.astype(np.int8), b=W.astype(np.int8), out=None, **right)
     yield Target("matmul, integers", fq.matmul, integers, (OverflowError,))
     yield Target("matmul, codes", fq.matmul, dict(a=X, b=Q, **right) | dict(dtype=np.uint8, scale=0.5, zero_point=3))
+    search = dict(x=X, q=Q, k=3, axis=0, largest=True, rescore=None, oversample=2, bias=None, where=None, out=None)
+    yield Target("top_k", fq.top_k, search, (OverflowError,))
+    again = dict(
+        rescore=W.T, bias=np.ones(32), where=np.ones(32, bool), out=(np.ones((5, 3)), np.ones((5, 3), np.int64))
+    )
+    yield Target("top_k, rescored", fq.top_k, search | again, (OverflowError,))
+    found = [(np.ones((5, 3)), np.ones((5, 3), np.int64))] * 2
+    yield Target("merge_top_k", fq.merge_top_k, dict(parts=found, k=2, largest=True))
     yield Target("matmul_error_bound", fq.matmul_error_bound, dict(a=X, b=Q, bits=8))
     yield Target("dequantize", fq.dequantize, dict(q=Q, dtype=np.float32, out=None))
     yield Target("error", fq.error, dict(x=W, y=Q, axis=0, group_size=16))

@@ -67,7 +67,7 @@ def top_k(x: Any, q: Any, k: Any, options: Options) -> Top:
         rows = _rows_of(rescore, (n, width))
         oversample = integer(oversample, "oversample", "an integer of at least 1")
         if oversample < 1:
-            raise ValueError(f"oversample must be an integer of at least 1, got {oversample}")
+            raise ValueError(f"oversample must be an integer of at least 1, got {shown(oversample)}")
         many = choice._replace(k=min(choice.k * oversample, _count(choice.where, n)))
         values, indices = _rescored(task, rows, _best(task, many)[1], choice)
     values, indices = (a.reshape(*x.shape[:-1], choice.k) for a in (values, indices))
@@ -104,7 +104,7 @@ def _database(q: Any, axis: int) -> Any:
 def _choice(k: Any, largest: Any, where: Any, n: int) -> Choice:
     k = integer(k, "k", "an integer of at least 1")
     if k < 1:
-        raise ValueError(f"k must be an integer of at least 1, got {k}")
+        raise ValueError(f"k must be an integer of at least 1, got {shown(k)}")
     if where is not None:
         where = np.asarray(where)
         if where.dtype != bool or where.shape != (n,):
@@ -114,7 +114,7 @@ def _choice(k: Any, largest: Any, where: Any, n: int) -> Choice:
             )
     if k > (count := _count(where, n)):
         items = f"of items, {n}" if where is None else f"of items that where lets pass, {count}"
-        raise ValueError(f"k must be at most the number {items}; got {k}")
+        raise ValueError(f"k must be at most the number {items}; got {shown(k)}")
     return Choice(k, truth(largest, "largest"), where)
 
 
@@ -206,10 +206,10 @@ def _rows_of(rescore: Any, shape: tuple[int, int]) -> Any:
             f"rescore must be the float rows that q was quantized from; got {rescore!r}, whose scores are those of its "
             "codes: pass the array before it was quantized"
         )
-    if not hasattr(rescore, "__getitem__") or not hasattr(rescore, "shape"):
+    if not (hasattr(rescore, "__getitem__") and isinstance(getattr(rescore, "shape", None), tuple)):
         raise TypeError(f"rescore must have a shape and be indexed by rows, as an array is; got {shown(rescore)}")
-    if tuple(rescore.shape) != shape:
-        raise ValueError(f"rescore must have a row for each item, shape {shape}; got {tuple(rescore.shape)}")
+    if rescore.shape != shape:
+        raise ValueError(f"rescore must have a row for each item, shape {shape}; got {rescore.shape}")
     return rescore
 
 
@@ -243,9 +243,7 @@ def _rescored(task: Task, rows: Any, candidates: npt.NDArray[np.int64], choice: 
 
 def merge_top_k(parts: Any, k: int, largest: bool) -> Top:
     """See :func:`fastq.merge_top_k`."""
-    parts = [tuple(np.asarray(a) for a in part) for part in parts]
-    if not parts:
-        raise ValueError("parts must hold at least one pair of values and indices, got none")
+    parts = _pairs(parts)
     for values, indices in parts:
         if values.shape != indices.shape or values.ndim == 0 or values.shape[:-1] != parts[0][0].shape[:-1]:
             raise ValueError(
@@ -258,3 +256,13 @@ def merge_top_k(parts: Any, k: int, largest: bool) -> Top:
     values, indices = (np.take_along_axis(a, by_index, -1) for a in (values, indices))
     order = _order(values, choice)
     return np.take_along_axis(values, order, -1), np.take_along_axis(indices, order, -1)
+
+
+def _pairs(parts: Any) -> list[Top]:
+    try:
+        pairs = [(np.asarray(values), np.asarray(indices)) for values, indices in parts]
+    except (TypeError, ValueError):
+        pairs = []
+    if not pairs or any(values.dtype.kind not in "fiu" or indices.dtype.kind not in "iu" for values, indices in pairs):
+        raise TypeError(f"parts must hold pairs of values and indices, numbers and integers; got {shown(parts)}")
+    return pairs
