@@ -22,6 +22,7 @@ from fastq.engine.operands import longest_segment
 from fastq.interop import blocks
 from fastq.interop.collection import DaskQArray, from_qarray, grain, whole
 from fastq.interop.quantizing import known, quantize, with_shared_scales
+from fastq.interop.search import top_k
 from fastq.kernels.epilogue.outputs import COMPUTED
 from fastq.products.operands import CodeOperand, IntegerView, Operand
 from fastq.products.task import Extras
@@ -32,7 +33,7 @@ from fastq.quant.spec import QuantSpec
 from fastq.scheme import ROW
 from fastq.validation import check_bias, check_bits, check_dtype
 
-__all__ = ["DaskQArray", "from_qarray", "matmul", "quantize"]
+__all__ = ["DaskQArray", "from_qarray", "matmul", "quantize", "top_k"]
 
 
 def matmul(
