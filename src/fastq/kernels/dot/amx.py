@@ -22,7 +22,7 @@ from fastq.kernels.dot.rooms import through_room
 from fastq.kernels.dot.unpack import unpack
 from fastq.kernels.epilogue.outputs import SIZES, Output
 from fastq.kernels.epilogue.rescale import FastTile, epilogue
-from fastq.kernels.epilogue.top import select
+from fastq.kernels.epilogue.top import kept, select
 from fastq.kernels.jobs import NOT_FINITE, MatmulJob
 from fastq.layout.tiles import BLOCK, DEPTH, STEP, STEPS, TILE_ROWS, TileFormat, tile_bytes
 from fastq.machine.ir import (
@@ -40,6 +40,7 @@ from fastq.machine.ir import (
     loop,
     prefetch,
     stack,
+    store_vector,
     take,
 )
 from fastq.machine.own_job import job_room
@@ -120,19 +121,34 @@ class Amx(MicroKernel):
         """One block of K of one accumulator of 32 x 32, and on the way the epilogue of an earlier one.
 
         ``blocked(job, a, left_stride, w, block_stride, tiles, acc, part, done, done_row, done_block, done_rows,
-        next_left, next_right)``
+        values, next_left, next_right)``
 
         `part`: bit 0, start from zero rather than from `acc`; bit 1, only the upper row group; bit 2, only the first
         column block. `done` is a finished accumulator, of which `done_rows` rows are written out between the products,
-        when the vector units have nothing else to do. Written out afterwards it took a third of the time, since the
-        512 instructions that the core looks ahead do not reach from there to the next products.
+        when the vector units have nothing else to do; or left in `values`, if the output is held. Written out
+        afterwards it took a third of the time, since the 512 instructions that the core looks ahead do not reach from
+        there to the next products.
 
         From `next_left` and `next_right` on, :data:`LEFT_LINES` and `right_lines` cache lines per tile are fetched into
         the L2 cache.
         """
 
         def emit(
-            b, job, a, left_stride, w, block_stride, tiles, out, part, done, done_row, done_block, done_rows, *following
+            b,
+            job,
+            a,
+            left_stride,
+            w,
+            block_stride,
+            tiles,
+            out,
+            part,
+            done,
+            done_row,
+            done_block,
+            done_rows,
+            values,
+            *following,
         ):
             def bit(n):
                 return b.icmp_unsigned("!=", b.and_(part, I64(1 << n)), I64(0))
@@ -143,10 +159,16 @@ class Amx(MicroKernel):
                 done_row, done_rows = (b.sdiv(count, I64(output.planes)) for count in (done_row, done_rows))
             done_tile = FastTile(b, job, output, PITCH, done, done_row, done_block)
 
+            values = b.bitcast(values, done_tile.terms.type.as_pointer())
+
             def write_row(r, _=None):
-                if not output.held:
+                if output.function is None:
                     for c in range(2):
-                        done_tile.write(b, r, I64(c))
+                        if output.held:
+                            y, _, _, here = done_tile.values(b, r, I64(c))
+                            store_vector(b, y, b.gep(values, [here]))
+                        else:
+                            done_tile.write(b, r, I64(c))
                 return []
 
             def variant(shape):
@@ -182,7 +204,7 @@ class Amx(MicroKernel):
             loop(b, b.shl(tiles, I64(1)), done_rows, 1, [], write_row)
 
         ints = ("int",) * 3
-        kinds = (MatmulJob, "u8*", "int", "u8*", "int", "int", "i32*", "int", "i32*", *ints, "u8*", "u8*")
+        kinds = (MatmulJob, "u8*", "int", "u8*", "int", "int", "i32*", "int", "i32*", *ints, "u8*", "u8*", "u8*")
         return ir_function(f"fastq_amx_blocked_{output.tag}_{right_lines}", kinds, self.target, emit)
 
 
@@ -220,7 +242,7 @@ def gemm(isa: Amx, form: TileFormat, output: Output) -> Any:
     enter, leave = isa.enter(), isa.leave()
     widen = unpack(isa, form) if bits < 8 else None
     sum_room = stack(2 * TILE_ROWS * PITCH * SIZES[output.computed])
-    between = not output.held  # written out between later products
+    between = output.function is None  # written out between later products
     top, take_in = output.top, select(output, PITCH) if output.top else None
     bring, (begin_ticket, end_ticket), own_job = brought(output.planes), through_room(output), job_room(MatmulJob)
 
@@ -247,6 +269,9 @@ def gemm(isa: Amx, form: TileFormat, output: Output) -> Any:
             first_row = ticket // groups * job.row_chunk
             last_row = min(first_row + job.row_chunk, job.m)
             panels = (last_block - first_block + 1) // 2
+            if top and not kept(job, first_block, last_block - first_block):
+                ticket = take(job, 1)
+                continue
             bring(job, first_row, last_row, thread)
             if job.status & NOT_FINITE:
                 break
@@ -292,8 +317,10 @@ def gemm(isa: Amx, form: TileFormat, output: Output) -> Any:
                         next_right = at(job.right, next_tile * packed_tile)
                         micro(
                             mine, left, tiles * TILE, right, stride, depth, acc, part,
-                            done, done_row, done_block, done_rows, next_left, next_right,
+                            done, done_row, done_block, done_rows, sums, next_left, next_right,
                         )  # fmt: skip
+                        if top and done_rows > 0:
+                            take_in(job, thread, sums, done_row, done_rows, done_block, 2)
                         done_rows = 0
                         if final:
                             rows = min(ROWS, job.m - row)
@@ -305,6 +332,8 @@ def gemm(isa: Amx, form: TileFormat, output: Output) -> Any:
                                     take_in(job, thread, sums, row, rows, block, columns)
             if done_rows > 0:
                 finish(mine, done, sums, done_row, done_rows, done_block, 2)
+                if top:
+                    take_in(job, thread, sums, done_row, done_rows, done_block, 2)
             end_ticket(job, mine, thread, first_row, last_row, first_block)
             ticket = following
         leave()
