@@ -51,6 +51,7 @@ LESSONS = {
         "a slice in chunks equals it whole: True",
         "multiplied from the store, equal: True",
     ],
+    "10_search.py": ["bytes  recall  rescored", "  1.000 ", "100 more items, one near each query: 100% of the best"],
 }
 
 
