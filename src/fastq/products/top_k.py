@@ -230,7 +230,7 @@ def _rescored(task: Task, rows: Any, candidates: npt.NDArray[np.int64], choice: 
         if kind.kind != "f":
             raise TypeError(f"rescore must hold real numbers, got {read.dtype}")
         queries = x[start : start + band].astype(kind, copy=False)
-        scores = np.matmul(read.astype(kind, copy=False)[inverse.reshape(some.shape)], queries[:, :, None])[..., 0]
+        scores = (read.astype(kind, copy=False)[inverse.reshape(some.shape)] @ queries[:, :, None])[..., 0]
         if bias is not None:
             scores = scores + bias.astype(kind)[some] if bias.size > 1 else scores + bias.astype(kind)
         order = _order(scores, choice)
