@@ -322,6 +322,7 @@ def leak(case: Case) -> str | None:
         return None
     except BaseException as error:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(PACKAGE)]
+        frames = [f for f in frames if f.name != "__getattr__"]  # what the module says when NumPy takes it for an array
         if not frames or (isinstance(error, Exception) and any(key in CALLBACKS for key in case.odd) and
                           "NumPy" not in str(error) and _callback(case)):  # fmt: skip
             return None  # NumPy has not asked fastq, or the user's function has failed
