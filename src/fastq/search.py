@@ -68,7 +68,7 @@ def top_k(
         of 8-bit integers. With `rescore` they are the products of the floats.
     indices : numpy.ndarray of int64
         ``(..., k)``. Of equal values, the one with the lower index comes first; NaN comes last. So the answer is the
-        same on every CPU, with any number of threads.
+        same on every CPU, with any number of threads; with `rescore`, as far as NumPy's products of floats are.
 
     Raises
     ------

@@ -186,5 +186,8 @@ def test_parts_of_a_database(rng):
     got = fq.merge_top_k(parts, 9)
     assert (got[0] == expected[0]).all()
     assert (got[1] == expected[1]).all()
+    unsigned = fq.merge_top_k([(np.array([3, 0], np.uint8), [5, 1]), (np.array([200], np.uint8), [2])], 3)
+    assert (unsigned[0] == [200, 3, 0]).all()
+    assert (unsigned[1] == [2, 5, 1]).all()
     with pytest.raises(ValueError, match="k must be at most the number of items, 27; got 28"):
         fq.merge_top_k(parts, 28)

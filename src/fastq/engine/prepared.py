@@ -6,9 +6,9 @@ both jobs, adds a handful of addresses, and runs two kernels. (A product of 64 x
 jobs anew; the kernels take 5.)
 
 With many rows, the second kernel calls the first for the rows of each ticket (:mod:`fastq.kernels.dot.brought`). The
-core that has them in its caches then multiplies them, and threads meet once. With AVX2 that takes 0.8 to 1.0 times as
-long, 0.85 to 0.95 where the left operand has codes (two cores; 4096 x 384 x 384 to 1024**3). A row that is not finite
-is found when others have been written; so it is done only where the output is not the caller's.
+core that has them in its caches then multiplies them, and threads meet once. With AVX2 that takes 0.8 to 1.1 times as
+long, 0.85 to 0.96 where the left operand has codes (two noisy cores; 128 x 384 x 1536 to 2048**3). A row that is not
+finite is found when others have been written; so it is done only where the output is not the caller's.
 """
 
 from __future__ import annotations

@@ -196,7 +196,7 @@ def _chosen(scores: Array, choice: Choice) -> Top:
 
 def _order(scores: Array, choice: Choice) -> Array:
     """Where the best are, the first ones first among equals."""
-    turned = scores if not choice.largest else ~scores if scores.dtype.kind == "i" else -scores
+    turned = scores if not choice.largest else -scores if scores.dtype.kind == "f" else ~scores
     return np.argsort(turned, axis=-1, kind="stable")[..., : choice.k]
 
 
@@ -216,7 +216,7 @@ def _rows_of(rescore: Any, shape: tuple[int, int]) -> Any:
 def _rescored(task: Task, rows: Any, candidates: npt.NDArray[np.int64], choice: Choice) -> Top:
     """The best of some candidates for each row, by the products of floats."""
     x = task.inputs[0]
-    x = x.dequantize() if isinstance(x, Operand) else x  # type: ignore[attr-defined]
+    x = x.dequantize() if isinstance(x, Operand) else np.asarray(x)  # type: ignore[attr-defined]
     candidates = np.sort(candidates, axis=1)  # equal scores: the lower index first
     kind: np.dtype[Any] | None = None
     bias = None if task.bias is None else np.asarray(task.bias)
