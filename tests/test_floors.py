@@ -25,6 +25,7 @@ FLOORS = [
     {"qarray"},
     {"accuracy", "api", "config", "search"},
     {"calibration"},
+    {"formats"},
     {"__init__"},
     {"cli", "interop"},
     {"__main__"},

@@ -5,7 +5,7 @@ import typing as _typing
 
 from fastq.api import dequantize, matmul, quantize
 from fastq.config import set_num_threads, show_config
-from fastq.errors import IsaError, NotFiniteError
+from fastq.errors import FileFormatError, IsaError, NotFiniteError
 from fastq.qarray.array import QArray
 from fastq.qarray.parts import load
 from fastq.quant.gptq import Gptq
@@ -26,6 +26,7 @@ __all__ = [
     "Calibrator",
     "Choice",
     "Error",
+    "FileFormatError",
     "Gptq",
     "IsaError",
     "MatmulError",

@@ -34,6 +34,17 @@ class NotFiniteError(ValueError):
     """
 
 
+class FileFormatError(ValueError):
+    """A file is not what its format says, or holds what fastq cannot read; the message names the file and the place.
+
+    Examples
+    --------
+    >>> import fastq as fq
+    >>> issubclass(fq.FileFormatError, ValueError)
+    True
+    """
+
+
 class _Short(reprlib.Repr):
     """A ``repr`` that is neither deep nor long."""
 

@@ -1,0 +1,1 @@
+"""Weights in files: reading those that other tools wrote, and fastq's own."""
