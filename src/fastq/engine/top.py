@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -29,8 +30,17 @@ class Wanted(NamedTuple):
 
 def columns_to_keep(n: int, where: Array | None) -> npt.NDArray[np.uint16]:
     """A bit for each of n columns, and none beyond them."""
-    bits = np.zeros(ceil_div(n, BLOCK) * 2, np.uint8)
-    chosen = np.packbits(np.ones(n, bool) if where is None else where, bitorder="little")
+    return _all_columns(n) if where is None else _bits(where)
+
+
+@lru_cache(maxsize=4)
+def _all_columns(n: int) -> npt.NDArray[np.uint16]:
+    return _bits(np.ones(n, bool))
+
+
+def _bits(where: Array) -> npt.NDArray[np.uint16]:
+    bits = np.zeros(ceil_div(len(where), BLOCK) * 2, np.uint8)
+    chosen = np.packbits(where, bitorder="little")
     bits[: len(chosen)] = chosen
     return bits.view("<u2").astype(np.uint16, copy=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,26 @@ def again(a: Any, b: Any, out: Any, bias: Any, kind: tuple[Any, ...]) -> Array |
     return prepared.again(x, scale, bias, out)
 
 
+def kept(right: Operand, kind: tuple[Any, ...], make: Callable[[], PreparedProduct]) -> PreparedProduct:
+    """The prepared product that an operand keeps under a key, or a new one, which it keeps from now on."""
+    if right.ready is None:
+        return make()
+    prepared = right.ready.get(kind)
+    if prepared is None or prepared.machine != this_machine():
+        made = make()
+        if not isinstance(made, NativeProduct):
+            return made
+        prepared = _kept(right.ready, kind, made)
+    return prepared
+
+
+def _kept(ready: dict[Any, NativeProduct], kind: tuple[Any, ...], prepared: NativeProduct) -> NativeProduct:
+    if len(ready) >= KEPT:
+        ready.clear()
+    ready[kind] = prepared
+    return prepared
+
+
 def keep(task: Task, prepared: PreparedProduct, kind: tuple[Any, ...]) -> None:
     """Let the next product of this kind find what this one has prepared."""
     (a, b), left = task.inputs, task.left
@@ -59,8 +80,6 @@ def keep(task: Task, prepared: PreparedProduct, kind: tuple[Any, ...]) -> None:
     # The key has the logical type of a QArray, which decides the product's type; its codes are int8 in any case.
     prepared.expect(a.shape)
     try:
-        if len(b.ready) >= KEPT:
-            b.ready.clear()
-        b.ready[(a.shape, a.dtype, floats, task.turned, *kind)] = prepared
+        _kept(b.ready, (a.shape, a.dtype, floats, task.turned, *kind), prepared)
     except TypeError:  # an epilogue or a description of a type that cannot be hashed
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import prod
 from typing import Any, NamedTuple
@@ -13,11 +13,11 @@ import numpy.typing as npt
 from fastq.engine import top
 from fastq.engine.operands import longest_segment
 from fastq.engine.plan import this_machine
-from fastq.engine.prepared import NativeProduct
+from fastq.engine.prepared import NativeProduct, PreparedProduct
 from fastq.errors import NotFiniteError, shown
-from fastq.products import dispatch
+from fastq.products import dispatch, repeated
 from fastq.products.foreign import as_array
-from fastq.products.operands import Operand
+from fastq.products.operands import FloatOperand, Operand
 from fastq.products.task import Extras, Task
 from fastq.quant.affine import check_finite
 from fastq.validation import axis_of, integer, truth
@@ -170,7 +170,7 @@ def _best(task: Task, choice: Choice) -> Top:
             task.fill(scores)
             return _chosen(scores[0], choice)
         held = task._replace(output=task.output._replace(top=True))
-        product = held.prepared(a, b, (), longest)
+        product = _prepared(held, lambda: held.prepared(a, b, (), longest))
         native = isinstance(product, NativeProduct)
         most = top.rows_at_once(choice.k, this_machine().threads) if native else BAND // (kind.itemsize * task.n)
         wanted = top.Wanted(choice.k, not choice.largest, top.columns_to_keep(task.n, choice.where))
@@ -184,6 +184,15 @@ def _best(task: Task, choice: Choice) -> Top:
                 parts.append(_chosen(scores, choice))
     values, indices = parts[0] if len(parts) == 1 else (np.concatenate(some) for some in zip(*parts))
     return values.astype(kind, copy=False), indices
+
+
+def _prepared(task: Task, make: Callable[[], PreparedProduct]) -> PreparedProduct:
+    """The prepared product: the database keeps those of floats."""
+    left = task.left
+    if not isinstance(left, FloatOperand):
+        return make()
+    kind = "top", task.m, left.dtype, left.form._replace(balance=None), task.output  # the balance is the database's own
+    return repeated.kept(task.right, kind, make)
 
 
 def _chosen(scores: Array, choice: Choice) -> Top:
