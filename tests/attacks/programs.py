@@ -290,8 +290,29 @@ def _requantized(d: Draw, p: Product) -> Any:
     return got.codes
 
 
+def _searched(d: Draw, p: Product) -> Any:
+    """The best of each row."""
+    if p.b.ndim != 2 or not p.result.size or p.finer_columns or (isinstance(p.a, fq.QArray) and p.a.ndim > 2):
+        return None
+    k, largest = 1 + d.below(p.result.shape[-1]), d.chance(0.5)
+    try:
+        values, indices = fq.top_k(p.a, p.b, k, axis=0, largest=largest)
+    except REFUSALS as error:
+        if p.bits == 8 and not isinstance(p.a, fq.QArray) and isinstance(p.b, fq.QArray):
+            raise Finding(f"a product is multiplied, but not searched: {error}") from error
+        return None
+    if p.bits != 8:
+        return None
+    turned = (-p.result if p.result.dtype.kind == "f" else ~p.result) if largest else p.result
+    order = np.argsort(turned, axis=-1, kind="stable")[..., :k]
+    must_equal(indices, order, "places of the best")
+    must_equal(values, np.take_along_axis(p.result, order, -1), "the best")
+    return values
+
+
 CHECKS: tuple[Callable[[Draw, Product], Any], ...] = (
     _repeated, _biased, _activated, _converted, _delivered, _over_an_operand, _spoiled, _requantized,
+    _searched,
 )  # fmt: skip
 
 

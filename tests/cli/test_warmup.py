@@ -142,6 +142,31 @@ def test_finer_activations_are_compiled_on_request(compiler, isa, rng, way, monk
     assert bool(needed - usual) == (isa != "reference")
 
 
+def test_searches_are_compiled_on_request(compiler, isa, rng, monkeypatch):
+    """Searches in all types then need no kernel that is not there."""
+    assert main(["warmup", "--bits", "4", "8", "--search", "--float16"]) == 0
+    compiled = set(compiler.compiled)
+    needed = set()
+
+    def note(*entries):
+        needed.update(entry[0] for entry in entries)
+        raise LookupError
+
+    monkeypatch.setattr("fastq.engine.prepared.kernels", note)
+    integers = rng.integers(-9, 9, (600, 96)).astype(np.int8)
+    with contextlib.suppress(LookupError):
+        fq.top_k(integers, integers)
+    for form in ({"bits": 8}, {"bits": 4, "group_size": 32}, {"bits": 4, "group_size": 32, "group_scale": "float"}):
+        for kind in ("f2", "f4", "f8"):
+            q = fq.quantize(rng.standard_normal((40, 96), np.float32), axis=-1, **form).astype(kind)
+            for rows in (1, 3, 600):
+                with contextlib.suppress(LookupError):
+                    fq.top_k(rng.standard_normal((rows, 96)).astype(kind), q)
+    assert needed <= compiled
+    assert any("top" in name for name in needed) == (isa != "reference")
+    assert {table.top_finish(kind).name for kind in ("float32", "float64", "int32")} <= compiled or isa == "reference"
+
+
 def test_all_widths_by_default_and_all_instruction_sets_by_request(compiler):
     assert main(["warmup"]) == 0
     usual = set(compiler.compiled)

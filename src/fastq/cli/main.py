@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from fastq.cli import warmup
 
         try:
-            more = arguments.epilogue, arguments.activations, arguments.float16
+            more = arguments.epilogue, arguments.activations, arguments.float16, arguments.search
             warmup.run(arguments.bits or warmup.BITS, arguments.all, *more)
         except warmup.NotKeptError as error:
             return _fail(str(error))
@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     finer = "ways of quantizing floats on the fly besides by row"
     warmup.add_argument("--activations", nargs="+", choices=(GROUP, TWO_PLANE), default=(), help=finer)
     warmup.add_argument("--float16", action="store_true", help="products in float16, too")
+    warmup.add_argument("--search", action="store_true", help="top_k, too")
     commands.add_parser("roofline", help="measure how fast this machine can multiply and read memory")
     demo = commands.add_parser("demo", help="compare a small network and large products with NumPy's float32")
     demo.add_argument("--quick", action="store_true", help="small products, measured once")

@@ -37,18 +37,19 @@ def run(
     epilogues: Sequence[str] = (),
     activations: Sequence[str] = (),
     float16: bool = False,
+    top: bool = False,
 ) -> None:
     """Compile the kernels for right operands of these widths, and print a line for each kernel.
 
     `everything`: all widths, and all instruction sets that this CPU has instead of the one in use. `epilogues`,
-    `activations`, `float16`: products with these, too (:func:`fastq.kernels.table.entries`). Raises NotKeptError if the
-    cache does not keep a kernel.
+    `activations`, `float16`, `top`: products with these, too (:func:`fastq.kernels.table.entries`). Raises NotKeptError if
+    the cache does not keep a kernel.
 
     With AVX2 on two cores, all widths took 159 s (276 kernels, 310 s of CPU time), and two widths (8 and 3) 45 s. On
     one core 160 kernels took 226 s when Numba compiled each function by itself.
     """
     isas = cpu.available(ISAS) if everything else (this_machine().isa,)
-    which = list(isas), list(BITS if everything else bits), list(epilogues), list(activations), float16
+    which = list(isas), list(BITS if everything else bits), list(epilogues), list(activations), float16, top
     wanted = _wanted(*which)
     width, compiled, start = max(map(len, wanted), default=0), 0, time.perf_counter()
     for name, result in _compiled(wanted, which):

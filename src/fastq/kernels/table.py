@@ -167,12 +167,18 @@ def compensate(kind: str) -> Entry:
 
 
 def entries(
-    isa: str, bits: Sequence[int], epilogues: Sequence[str] = (), activations: Sequence[str] = (), float16: bool = False
+    isa: str,
+    bits: Sequence[int],
+    epilogues: Sequence[str] = (),
+    activations: Sequence[str] = (),
+    float16: bool = False,
+    top: bool = False,
 ) -> Iterator[Entry]:
     """Every kernel that an instruction set uses for right codes of these widths, whatever shapes and types are.
 
     `epilogues` are those that float32 products are wanted with, besides none, `activations` the ways of quantizing
-    floats besides by row, and `float16` says whether there are products in float16.
+    floats besides by row; `float16` says whether there are products in float16, `top` whether the best of rows are
+    wanted.
     """
     two_plane = TWO_PLANE in activations
     if isa == "reference":
@@ -195,6 +201,7 @@ def entries(
         for planes in (1, 2)[: 1 + two_plane]:
             yield from (left_floats(kind, left, balanced, planes) for balanced in (False, True) for kind in kinds)
         yield left_codes(left)
+    yield from map(top_finish, ("float32", "float64", "int32") * top)
     yield from map(right_pack, bits)
     yield from (right_floats(kind, width) for kind in ("f32", "f64") for width in bits)
     yield from (unpack(which, width) for which in ("rows", "columns") for width in bits)
@@ -203,9 +210,10 @@ def entries(
         names = ("float32", "float64", *("float16",) * float16)
         outputs = [Output(name, turned=turned) for name in names for turned in (False, True)]
         outputs += [Output("float32", name) for name in epilogues]
+        outputs += [Output(name, top=True) for name in names] * top
         outputs += [o._replace(planes=2) for o in outputs] * two_plane
         outputs += [o._replace(row_groups=True) for o in outputs if o.planes == 1] * (
             GROUP in activations and segmented
         )
-        outputs += [Output("int32")] * (form.bits == 8 and not segmented)
+        outputs += [Output("int32"), *[Output("int32", top=True)] * top] * (form.bits == 8 and not segmented)
         yield from (matmul(unit, shape, form, output, segmented) for output in outputs)
