@@ -2,35 +2,106 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import fastq as fq
+from fastq.kernels import table
+from fastq.machine import cpu
 from results import NUMPY
 from rounds import Entry
-from searchers import by_scores, clusters, recall, searchers
+from searchers import by_numpy, by_scores, clusters, recall, rescored, searchers
 
 BASELINE = {"baseline": True, "library": NUMPY}
+PART = 1024
 
 
 def embeddings(rows, width):
     return np.random.default_rng(0).standard_normal((rows, width), dtype=np.float32)
 
 
-@pytest.mark.parametrize("queries", [1, 32, 1000])
-def bench_top_k(contest, quick, queries):
-    """Each contender must find its share of the true best, before it is timed."""
-    items, k = (10_000, 10) if quick else (200_000, 10)
-    w, x = clusters(items, max(queries, 100), 384)
-    true = by_scores(lambda x: x @ w.T, k)(x[:100])
-    entries = []
-    for name, library, search, least in searchers(w, k):
+def searches(found, x, w, queries, quick):
+    """Contenders, each of which must find its share of the true best ten, before it is timed."""
+    true = by_scores(lambda x: x @ w.T, 10)(x[:100])
+    for name, library, search, least, bits in found:
         share = recall(search(x[:100]), true)
         assert quick or share >= least, (name, share)
-        facts = BASELINE if library == "numpy" else {"library": library}
-        slow = queries > 32 and library != "fastq"
-        entries.append(Entry(name, lambda search=search: search(x[:queries]), facts, rounds=1 if slow else None))
+        facts = BASELINE if library == NUMPY else {"library": library}
+        if library is None:
+            facts = {"isa": cpu.chosen(table.ISAS), "bits": bits, "nbytes": w.size * bits / 8,
+                     "operations": 2 * queries * w.size}  # fmt: skip
+        slow = queries > 32 and library is not None
+        yield Entry(name, lambda search=search: search(x[:queries]), facts, rounds=1 if slow else None)
+
+
+@pytest.mark.parametrize("queries", [1, 32, 1000])
+def bench_top_k(contest, quick, queries):
+    w, x = clusters(10_000 if quick else 200_000, max(queries, 100), 384)
+    entries = list(searches(searchers(w, 10), x, w, queries, quick))
+    if queries > 32:
+        entries.append(Entry("products alone", products(x[:queries], w)))
     contest(f"search: {queries} queries, 200000x384", entries)
+
+
+def products(x, w):
+    """What multiplies all of w, part by part, into one array that stays in the cache."""
+    starts = range(0, len(w) // PART * PART, PART)
+    parts = [fq.quantize(w[start : start + PART], axis=-1).T.prepack() for start in starts]
+    out = np.empty((len(x), PART), np.float32)
+
+    def run():
+        for part in parts:
+            np.matmul(x, part, out=out)
+
+    return run
+
+
+@pytest.mark.parametrize("queries", [1, 32])
+def bench_million(contest, quick, queries):
+    w, x = clusters(10_000 if quick else 1_000_000, 100, 384)
+    found = [by_numpy(w, 10), rescored(w, 10, "top_k, int3, rescored", bits=3, method="mse", oversample=8)]
+    contest(f"search: {queries} queries, 1000000x384", list(searches(found, x, w, queries, quick)))
+
+
+MEMORY = """
+import numpy as np
+import fastq as fq
+
+def status(name):
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) << 10 for line in file if line.startswith(name))
+
+def peak(queries, items):
+    rng = np.random.default_rng(0)
+    q = fq.quantize(rng.standard_normal((items, 384), dtype=np.float32), axis=-1)
+    q.T.prepack()
+    x = rng.standard_normal((queries, 384), dtype=np.float32)
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+    before = status("VmRSS")
+    values, indices = fq.top_k(x, q)
+    return status("VmHWM") - before - values.nbytes - indices.nbytes
+
+peak(1000, 1000)  # loads the kernels
+print(peak(1000, {items}))
+"""
+
+
+def bench_memory(keep, quick):
+    """Beyond operands and answers."""
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("the peak of a single call cannot be told on this system")
+    code = MEMORY.format(items=10_000 if quick else 1_000_000)
+
+    def work():
+        found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+        return {"memory of top_k": int(found.stdout)}
+
+    keep("measures", work)
 
 
 def bench_vector(contest, quick):

@@ -86,6 +86,18 @@ def share_of_peak(group: str, name: str, isa: str | None = None) -> Callable[[Ru
     return find
 
 
+def share_of_bandwidth(group: str, name: str) -> Callable[[Run], Value]:
+    """The bytes per second that a contender reads, as a share of what was measured in this run."""
+
+    def find(run: Run) -> Value:
+        row = run.row(group, name)
+        if not run.roofs:
+            raise KeyError("the bandwidth of memory")
+        return Value(row.nbytes / row.best / run.roofs["bandwidth"]["all"])
+
+    return find
+
+
 def beyond(group: str, name: str, baseline: str) -> Callable[[Run], Value]:
     """The seconds that a contender takes beyond another."""
     return lambda run: Value(run.row(group, name).best - run.row(group, baseline).best)
@@ -197,8 +209,16 @@ def _search() -> Iterator[Figure]:
     ):
         yield Figure(f"top_k, 32 queries, int8: against {other}", "times", bar, stretch,
                      faster("search: 32 queries, 200000x384", best, other))  # fmt: skip
-    yield Figure("top_k, 1 query, int3, rescored: against float32 NumPy and argpartition", "times", 12, 20,
-                 faster("search: 1 queries, 200000x384", "top_k, int3, rescored", "x @ w.T, argpartition"))  # fmt: skip
+    yield Figure("top_k, 1000 queries, int8: time against that of the products alone", "times", 1.5, 1.2,
+                 faster("search: 1000 queries, 200000x384", "products alone", best), less=True)  # fmt: skip
+    yield Figure("top_k, 1 query, int8: share of the bandwidth of memory", "share", 0.7, 0.85,
+                 share_of_bandwidth("search: 1 queries, 200000x384", best))  # fmt: skip
+    for items in (200_000, 1_000_000):
+        what, group = f"top_k, 1 query of {items}, int3, rescored", f"search: 1 queries, {items}x384"
+        yield Figure(f"{what}: against float32 NumPy and argpartition", "times", 12, 20,
+                     faster(group, "top_k, int3, rescored", "x @ w.T, argpartition"))  # fmt: skip
+    yield Figure("peak memory of top_k, 1000 queries of 1000000x384, beyond operands and answers", "bytes",
+                 32 << 20, 8 << 20, measure("memory of top_k"))  # fmt: skip
 
 
 def _low_bits() -> Iterator[Figure]:

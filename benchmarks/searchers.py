@@ -1,14 +1,15 @@
 """Ways to search a database of embeddings, exhaustively: fastq's, NumPy's, and those of libraries that are installed.
 
 Each one takes normalized rows, and gives a function of queries: the row numbers of the best k of each, in any order.
-At 3 bits the scales of least squared error find 0.997 of the true best ten, those of the extremes 0.90.
+At 3 bits the scales of least squared error find 0.997 of the true best ten of 200,000, those of the extremes 0.90. Of
+1,000,000 in as many clusters they find 0.94, and 0.99 if twice as many are scored again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,19 +41,37 @@ def by_scores(scores: Callable[[Any], Any], k: int) -> Search:
     return best
 
 
-def searchers(w: Any, k: int) -> Iterator[tuple[str, str, Search, float]]:
-    """Name, library, search, and the share of the true best that it must find."""
+class Searcher(NamedTuple):
+    """A way to search a database."""
+
+    name: str
+    library: str | None  # None: fastq
+    search: Search
+    least: float  # the share of the true best that it must find
+    bits: int = 8  # per element that it reads
+
+
+def by_numpy(w: Any, k: int) -> Searcher:
+    """That of floats."""
+    return Searcher("x @ w.T, argpartition", "numpy", by_scores(lambda x: x @ w.T, k), 1 - 1e-9, 32)
+
+
+def rescored(w: Any, k: int, name: str, bits: int, oversample: int = 4, **form: Any) -> Searcher:
+    """That of a few bits, the best of which are scored again."""
+    q = fq.quantize(w, bits, axis=-1, **form)
+    q.T.prepack()
+    return Searcher(name, None, lambda x: fq.top_k(x, q, k, rescore=w, oversample=oversample)[1], 0.99, bits)
+
+
+def searchers(w: Any, k: int) -> Iterator[Searcher]:
+    """Those that are installed."""
     q = fq.quantize(w, axis=-1)
     q.T.prepack()
-    yield "top_k, int8", "fastq", lambda x: fq.top_k(x, q, k)[1], 0.96
-    small = fq.quantize(w, 3, axis=-1, method="mse")
-    small.T.prepack()
-    yield "top_k, int3, rescored", "fastq", lambda x: fq.top_k(x, small, k, rescore=w)[1], 0.99
-    grouped = fq.quantize(w, 4, axis=-1, group_size=64)
-    grouped.T.prepack()
-    yield "top_k, int4 group 64, rescored", "fastq", lambda x: fq.top_k(x, grouped, k, rescore=w)[1], 0.995
-    yield "x @ q.T, argpartition", "fastq", by_scores(lambda x: x @ q.T, k), 0.96
-    yield "x @ w.T, argpartition", "numpy", by_scores(lambda x: x @ w.T, k), 1 - 1e-9
+    yield by_numpy(w, k)
+    yield Searcher("top_k, int8", None, lambda x: fq.top_k(x, q, k)[1], 0.96)
+    yield rescored(w, k, "top_k, int3, rescored", bits=3, method="mse")
+    yield rescored(w, k, "top_k, int4 group 64, rescored", bits=4, group_size=64)
+    yield Searcher("x @ q.T, argpartition", None, by_scores(lambda x: x @ q.T, k), 0.96)
     codes = np.rint(127 * w / np.abs(w).max()).astype(np.int8)
 
     def as_codes(x: Any) -> Any:
@@ -71,11 +90,11 @@ def searchers(w: Any, k: int) -> Iterator[tuple[str, str, Search, float]]:
         ):
             index.train(w)
             index.add(w)
-            yield f"faiss {name}", "faiss", lambda x, index=index: index.search(x, k)[1], 0.9
+            yield Searcher(f"faiss {name}", "faiss", lambda x, index=index: index.search(x, k)[1], 0.9)
     if find_spec("usearch"):
         from usearch.index import search
 
-        yield (
+        yield Searcher(
             "usearch exact int8",
             "usearch",
             lambda x: search(codes, as_codes(x), k, "ip", exact=True, threads=pool.num_threads()).keys.reshape(-1, k),
@@ -89,7 +108,7 @@ def searchers(w: Any, k: int) -> Iterator[tuple[str, str, Search, float]]:
         def scores(x: Any) -> Any:
             return np.asarray(numkong.dots_packed(as_codes(x), packed, threads=threads))
 
-        yield "NumKong, argpartition", "numkong", by_scores(scores, k), 0.9
+        yield Searcher("NumKong, argpartition", "numkong", by_scores(scores, k), 0.9)
 
 
 def recall(found: Any, true: Any) -> float:

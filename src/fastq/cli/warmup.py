@@ -42,8 +42,8 @@ def run(
     """Compile the kernels for right operands of these widths, and print a line for each kernel.
 
     `everything`: all widths, and all instruction sets that this CPU has instead of the one in use. `epilogues`,
-    `activations`, `float16`, `top`: products with these, too (:func:`fastq.kernels.table.entries`). Raises NotKeptError if
-    the cache does not keep a kernel.
+    `activations`, `float16`, `top`: products with these, too (:func:`fastq.kernels.table.entries`). Raises NotKeptError
+    if the cache does not keep a kernel.
 
     With AVX2 on two cores, all widths took 159 s (276 kernels, 310 s of CPU time), and two widths (8 and 3) 45 s. On
     one core 160 kernels took 226 s when Numba compiled each function by itself.
