@@ -97,7 +97,7 @@ def _gemv(isa: MicroKernel, form: TileFormat, output: Output) -> Any:
     """One segment of K."""
     shapes = isa.gemv_shapes
     pitch = BLOCK
-    micro = dense(isa, shapes, pitch) if form.bits == 8 else None
+    micro = dense(isa, shapes, pitch, True) if form.bits == 8 else None
     micro_packed = packed(isa, form, shapes, pitch) if form.bits < 8 else None
     sum_up = tile_sums(isa) if form.grouped else None
     as_i32 = cast_to("i32*")

@@ -38,6 +38,7 @@ def packed(isa: MicroKernel, form: TileFormat, shapes: tuple[Shape, ...], pitch:
 
         def directly(shape, each):
             def one_tile(t, rows, accs):
+                tiles.fetch(b, t)
                 sets = multiplied(b, isa, shape.rows, a, t, rows, split(accs, shape.chains))
                 return [acc for accs in sets for acc in accs]
 
@@ -56,6 +57,7 @@ def packed(isa: MicroKernel, form: TileFormat, shapes: tuple[Shape, ...], pitch:
             small = form.bits <= 3
 
             def one(t, values):
+                tiles.fetch(b, t)
                 states, totals = passing.in_tile(b, values[:2], True), list(values[2:])
                 rows, zeros = partial(tiles.rows, b, t), [[zero] * size] * chains
                 sets = multiplied(b, isa, shape.rows, a, t, rows, zeros)

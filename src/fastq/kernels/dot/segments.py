@@ -195,6 +195,8 @@ def packed_sums(isa: MicroKernel, form: TileFormat, shapes: tuple[Shape, ...], p
             size = shape.rows * isa.parts
 
             def products(t, accs, steps):
+                if steps.start == 0:
+                    tiles.fetch(b, t)
                 sets = [accs] + [[zero] * size] * (shape.chains - 1)
                 return fold(b, multiplied(b, isa, shape.rows, a, t, partial(tiles.rows, b, t), sets, steps))
 

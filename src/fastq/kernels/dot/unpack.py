@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from llvmlite import ir
 
-from fastq.kernels.dot.micro import MicroKernel
+from fastq.kernels.dot.micro import MicroKernel, fetch_ahead
 from fastq.layout.tiles import BLOCK, DEPTH, QUARTER, ROW_BYTES, STEPS, TileFormat, places, tile_bytes
 from fastq.machine.ir import I8, I16, I64, filled, ir_function, joined, load_vector, loop, store_vector
 
@@ -140,6 +140,11 @@ class Tiles(NamedTuple):
         tile = b.gep(self.pointer, [b.mul(t, I64(tile_bytes(self.form.bits)))])
         return unpacked_rows(b, self.isa, self.form.bits, tile, part)
 
+    def fetch(self, b: ir.IRBuilder, t: Any) -> None:
+        """Fetch the tiles ahead of tile t, as many bytes as a tile has."""
+        size = tile_bytes(self.form.bits)
+        fetch_ahead(b, b.gep(self.pointer, [b.mul(t, I64(size))]), size)
+
     def each(
         self, b: ir.IRBuilder, groups: tuple[Any, Any], carried: list[Any], body: Callable[..., list[Any]]
     ) -> list[Any]:
@@ -177,13 +182,16 @@ def unpack(isa: MicroKernel, form: TileFormat) -> Any:
     name = f"fastq_unpack_{isa.tag}_{form.tag}"
 
     def emit(b, out, tiles, first, last, groups, quarters):
+        passing = Tiles(isa, form, tiles, first, last)
+
         def one_tile(t, rows, _):
+            passing.fetch(b, t)
             target = b.gep(out, [b.mul(b.sub(t, first), I64(STEPS * ROW_BYTES))])
             for part in range(isa.parts):
                 for step, row in enumerate(rows(part)):
                     store_vector(b, row, b.gep(target, [I64(step * ROW_BYTES + part * isa.width)]))
             return []
 
-        Tiles(isa, form, tiles, first, last).each(b, (groups, quarters), [], one_tile)
+        passing.each(b, (groups, quarters), [], one_tile)
 
     return ir_function(name, ("u8*", "u8*", "int", "int", "u8*", "int"), isa.target, emit)
