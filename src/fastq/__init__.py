@@ -20,6 +20,7 @@ if _typing.TYPE_CHECKING:
     from fastq.calibration.balance import balance
     from fastq.calibration.calibrator import Calibrator
     from fastq.calibration.choose_bits import Choice, choose_bits
+    from fastq.qarray.build import from_parts
     from fastq.search import merge_top_k, top_k
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "dequantize",
     "error",
     "error_matmul",
+    "from_parts",
     "load",
     "matmul",
     "matmul_error_bound",
@@ -57,6 +59,7 @@ _LATER = {
     "calibration.balance": ("balance",),
     "calibration.calibrator": ("Calibrator",),
     "calibration.choose_bits": ("Choice", "choose_bits"),
+    "qarray.build": ("from_parts",),
     "search": ("merge_top_k", "top_k"),
 }
 

@@ -66,7 +66,8 @@ def put_together(arrays: Mapping[str, Array], attributes: Mapping[str, Any]) -> 
     Parameters
     ----------
     arrays : mapping of str to numpy.ndarray
-        By the names in :mod:`fastq.qarray.parts`; C-contiguous. They must not change as long as the result is in use.
+        By the names in :mod:`fastq.qarray.parts`; all but codes C-contiguous. They must not change as long as the
+        result is in use.
     attributes : mapping
         Those that came with the arrays.
 
@@ -126,7 +127,8 @@ def _checked(name: str, array: Any, shape: tuple[int, ...], types: tuple[str, ..
     described = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
     of = isinstance(array, np.ndarray) and array.shape == shape and array.dtype in [np.dtype(t) for t in types]
     must(of, f"{name} must be an array of {' or '.join(types)} and shape {shape}", described)
-    must(array.flags.c_contiguous, f"{name} must be C-contiguous", f"strides {array.strides} for {described}")
+    free = name == "codes"  # of any strides: kernels read them as they lie
+    must(free or array.flags.c_contiguous, f"{name} must be C-contiguous", f"strides {array.strides} for {described}")
     base: Array = array.view(np.ndarray)  # without what a subclass does
     if name == "tiles":
         return aligned_copy(base)  # vectors would straddle cache lines
