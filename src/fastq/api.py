@@ -199,7 +199,7 @@ def _array(result: Quantized, spec: QuantSpec, dtype: np.dtype[Any], balance: Ar
     if group_scale is not None and spec.group is not None:
         scales, zero = GroupScales(spec.group, group_scale, None if zero is None else zero.astype(np.uint8)), None
     store = Store(result.codes, spec.limits, spec.bits, scales)
-    return QArray._make(store, False, spec, (scale, zero, offset), dtype, balance)
+    return QArray._make(store, False, spec, (scale, zero, offset, balance, None), dtype)
 
 
 def dequantize(q: QArray, dtype: npt.DTypeLike | None = None, out: Array | None = None) -> Array:

@@ -311,8 +311,12 @@ class NativeProduct(PreparedProduct):
             part.row_offset += first * job.row_groups * self.computed.itemsize
         return part
 
-    def expect(self, shape: tuple[int, ...]) -> None:
-        """Prepare for :meth:`again` with left operands of this shape; its leading axes are rows."""
+    def expect(self, shape: tuple[int, ...], order: Array | None = None) -> None:
+        """Prepare for :meth:`again` with left operands of this shape; its leading axes are rows.
+
+        Elements of rows are multiplied in this order, None being theirs.
+        """
+        self._order = order
         self._x_shape, self._out_shape = shape, (*shape[:-1], self.right.n)
         self._scale_shape, self._bias_shape = (self.form.m, 1), (self.right.n,)
         self._large = self.form.m * self.right.n * self.dtype.itemsize >= STREAMED
@@ -322,6 +326,8 @@ class NativeProduct(PreparedProduct):
 
         If `x` holds int8 codes, they have no zero points, and `scale` has one element per row.
         """
+        if self._order is not None:
+            x = np.take(x, self._order, axis=-1)
         x_at = address_if(x, self._x_shape, self.form.dtype)
         scale_at = 0 if scale is None else address_if(scale, self._scale_shape, self.computed)
         bias_at = 0 if bias is None else address_if(bias, self._bias_shape, self.computed)

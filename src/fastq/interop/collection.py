@@ -113,7 +113,8 @@ def from_qarray(q: QArray, chunks: Any = "auto") -> DaskQArray:
     q : QArray
         Chunks of whole tiles, multiples of 16 columns, share the memory of packed codes.
     chunks : as of ``dask.array.from_array``
-        Along the axis that shares scales they are rounded up to whole groups, and to whole blocks of a rotation.
+        Along the axis that shares scales they are rounded up to whole groups, and to whole blocks of a rotation;
+        an array with an order is not cut there.
 
     Raises
     ------
@@ -147,6 +148,8 @@ def whole(lengths: tuple[int, ...], size: int) -> tuple[int, ...]:
 
 
 def grain(x: Any, axis: int) -> int:
-    """The multiple at which an array may be cut along an axis."""
-    quantized = isinstance(x, QArray) and x.axis == axis
-    return max(x.group_size or 1, x.rotation) if quantized else 1
+    """The multiple at which an array, which may be one of Dask, may be cut along an axis."""
+    form = x._meta if isinstance(x, da.Array) else x
+    if not isinstance(form, QArray) or form.axis != axis:
+        return 1
+    return max(form.group_size or 1, form.rotation) if form.order is None else max(1, x.shape[axis])

@@ -131,7 +131,7 @@ def _aligned(a: Any, b: Any) -> tuple[Any, Any]:
     sides = ((b, b.ndim - 2), (a, a.ndim - 1))
     lazy = [side for side in sides if isinstance(side[0], da.Array)]
     leader, at = next((side for side in lazy if _is_quantized(side[0])), lazy[0])
-    lengths = whole(leader.chunks[at], lcm(*(grain(_meta(x), at) for x, at in sides)))
+    lengths = whole(leader.chunks[at], lcm(*(grain(x, at) for x, at in sides)))
     right, left = (_cut(x, at, lengths, name) for (x, at), name in zip(sides, "ba"))
     return left, right
 
@@ -172,7 +172,7 @@ def _constant(x: Any, summed: int, side: str) -> bool:
         return True
     check_summed(form, (summed,), side, x.shape)
     grouped = form.axis == summed and form.group_size is not None and form.axis_scale is None
-    return not grouped and form.scheme != "affine" and form.balance is None
+    return not grouped and form.scheme != "affine" and form.balance is None and form.order is None
 
 
 def _codes(x: Any, bits: int, dtype: np.dtype[Any], axis: int, name: str) -> Any:

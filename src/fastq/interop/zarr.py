@@ -170,6 +170,8 @@ def _whole(form: Metadata, lengths: Lengths) -> list[int]:
         units[form.k_axis], units[form.n_axis] = DEPTH if form.k_segments.gapless else form.k_segments.k, BLOCK
     if (axis := form.spec.axis) is not None:
         units[axis] = lcm(units[axis], form.spec.group or 1, form.spec.rotation)
+        if form.ordered:
+            units[axis] = max(1, form.shape[axis])
     return [min(ceil_div(length, unit) * unit, max(1, n)) for length, unit, n in zip(lengths, units, form.shape)]
 
 

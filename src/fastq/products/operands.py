@@ -54,6 +54,14 @@ class Operand:
         """The transform that the other operand needs along the summed axis, if this one is balanced there."""
         return None
 
+    def order_along(self, side: str) -> npt.NDArray[np.int64] | None:
+        """The order in which its codes lie along the summed axis, if it is another than that of its elements."""
+        return None
+
+    def taken(self, side: str, places: npt.NDArray[np.int64]) -> Operand:
+        """The operand with its codes along the summed axis in this order of theirs; ValueError, if it cannot be."""
+        raise NotImplementedError
+
     def group_along(self, side: str) -> int | None:
         """The size of its groups along the summed axis, if there are some."""
         return None
@@ -88,6 +96,10 @@ class ArrayOperand(Operand):
         if self.array.ndim != 1:
             return self
         return self.on(self.array[None, :] if side == "left" else self.array[:, None])
+
+    def taken(self, side: str, places: npt.NDArray[np.int64]) -> ArrayOperand:
+        """See :class:`Operand`."""
+        return self.on(np.take(self.array, places, axis=-1 if side == "left" else -2))
 
     def matrix(self, index: BatchIndex) -> Array:
         """See :class:`Operand`."""
@@ -271,6 +283,41 @@ def operand(x: Any, bits: int, dtype: np.dtype[Any], side: str) -> Operand:
         return CodeOperand(x)
     narrow = side == "left" and x.dtype.itemsize == 2 and dtype == np.float32 and float_kind(x.dtype) is not None
     return FloatOperand(x, FloatForm(bits), x.dtype.newbyteorder("=") if narrow else dtype)
+
+
+def aligned(left: Operand, right: Operand) -> tuple[Operand, Operand]:
+    """Operands of a product (promoted), codes of both in one order along the summed axis.
+
+    An array takes the order of the quantized one. Of two quantized ones, the left one takes that of the right one, or,
+    where its groups would be torn, the other way around; the right one is then packed anew for each product.
+    """
+    ours, theirs = left.order_along("left"), right.order_along("right")
+    if (ours is None and theirs is None) or (ours is not None and theirs is not None and np.array_equal(ours, theirs)):
+        return left, right
+    if isinstance(left, ArrayOperand) and theirs is not None:
+        return left.taken("left", theirs), right
+    if isinstance(right, ArrayOperand) and ours is not None:
+        return left, right.taken("right", ours)
+    try:
+        return left.taken("left", _between(ours, theirs)), right
+    except ValueError:
+        try:
+            return left, right.taken("right", _between(theirs, ours))
+        except ValueError:
+            raise ValueError(
+                "operands whose codes lie in different orders along the axis that is summed over must have no groups "
+                "or rotation there, at least one of them; got QArrays of shapes "
+                f"{left.shape} and {right.shape}: multiply the dequantize() of one"
+            ) from None
+
+
+def _between(old: Array | None, new: Array | None) -> npt.NDArray[np.int64]:
+    """Where the codes of the new order lie in the old one; None is the order of elements."""
+    if old is None:
+        assert new is not None
+        return new
+    places: npt.NDArray[np.int64] = np.argsort(old)
+    return places if new is None else places[new]
 
 
 def balanced(left: Operand, right: Operand, bits: int, dtype: np.dtype[Any]) -> tuple[Operand, Operand]:

@@ -78,7 +78,7 @@ def keep(task: Task, prepared: PreparedProduct, kind: tuple[Any, ...]) -> None:
     if not floats and a.rows() is None:
         return
     # The key has the logical type of a QArray, which decides the product's type; its codes are int8 in any case.
-    prepared.expect(a.shape)
+    prepared.expect(a.shape, b.order_along("right"))
     try:
         _kept(b.ready, (a.shape, a.dtype, floats, task.turned, *kind), prepared)
     except TypeError:  # an epilogue or a description of a type that cannot be hashed

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from fastq.engine.memory import empty
 from fastq.engine.operands import Array, longest_segment
 from fastq.products.foreign import as_array
-from fastq.products.operands import CodeOperand, IntegerView, Operand
+from fastq.products.operands import CodeOperand, IntegerView, Operand, aligned
 from fastq.products.task import INTEGERS, Task
 from fastq.promotion import EIGHT_BIT, result_shape
 
@@ -33,9 +33,10 @@ def sums(a: Any, b: Any, dtype: npt.DTypeLike | None = None) -> Array:
     OverflowError
         If int32 is asked for and a sum does not fit.
     """
-    left, right = _integer_view("a", a), _integer_view("b", b)
+    left, right = _integers("a", a), _integers("b", b)
     batch, m, k, n, shape = result_shape(left.shape, right.shape)
-    left, right = left.promoted("left"), right.promoted("right")
+    operands = aligned(left.promoted("left"), right.promoted("right"))
+    left, right = (IntegerView(x, name) for x, name in zip(operands, "ab"))
     wide = k > longest_segment(left.reach, right.reach)
     wanted = np.dtype((np.int64 if wide else np.int32) if dtype is None else dtype)
     task = Task((a, b), left, right, batch, m, k, n, shape, None, INTEGERS)
@@ -44,10 +45,10 @@ def sums(a: Any, b: Any, dtype: npt.DTypeLike | None = None) -> Array:
     return result.reshape(shape)
 
 
-def _integer_view(name: str, x: Any) -> IntegerView:
+def _integers(name: str, x: Any) -> Operand:
     if not isinstance(x, Operand):
         x = as_array(x, name)
         if x.dtype not in EIGHT_BIT:
             raise TypeError(f"{name} must be of int8 or uint8, or a QArray, got dtype {x.dtype}")
-        x = CodeOperand(x)
-    return IntegerView(x, name)
+        return CodeOperand(x)
+    return x

@@ -19,7 +19,7 @@ from fastq.errors import NotFiniteError
 from fastq.kernels.epilogue import outputs
 from fastq.kernels.epilogue.outputs import Output, with_function
 from fastq.layout.tiles import Segments, segments
-from fastq.products.operands import ArrayOperand, CodeOperand, FloatOperand, Operand, balanced, operand
+from fastq.products.operands import ArrayOperand, CodeOperand, FloatOperand, Operand, aligned, balanced, operand
 from fastq.promotion import result_shape
 from fastq.quant.affine import check_finite
 from fastq.scheme import ACTIVATIONS, ROW
@@ -70,7 +70,7 @@ class Task(NamedTuple):
         extra = None if bias is None else check_bias(bias, n, computed)
         left = operand(a, bits, computed, "left").promoted("left")
         right = operand(b, bits, computed, "right").promoted("right")
-        left, right = balanced(left, right, bits, computed)
+        left, right = balanced(*aligned(left, right), bits, computed)
         activations = right.activations if activations is None else _checked(activations, left, right)
         if isinstance(left, FloatOperand) and activations != ROW:
             left = left.formed(left.form.like(activations, right.group_along("right")))

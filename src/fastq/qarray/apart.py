@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from fastq.layout.bitstream import pack_bits
 from fastq.qarray.rearrange import array_parts, group_scales, oriented, with_parts
+from fastq.scheme import ROW
 from fastq.storage.folder import write
 from fastq.storage.metadata import NAMES, Metadata
+from fastq.validation import truth
 
 if TYPE_CHECKING:
     from fastq.qarray.array import QArray
@@ -26,7 +29,7 @@ def take_apart(q: QArray, pack: bool = True) -> tuple[dict[str, Array], dict[str
     form = Metadata.of(q)
     if pack or q._store.packed:
         form = form.packed()
-    arrays = {"scale": q._scale, "zero_point": q._zero, "offset": q._offset, "balance": q.balance}
+    arrays = {"scale": q._scale, "zero_point": q._zero, "offset": q._offset, "balance": q.balance, "order": q.order}
     scales = None
     if form.k_segments is None:
         arrays["codes"], scales = q.codes, group_scales(q)
@@ -57,6 +60,49 @@ def canonical_arrays(q: QArray) -> dict[str, Array]:
     if attributes != form.attributes() or ("groups" in arrays) != form.grouped:
         arrays, _ = take_apart(with_parts(q, array_parts(q)))
     return {name: array for name, array in arrays.items() if name != "sums"}
+
+
+def parts(q: QArray, packed: bool = False) -> dict[str, Any]:  # noqa: D417, a method
+    """The arguments of :func:`fastq.from_parts` that make the array anew: codes, parameters, and its form.
+
+    Parameters
+    ----------
+    packed : bool
+        Give the codes as the dense bit stream along the axis (the last one with ``axis=None``), in bytes. An array of
+        no dimensions has none, and gives its code as it is.
+
+    Returns
+    -------
+    dict of str to what the argument takes
+        Arguments that would be left out are. Arrays are read-only, but for a stream.
+
+    Examples
+    --------
+    >>> import numpy as np, fastq as fq
+    >>> q = fq.quantize(np.eye(2), bits=4, axis=0)
+    >>> q.parts()  # doctest: +NORMALIZE_WHITESPACE
+    {'codes': array([[7, 0], [0, 7]], dtype=int8), 'scale': array([[0.14285714, 0.14285714]]), 'bits': 4, 'axis': 0,
+     'dtype': 'float64'}
+    >>> q.parts(packed=True)["codes"]
+    array([[143, 248]], dtype=uint8)
+    >>> fq.from_parts(**q.parts(packed=True)).equals(q)
+    True
+    """
+    made: dict[str, Any] = {"codes": q.codes, "scale": q._scale, "bits": q.bits}
+    if truth(packed, "packed") and q.ndim:
+        axis = q.ndim - 1 if q.axis is None else q.axis
+        # Symmetric codes wrap around to those that count from 0.
+        unsigned = q.codes.view(np.uint8) - np.uint8(-q._store.limits.low)
+        unsigned &= np.uint8(2**q.bits - 1)
+        stream = np.moveaxis(pack_bits(np.moveaxis(unsigned, axis, -1), q.bits), -1, axis)
+        made |= {"codes": np.ascontiguousarray(stream), "packed": True, "shape": q.shape}
+    arrays = {name: getattr(q, name) for name in ("zero_point", "offset", "group_scale", "order", "balance")}
+    made |= {name: array for name, array in arrays.items() if array is not None}
+    made["axis"] = q.axis
+    for name, usual in (("group_size", None), ("rotation", 1), ("activations", ROW)):
+        if (value := getattr(q, name)) != usual:
+            made[name] = value
+    return {**made, "dtype": str(q.dtype)}
 
 
 def save(q: QArray, path: str | PathLike[str], overwrite: bool = False) -> None:  # noqa: D417, a method

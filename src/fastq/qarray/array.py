@@ -17,7 +17,7 @@ from fastq.engine.store import Store
 from fastq.products import dispatch
 from fastq.products.operands import Operand
 from fastq.qarray import functions, operand, rearrange, values
-from fastq.qarray.apart import save
+from fastq.qarray.apart import parts, save
 from fastq.qarray.rearrange import group_scales, indexed, swapped_matrices, unpacked
 from fastq.qarray.summary import summary
 from fastq.quant.spec import QuantSpec
@@ -27,8 +27,6 @@ Array = npt.NDArray[Any]
 Scheme = Literal["symmetric", "asymmetric", "affine"]
 # Members that the engine calls, and no user: they are those of Operand.
 _OF_PRODUCTS = {name for name in (*vars(Operand), "ready") if not name.startswith("_")} - {"activations"}
-# NumPy 2.0 exports no read-only array.
-_NUMPY_KNOWS_NO_READ_ONLY = np.lib.NumpyVersion(np.__version__) < "2.1.0"
 
 __all__ = ["QArray", "Scheme"]
 
@@ -37,7 +35,8 @@ class QArray(Operand, NDArrayOperatorsMixin):
     """A quantized array: codes of 2 to 8 bits and the parameters that turn them back into numbers.
 
     ``x = scale * (code - zero_point)``, or for affine arrays ``x = scale * code + offset``. Make one with
-    :func:`fastq.quantize`. It is immutable; ``@`` multiplies it with arrays and other quantized arrays on either side.
+    :func:`fastq.quantize`, or of codes with :func:`fastq.from_parts`. It is immutable; ``@`` multiplies it with
+    arrays and other quantized arrays on either side.
 
     Attributes
     ----------
@@ -65,6 +64,8 @@ class QArray(Operand, NDArrayOperatorsMixin):
         Factors by channel, of what the codes give (:func:`fastq.balance`); they broadcast to the array's shape.
     rotation : int
         Size of the blocks of channels that are rotated; 1: they are not.
+    order : numpy.ndarray or None
+        Where along the axis the numbers of codes belong, if it is not where the codes lie: act-order of GPTQ.
     activations : str
         How products quantize floats that are multiplied with it; see :meth:`with_activations`.
     device : str
@@ -92,8 +93,8 @@ class QArray(Operand, NDArrayOperatorsMixin):
     :attr:`codes` is unpacked anew at each access, and :attr:`nbytes` tells the packed size.
     """
 
-    __slots__ = ("_balance", "_cache", "_offset", "_scale", "_store", "_transposed", "_zero", "activations", "axis",
-                 "bits", "dtype", "group_size", "ready", "rotation", "scheme", "shape")  # fmt: skip
+    __slots__ = ("_balance", "_cache", "_offset", "_order", "_scale", "_store", "_transposed", "_zero", "activations",
+                 "axis", "bits", "dtype", "group_size", "ready", "rotation", "scheme", "shape")  # fmt: skip
 
     axis: int | None
     bits: int
@@ -107,6 +108,7 @@ class QArray(Operand, NDArrayOperatorsMixin):
     _zero: Array | None
     _offset: Array | None
     _balance: Array | None
+    _order: npt.NDArray[np.int64] | None
 
     __array_priority__ = 10.0  # libraries that go by it take a quantized array for more than an ndarray
     __hash__ = None  # type: ignore[assignment]  # as an ndarray's
@@ -127,19 +129,18 @@ class QArray(Operand, NDArrayOperatorsMixin):
         store: Store,
         transposed: bool,
         spec: QuantSpec,
-        parameters: tuple[Array, Array | None, Array | None],
+        parameters: tuple[Array | None, ...],
         dtype: npt.DTypeLike,
-        balance: Array | None = None,
         activations: str = ROW,
     ) -> QArray:
         self = object.__new__(cls)
         shape = (*store.shape[:-2], store.shape[-1], store.shape[-2]) if transposed else store.shape
-        frozen = [None if p is None else _frozen(np.asarray(p)) for p in (*parameters, balance)]
-        attributes = {
-            "_store": store, "_transposed": transposed, "_cache": {}, "_scale": frozen[0], "_zero": frozen[1],
-            "_offset": frozen[2], "_balance": frozen[3], "shape": shape, "dtype": np.dtype(dtype), "bits": store.bits,
-            "scheme": spec.scheme, "axis": spec.axis, "group_size": spec.group, "ready": {}, "rotation": spec.rotation,
-            "activations": activations,
+        names = "_scale", "_zero", "_offset", "_balance", "_order"
+        frozen = (None if p is None else _frozen(np.asarray(p)) for p in parameters)
+        attributes: dict[str, Any] = {
+            **dict(zip(names, frozen)), "_store": store, "_transposed": transposed, "_cache": {}, "shape": shape,
+            "dtype": np.dtype(dtype), "bits": store.bits, "scheme": spec.scheme, "axis": spec.axis, "ready": {},
+            "group_size": spec.group, "rotation": spec.rotation, "activations": activations,
         }  # fmt: skip
         for name, value in attributes.items():
             object.__setattr__(self, name, value)
@@ -196,6 +197,11 @@ class QArray(Operand, NDArrayOperatorsMixin):
         return self._balance
 
     @property
+    def order(self) -> npt.NDArray[np.int64] | None:
+        """``q.dequantize()`` has the numbers of code k at ``order[k]``, along the axis; read-only."""
+        return self._order
+
+    @property
     def codes(self) -> Array:
         """The codes, read-only; int8 for symmetric arrays, uint8 for others.
 
@@ -219,7 +225,7 @@ class QArray(Operand, NDArrayOperatorsMixin):
         >>> q.nbytes  # a byte each until they are packed, and one scale
         65540
         """
-        parameters = self._scale, self._zero, self._offset, self._balance
+        parameters = self._scale, self._zero, self._offset, self._balance, self._order
         cached = sum(c.nbytes for c in self._cache.values() if isinstance(c, ColumnParams))
         return int(self._store.nbytes + cached + sum(p.nbytes for p in parameters if p is not None))
 
@@ -264,6 +270,7 @@ class QArray(Operand, NDArrayOperatorsMixin):
     dequantize = values.dequantize
     item = values.item
     equals = values.equals
+    parts = parts
     save = save
 
     def dot(self, other: Any) -> Any:
@@ -281,6 +288,8 @@ class QArray(Operand, NDArrayOperatorsMixin):
 
     promoted = operand.promoted
     balance_along = operand.balance_along
+    order_along = operand.order_along
+    taken = operand.taken
     group_along = operand.group_along
     lines = operand.lines
     matrix = operand.matrix
@@ -372,17 +381,7 @@ class QArray(Operand, NDArrayOperatorsMixin):
             raise TypeError("only 0-dimensional arrays can be converted to Python scalars")
         return self.item()
 
-    def __dlpack__(
-        self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: Any = None
-    ) -> Any:
-        """The codes, by DLPack: int8 or uint8, read-only where the consumer knows of that, otherwise a copy.
-
-        The buffer protocol is left out on purpose: ``np.asarray(q)`` would take codes for numbers. There is
-        ``memoryview(q.codes)``.
-        """
-        if copy or max_version is None or max_version < (1, 0) or _NUMPY_KNOWS_NO_READ_ONLY:
-            return np.array(self.codes).__dlpack__(stream=stream)
-        return self.codes.__dlpack__(stream=stream, max_version=max_version, dl_device=dl_device, copy=copy)
+    __dlpack__ = values.dlpack
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return self.codes.__dlpack_device__()

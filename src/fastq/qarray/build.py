@@ -40,6 +40,7 @@ def from_parts(
     group_size: int | None = None,
     packed: bool = False,
     shape: tuple[int, ...] | None = None,
+    order: npt.ArrayLike | None = None,
     balance: npt.ArrayLike | None = None,
     rotation: int = 1,
     dtype: npt.DTypeLike | None = None,
@@ -85,6 +86,9 @@ def from_parts(
         ``code + 2**(bits-1)``.
     shape : tuple of int, optional
         The shape of the array; needed if the number of words leaves it open.
+    order : array_like, optional
+        A permutation of the axis, as act-order of GPTQ makes it: what the equation gives for codes k along the axis
+        stands at ``order[k]`` of the array. Products take elements of the other operand in that order.
     balance : array_like, optional
         Positive factors along the axis, of what the equation gives (see :func:`fastq.quantize`).
     rotation : int
@@ -161,7 +165,11 @@ def from_parts(
         _check_products(arrays, spec)
     if balance is not None or spec.rotation > 1:
         ones = np.ones(1 if along is None else values.shape[along], np.float32)
-        arrays["balance"] = _along_axis("balance", ones if balance is None else balance, along, values.shape)
+        factors = _along_axis("balance", ones if balance is None else balance, along, values.shape)
+        arrays["balance"] = factors.astype(np.float64 if factors.dtype == np.float64 else np.float32)
+    if order is not None:
+        places = _integers("order", as_array(order, "order"))
+        arrays["order"] = _along_axis("order", places, along, values.shape).astype(np.int64)
     known = (list(values.shape), logical if dtype is None else _logical(dtype), bits, scheme, along, group_size)
     attributes = dict(zip(ATTRIBUTES, (VERSION, *known, spec.rotation, False, None)))
     return put_together(arrays, {**attributes, "activations": word(activations, "activations", ACTIVATIONS)})
@@ -289,7 +297,7 @@ def _along_axis(name: str, given: Any, axis: int | None, shape: Shape) -> Array:
         raise ValueError(
             f"{name} must have one entry per element of axis {axis}, shape ({shape[axis]},); got shape {values.shape}"
         )
-    return np.array(values, np.float64 if values.dtype == np.float64 else np.float32).reshape(spread)
+    return values.reshape(spread)
 
 
 def _logical(dtype: Any) -> str:

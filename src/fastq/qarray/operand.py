@@ -14,7 +14,7 @@ import numpy.typing as npt
 from fastq.engine.operands import BatchIndex, ChannelTransform, ColumnParams, LineParams, Right
 from fastq.layout.tiles import Segments, segments
 from fastq.products.operands import Operand
-from fastq.qarray.rearrange import expanded, group_scales, part, swapped_matrices
+from fastq.qarray.rearrange import expanded, group_scales, parameters_only, part, swapped_matrices, with_store
 from fastq.quant.spec import QuantSpec
 from fastq.scheme import ACTIVATIONS, code_range
 from fastq.validation import word
@@ -35,6 +35,23 @@ def balance_along(q: QArray, side: str) -> ChannelTransform | None:
     if q._balance is None or q.axis != q.ndim - (1 if side == "left" else 2):
         return None
     return ChannelTransform(q._balance.reshape(-1), q.rotation)
+
+
+def order_along(q: QArray, side: str) -> npt.NDArray[np.int64] | None:
+    """The order in which its codes lie along the summed axis, if it is another than that of its elements."""
+    if q._order is None or q.axis != q.ndim - (1 if side == "left" else 2):
+        return None
+    return q._order.reshape(-1)
+
+
+def taken(q: QArray, side: str, places: npt.NDArray[np.int64]) -> QArray:
+    """The array with its codes along the summed axis in this order of theirs, and no order of its own.
+
+    ValueError, if groups or rotated blocks would be torn.
+    """
+    plain = with_store(q, parameters_only(q)._replace(order=None), q._store, q._transposed)
+    rest = (slice(None),) * (q.ndim - 2)
+    return part(plain, (*rest, slice(None), places) if side == "left" else (*rest, places, slice(None)))
 
 
 def group_along(q: QArray, side: str) -> int | None:
@@ -67,13 +84,14 @@ def _lines(q: QArray, index: BatchIndex, side: str) -> LineParams:
 
     if _integer_scales_along(q, summed):
         return LineParams(code_range(8, "symmetric"), q.bits, of_matrix(q._scale))
+    if q.axis != summed and (q.rotation > 1 or q.order is not None):
+        what = "rotated" if q.rotation > 1 else "reordered"
+        raise ValueError(
+            f"a {what} array must be summed over the axis along which it is; got shape {q.shape}, {what} along axis "
+            f"{q.axis}, as the {side} operand: multiply q.dequantize()"
+        )
     scale, zero, offset = of_matrix(q.scale), of_matrix(q.zero_point), of_matrix(q.offset)
     if q.balance is not None and q.axis != summed:  # the balance multiplies the scale, by line or by matrix
-        if q.rotation > 1:
-            raise ValueError(
-                f"a rotated array must be summed over the axis along which it is; got shape {q.shape}, rotated "
-                f"along axis {q.axis}, as the {side} operand: multiply q.dequantize()"
-            )
         # In float64, where products of two float32 are exact: a product in float64 must not see them rounded.
         factor = _entry(q.balance, index).astype(float)
         scale, offset = (None if p is None else p * factor for p in (scale, offset))
@@ -113,6 +131,8 @@ def rows(q: QArray) -> tuple[Array, Array] | None:
     """Codes and scales, if it is a matrix of int8 with one scale per row, no zero points, and not packed."""
     usual = q.scheme == "symmetric" and q.bits == 8 and q.axis == 1 and q.group_size is None
     if not usual or q._transposed or len(q.shape) != 2 or q._store.packed or q._balance is not None:
+        return None
+    if q._order is not None:
         return None
     return q._store.codes(), q._scale
 
@@ -194,8 +214,8 @@ def with_activations(q: QArray, activations: str) -> QArray:  # noqa: D417, a me
     if activations == q.activations:
         return q
     spec = QuantSpec(q.bits, q.axis, q.group_size, q.scheme, rotation=q.rotation)
-    parameters = q._scale, q._zero, q._offset
-    return type(q)._make(q._store, q._transposed, spec, parameters, q.dtype, q._balance, activations)
+    parameters = q._scale, q._zero, q._offset, q._balance, q._order
+    return type(q)._make(q._store, q._transposed, spec, parameters, q.dtype, activations)
 
 
 def check_summed(q: QArray, axes: Sequence[int], side: str, shape: tuple[int, ...] | None = None) -> None:

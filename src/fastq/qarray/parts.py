@@ -19,6 +19,7 @@ scale      ``np.max(x, axis, keepdims=True)``, or one   floats   always
 zero_point that of scale                                int32    asymmetric, but for integer group scales
 offset     that of scale                                floats   affine
 balance    1, but for the axis                          floats   balanced or rotated arrays
+order      1, but for the axis                          int64    arrays whose codes lie in an order of their own
 ========== ============================================ ======== ====================================================
 
 (* uint8, unless symmetric; floats are float32 or float64.) Attributes are JSON values: `fastq` (the version of this
@@ -112,10 +113,13 @@ def put_together(arrays: Mapping[str, Array], attributes: Mapping[str, Any]) -> 
         groups_shape = spec.parameter_shape(form.shape) if form.grouped else None
         rights = _rights(parts, form)
         store = Store.of_packed(rights, form.shape, spec.limits, form.transposed, scales, groups_shape)
-    parameters = parts["scale"], parts.get("zero_point"), parts.get("offset")
+    order = parts.get("order")
+    if order is not None and order.size and np.array_equal(order.reshape(-1), np.arange(order.size)):
+        order = None  # products are spared a copy
+    parameters = parts["scale"], *map(parts.get, ("zero_point", "offset", "balance")), order
     # NumPy knows bfloat16 once its package is imported.
     dtype = importlib.import_module("ml_dtypes").bfloat16 if form.dtype == "bfloat16" else form.dtype
-    return QArray._make(store, False, spec, parameters, dtype, parts.get("balance"), form.activations)
+    return QArray._make(store, False, spec, parameters, dtype, form.activations)
 
 
 # A pickle holds the parts, which are checked when they are put together again.
@@ -147,6 +151,9 @@ def _check_values(parts: dict[str, Array], form: Metadata) -> None:
             must(np.isfinite(array).all(), f"{name} must be finite", "NaN or infinity")
         if name == "balance":
             must((array > 0).all(), "balance must be positive", array.min(initial=1))
+        if name == "order":
+            whole = np.array_equal(np.sort(array, axis=None), np.arange(array.size))
+            must(whole, f"order must be a permutation, each number below {array.size} once", array.reshape(-1))
         if name in ranges and array.size:
             low, high = ranges[name]
             extremes = int(array.min()), int(array.max())

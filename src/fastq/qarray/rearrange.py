@@ -107,7 +107,7 @@ def parameters_only(q: QArray) -> ArrayParts:
 
 def _parts(q: QArray, codes: Array, scales: GroupScales | None) -> ArrayParts:
     group_scale, group_zero = (None, None) if scales is None else scales[1:]
-    arrays = (q._scale, q._zero, q._offset, group_scale, group_zero, q._balance)
+    arrays = (q._scale, q._zero, q._offset, group_scale, group_zero, q._balance, q._order)
     return ArrayParts(codes, *arrays, q.axis, q.group_size, q.rotation)
 
 
@@ -128,10 +128,10 @@ def with_parts(q: QArray, p: ArrayParts) -> QArray:
 
 def with_store(q: QArray, p: ArrayParts, store: Store, transposed: bool, dtype: np.dtype[Any] | None = None) -> QArray:
     """An array of the same width and scheme; codes and group scales are those of a store, the rest is of `p`."""
-    parameters = (p.scale, p.zero, p.offset)
+    parameters = (p.scale, p.zero, p.offset, p.balance, p.order)
     dtype = q.dtype if dtype is None else dtype
     spec = QuantSpec(q.bits, p.axis, p.group, q.scheme, rotation=p.rotation)
-    return type(q)._make(store, transposed, spec, parameters, dtype, p.balance, q.activations)
+    return type(q)._make(store, transposed, spec, parameters, dtype, q.activations)
 
 
 def _scales_of(p: ArrayParts) -> GroupScales | None:

@@ -35,6 +35,7 @@ class ArrayParts(NamedTuple):
     group_scale: Array | None
     group_zero: Array | None
     balance: Array | None
+    order: Array | None
     axis: int | None
     group: int | None
     rotation: int
@@ -55,7 +56,8 @@ class ArrayParts(NamedTuple):
 
 
 BY_GROUP = ("scale", "zero", "offset", "group_scale", "group_zero")
-ARRAYS = ("codes", *BY_GROUP, "balance")
+BY_CHANNEL = ("balance", "order")
+ARRAYS = ("codes", *BY_GROUP, *BY_CHANNEL)
 
 
 _BYTE = b"\0"
@@ -85,7 +87,12 @@ def cut(p: ArrayParts, axis: int, index: AxisIndex) -> ArrayParts:
     if axis != p.axis:
         p = p if p.axis is None else p.mapped(lambda values: values[at], *BY_GROUP)
         return p._replace(codes=codes)
-    p = p.mapped(lambda values: values[at], "balance")
+    p = p.mapped(lambda values: values[at], *BY_CHANNEL)
+    if p.order is not None and p.order.size:
+        raise ValueError(
+            f"a cut along axis {axis} must leave all elements or none, because the codes of an array with an order do "
+            "not lie in that of its elements: cut q.dequantize()"
+        )
     if p.rotation > 1:
         _check_rotation(index, length, p.rotation)
     if p.group is not None:
@@ -151,7 +158,7 @@ def dropped(p: ArrayParts, axis: int) -> ArrayParts:
     if p.rotation > 1 or (p.balance is not None and ndim == 1):
         raise ValueError("the axis along which an array is balanced or rotated must stay; use q.dequantize()")
     # Each element that is left has a scale of its own: groups of one.
-    p = p.with_float_scales.mapped(lambda values: np.squeeze(values, axis), *ARRAYS)
+    p = p._replace(order=None).with_float_scales.mapped(lambda values: np.squeeze(values, axis), *ARRAYS)
     if ndim == 1:
         return p._replace(axis=None, group=None)
     last, length = ndim - 2, p.codes.shape[-1]
@@ -184,7 +191,7 @@ def reshaped(p: ArrayParts, shape: tuple[int, ...]) -> ArrayParts:
     old = p.codes.shape
     codes = p.codes.reshape(shape)
     if p.axis is None:
-        return p._replace(codes=codes).mapped(lambda values: values.reshape((1,) * len(shape)), *BY_GROUP, "balance")
+        return p._replace(codes=codes).mapped(lambda values: values.reshape((1,) * len(shape)), *BY_GROUP)
     axis, length, inner = p.axis, old[p.axis], prod(old[p.axis + 1 :])
     ends = [i for i in range(len(shape)) if prod(shape[i + 1 :]) == inner]
     same = [i for i in ends if shape[i] == length and prod(shape[:i]) == prod(old[:axis])]
@@ -193,19 +200,20 @@ def reshaped(p: ArrayParts, shape: tuple[int, ...]) -> ArrayParts:
         p = p._replace(codes=codes, axis=new)
         p = p.mapped(lambda values: values.reshape(*shape[:new], values.shape[axis], *shape[new + 1 :]), *BY_GROUP)
         return p.mapped(
-            lambda values: values.reshape([length if i == new else 1 for i in range(len(shape))]), "balance"
+            lambda values: values.reshape([length if i == new else 1 for i in range(len(shape))]), *BY_CHANNEL
         )
-    if not codes.size and p.balance is None:
+    free = p.balance is None and p.order is None
+    if not codes.size and free:
         empty = p.with_float_scales.mapped(lambda values: np.ones_like(values, shape=(1,) * len(shape)), *BY_GROUP)
         return empty._replace(codes=codes, axis=None, group=None)
     run = length if p.group is None else min(p.group, length)
     whole = length % run == 0
     for new in ends:
         size = shape[new]
-        if whole and p.balance is None and (run % size == 0 or size % run == 0):
+        if whole and free and (run % size == 0 or size % run == 0):
             return _in_runs(p.with_float_scales, codes, new, run, inner)
     runs_of = f"runs of {run}" if whole else f"groups of {run}, the last one shorter,"
-    what = "is balanced along" if p.balance is not None else f"has scales for {runs_of} along"
+    what = f"has scales for {runs_of} along" if free else "has a balance or an order along"
     raise ValueError(
         f"a new shape must keep runs that share a scale in one of its axes; got {shape} for an array of shape {old} "
         f"that {what} axis {axis}: keep that axis, or reshape q.dequantize()"
@@ -242,6 +250,8 @@ def joined(parts: Sequence[ArrayParts], axis: int) -> ArrayParts:
         )
     if not all(equal(p.balance, first.balance) for p in parts):
         raise ValueError("arrays that are joined beside their balance must have the same one; got different ones")
+    if not all(equal(p.order, first.order) for p in parts):
+        raise ValueError("arrays that are joined beside their order must have the same one; got different ones")
     if len({p.group_scale is None for p in parts}) > 1:
         parts = [p.with_float_scales for p in parts]
     parameters: dict[str, Any] = {n: _concatenated([getattr(p, n) for p in parts], axis) for n in BY_GROUP}
@@ -278,6 +288,11 @@ def _joined_along(parts: Sequence[ArrayParts], axis: int) -> ArrayParts:
     first = parts[0]
     if len({p.balance is None for p in parts}) > 1:
         raise ValueError("arrays that are joined must all be balanced, or none; got both")
+    if any(p.order is not None for p in parts):
+        raise ValueError(
+            "arrays that are joined along the axis that shares scales must have their codes in the order of their "
+            "elements; got one with an order: join what q.dequantize() gives"
+        )
     balance = _concatenated([p.balance for p in parts], axis)
     if all(p.group is None and equal(getattr(p, n), getattr(first, n)) for p in parts for n in BY_GROUP):
         return first._replace(balance=balance)

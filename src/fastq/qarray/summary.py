@@ -21,6 +21,7 @@ def summary(q: QArray) -> str:
         sharing = f"axis={q.axis}, group_size={q.group_size}"
     form = f"{q.bits} bits, {q.scheme}, {sharing}" + (", balanced" if q.balance is not None else "")
     form += f", rotated by {q.rotation}" if q.rotation > 1 else ""
+    form += ", reordered" if q.order is not None else ""
     form += f", activations={q.activations!r}" if q.activations != ROW else ""
     size = _readable_size(q.nbytes)
     if q.bits < 8 and not q._store.packed and (packed := Metadata.of(q).packed()).k_segments is not None:

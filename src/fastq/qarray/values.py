@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from fastq.qarray.array import QArray
 
 Array = npt.NDArray[Any]
+# NumPy 2.0 exports no read-only array.
+_NUMPY_KNOWS_NO_READ_ONLY = np.lib.NumpyVersion(np.__version__) < "2.1.0"
 
 
 def dequantize(q: QArray, dtype: npt.DTypeLike | None = None, out: Array | None = None) -> Array:  # noqa: D417, a method
@@ -34,7 +36,8 @@ def dequantize(q: QArray, dtype: npt.DTypeLike | None = None, out: Array | None 
     Returns
     -------
     numpy.ndarray
-        ``scale * (codes - zero_point)`` or ``scale * codes + offset``, computed in scale's type; times `balance`.
+        ``scale * (codes - zero_point)`` or ``scale * codes + offset``, computed in scale's type; times `balance`, and
+        put where `order` says.
 
     Raises
     ------
@@ -63,7 +66,11 @@ def dequantize(q: QArray, dtype: npt.DTypeLike | None = None, out: Array | None 
         state = "" if out.flags.writeable else " (read-only)"
         raise ValueError(f"out must be writeable and of shape {q.shape}, got shape {out.shape}{state}")
     spec = QuantSpec(q.bits, q.axis, q.group_size, q.scheme, rotation=q.rotation)
-    affine.restore(q.codes, spec, QuantParams(q.scale, q.zero_point, q.offset), q.balance, out)
+    order, axis = q.order, q.axis
+    values = out if order is None else np.empty_like(out)
+    affine.restore(q.codes, spec, QuantParams(q.scale, q.zero_point, q.offset), q.balance, values)
+    if order is not None and axis is not None:
+        np.moveaxis(out, axis, 0)[order.reshape(-1)] = np.moveaxis(values, axis, 0)
     return out
 
 
@@ -102,6 +109,17 @@ def item(q: QArray) -> float:
     return float(dequantize(q).item())
 
 
+def dlpack(q: QArray, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: Any = None) -> Any:
+    """The codes, by DLPack: int8 or uint8, read-only where the consumer knows of that, otherwise a copy.
+
+    The buffer protocol is left out on purpose: ``np.asarray(q)`` would take codes for numbers. There is
+    ``memoryview(q.codes)``.
+    """
+    if copy or max_version is None or max_version < (1, 0) or _NUMPY_KNOWS_NO_READ_ONLY:
+        return np.array(q.codes).__dlpack__(stream=stream)
+    return q.codes.__dlpack__(stream=stream, max_version=max_version, dl_device=dl_device, copy=copy)
+
+
 def equals(q: QArray, other: Any) -> bool:
     """Whether the other array has the same codes, parameters, bits and types.
 
@@ -117,7 +135,7 @@ def equals(q: QArray, other: Any) -> bool:
     if not isinstance(other, Operand):
         return False
     attributes = ("shape", "dtype", "bits", "scheme", "axis", "group_size", "rotation")
-    arrays = ("scale", "zero_point", "offset", "group_scale", "balance", "codes")
+    arrays = ("scale", "zero_point", "offset", "group_scale", "balance", "order", "codes")
     return all(getattr(q, name) == getattr(other, name) for name in attributes) and all(
         structure.equal(getattr(q, name), getattr(other, name)) for name in arrays
     )

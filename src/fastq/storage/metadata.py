@@ -24,7 +24,7 @@ Box = tuple[slice, ...]  # with a start and a stop for each axis
 
 VERSION = 1  # of the form; another one is another set of arrays
 IN_STORE = ("tiles", "sums", "groups", "codes", "factors", "zeros")  # what fastq.engine.store.Store holds
-NAMES = (*IN_STORE, "scale", "zero_point", "offset", "balance")
+NAMES = (*IN_STORE, "scale", "zero_point", "offset", "balance", "order")
 ATTRIBUTES = ("fastq", "shape", "dtype", "bits", "scheme", "axis", "group_size", "rotation", "flipped", "cuts")
 FLOATS = "float32", "float64"
 LOGICAL = ("float16", "bfloat16", *FLOATS)
@@ -43,12 +43,13 @@ class Metadata(NamedTuple):
     k_segments: Segments | None = None  # None: not packed
     grouped: bool = False  # integer group scales are packed beside the tiles
     activations: str = ROW  # how products quantize the floats that they meet
+    ordered: bool = False  # its codes lie in an order of their own along the axis
 
     @classmethod
     def of(cls, q: Any) -> Metadata:
         """That of a QArray, not packed."""
         spec = QuantSpec(q.bits, q.axis, q.group_size, q.scheme, q.axis_scale is not None, q.rotation)
-        return cls(q.shape, str(q.dtype), spec, activations=q.activations)
+        return cls(q.shape, str(q.dtype), spec, activations=q.activations, ordered=q.order is not None)
 
     @property
     def k_axis(self) -> int:
@@ -63,7 +64,8 @@ class Metadata(NamedTuple):
     def packed(self, shape: Shape | None = None) -> Metadata:
         """The form packed along the axis that shares a scale, if it can be; of an array of another shape, if given."""
         spec, shape = self.spec, self.shape if shape is None else shape
-        form = Metadata(shape, self.dtype, spec, spec.axis == len(shape) - 1, activations=self.activations)
+        form = Metadata(shape, self.dtype, spec, spec.axis == len(shape) - 1)
+        form = form._replace(activations=self.activations, ordered=self.ordered)
         if len(shape) < 2 or 0 in shape:
             return form._replace(transposed=False)
         along_k = spec.axis == form.k_axis
@@ -95,7 +97,10 @@ class Metadata(NamedTuple):
         if spec.scheme == "affine":
             arrays["offset"] = scale, FLOATS
         if spec.axis is not None:
-            arrays["balance"] = tuple(n if i == spec.axis else 1 for i, n in enumerate(shape)), FLOATS
+            by_channel = tuple(n if i == spec.axis else 1 for i, n in enumerate(shape))
+            arrays["balance"] = by_channel, FLOATS
+            if self.ordered:
+                arrays["order"] = by_channel, ("int64",)
         return arrays
 
     def entries(self, name: str) -> list[tuple[int, int]]:
@@ -109,7 +114,7 @@ class Metadata(NamedTuple):
             return [*batch, (self.n_axis, BLOCK), (self.k_axis, DEPTH)]
         if name == "groups":
             return [*batch, (self.n_axis, BLOCK), (self.k_axis, spec.group or 1)]
-        group = 1 if name in ("codes", "balance") else spec.group or 1
+        group = 1 if name in ("codes", "balance", "order") else spec.group or 1
         lengths = enumerate(zip(self.shape, self.arrays()[name][0]))
         return [(d, max(1, n) if count == 1 else group if d == spec.axis else 1) for d, (n, count) in lengths]
 
@@ -178,7 +183,7 @@ def parsed(attributes: Mapping[str, Any], names: Mapping[str, Any]) -> Metadata:
         _one_of(activations, ACTIVATIONS), f"attribute activations must be one of {', '.join(ACTIVATIONS)}", activations
     )
     spec = QuantSpec(bits, axis, group, scheme, integer, rotation)
-    metadata = Metadata(tuple(shape), dtype, spec, activations=activations)
+    metadata = Metadata(tuple(shape), dtype, spec, activations=activations, ordered="order" in names)
     if not packed:
         return metadata
     metadata = metadata._replace(transposed=transposed, grouped=grouped)
