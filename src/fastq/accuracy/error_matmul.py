@@ -12,7 +12,7 @@ import numpy.typing as npt
 from fastq.accuracy.error import Error, Sums
 from fastq.kernels import reference
 from fastq.products import dispatch
-from fastq.products.operands import FloatForm, Operand
+from fastq.products.operands import FloatForm, Operand, aligned
 from fastq.promotion import EIGHT_BIT
 from fastq.quant.affine import finite_numbers, quantize, unbalance
 from fastq.quant.spec import QuantSpec, expand
@@ -131,10 +131,12 @@ def error_matmul(
         raise ValueError(f"x must have K = {k} columns, as w has rows; got shape {shape}")
     if quantized and len(shape) != 2:
         raise ValueError(f"x must be a matrix if it is quantized, got shape {shape}")
+    array, q, order = _in_one_order(array, q)
+    exact = exact if order is None else exact[order]
     extra = None if activations is None else word(activations, "activations", ACTIVATIONS)
     way = q.activations if extra is None else extra
-    rows: Any = _Values(x) if quantized else array.reshape(prod(shape[:-1]), k)
-    whole = dispatch.matmul(x, q, activations=extra) if quantized else None  # a QArray is not cut into rows
+    rows: Any = _Values(array) if quantized else array.reshape(prod(shape[:-1]), k)
+    whole = dispatch.matmul(array, q, activations=extra) if quantized else None  # a QArray is not cut into rows
     weights = _Values(q)
     parts = [Sums(1) for _ in PARTS]
     high, wide = (max(1, _BLOCK // max(1, n)) for n in (max(k, n), k))
@@ -152,6 +154,16 @@ def error_matmul(
             for part, noise in zip(parts, (by_weights, by_x, rounding, by_weights + by_x + rounding)):
                 part.add(y, y + noise, noise)
     return MatmulError(*(Error(*(float(v[0]) for v in part.measures())) for part in parts))
+
+
+def _in_one_order(x: Any, q: Operand) -> tuple[Any, Operand, Array | None]:
+    """Rows and weights with their elements along K where the codes lie, and which of K these are."""
+    if isinstance(x, Operand):
+        left, right = aligned(x, q)
+        order = q.order_along("right") if right is q else x.order_along("left")
+        return left.in_codes_order(), right.in_codes_order(), order
+    order = q.order_along("right")
+    return (x if order is None else np.take(x, order, axis=-1)), q.in_codes_order(), order
 
 
 def _left(x: Array, dtype: np.dtype[Any], q: Any, activations: str) -> tuple[Array, Array]:

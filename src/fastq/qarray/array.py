@@ -289,6 +289,7 @@ class QArray(Operand, NDArrayOperatorsMixin):
     promoted = operand.promoted
     balance_along = operand.balance_along
     order_along = operand.order_along
+    in_codes_order = rearrange.in_codes_order
     taken = operand.taken
     group_along = operand.group_along
     lines = operand.lines

@@ -254,7 +254,8 @@ def _floats(scale: Any, offset: Any, spec: QuantSpec, shape: Shape) -> tuple[str
     """The name of the type that the scale has; scale and offset in the type that they are held in."""
     given = {"scale": as_array(scale, "scale")}
     held = float_type(given["scale"].dtype, "scale")
-    logical = str(given["scale"].dtype if given["scale"].dtype.name in LOGICAL else held)
+    name = given["scale"].dtype.name
+    logical = name if name in LOGICAL else held.name
     if offset is not None:
         given["offset"] = as_array(offset, "offset")
         number = isinstance(offset, int | float)  # takes the scale's type, as numbers do in NumPy
@@ -301,7 +302,7 @@ def _along_axis(name: str, given: Any, axis: int | None, shape: Shape) -> Array:
 
 
 def _logical(dtype: Any) -> str:
-    name = "bfloat16" if isinstance(dtype, str) and dtype == "bfloat16" else str(data_type(dtype))
+    name = "bfloat16" if isinstance(dtype, str) and dtype == "bfloat16" else data_type(dtype).name
     if name not in LOGICAL:
         raise TypeError(f"dtype must be one of {', '.join(LOGICAL)}, got {shown(dtype)}")
     return name

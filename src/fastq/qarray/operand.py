@@ -14,7 +14,7 @@ import numpy.typing as npt
 from fastq.engine.operands import BatchIndex, ChannelTransform, ColumnParams, LineParams, Right
 from fastq.layout.tiles import Segments, segments
 from fastq.products.operands import Operand
-from fastq.qarray.rearrange import expanded, group_scales, parameters_only, part, swapped_matrices, with_store
+from fastq.qarray.rearrange import expanded, group_scales, in_codes_order, part, swapped_matrices
 from fastq.quant.spec import QuantSpec
 from fastq.scheme import ACTIVATIONS, code_range
 from fastq.validation import word
@@ -49,9 +49,11 @@ def taken(q: QArray, side: str, places: npt.NDArray[np.int64]) -> QArray:
 
     ValueError, if groups or rotated blocks would be torn.
     """
-    plain = with_store(q, parameters_only(q)._replace(order=None), q._store, q._transposed)
-    rest = (slice(None),) * (q.ndim - 2)
-    return part(plain, (*rest, slice(None), places) if side == "left" else (*rest, places, slice(None)))
+    plain, rest = in_codes_order(q), (slice(None),) * (q.ndim - 2)
+    result = part(plain, (*rest, slice(None), places) if side == "left" else (*rest, places, slice(None)))
+    if result.group_size != q.group_size:  # groups of one, say: a product would be as slow as one of floats
+        raise ValueError(f"groups must stay together; got groups of {result.group_size} for {q.group_size}")
+    return result
 
 
 def group_along(q: QArray, side: str) -> int | None:

@@ -138,6 +138,11 @@ def _scales_of(p: ArrayParts) -> GroupScales | None:
     return None if p.group_scale is None or p.group is None else GroupScales(p.group, p.group_scale, p.group_zero)
 
 
+def in_codes_order(q: QArray) -> QArray:
+    """The array with its elements where the codes lie: without its order."""
+    return q if q._order is None else with_store(q, parameters_only(q)._replace(order=None), q._store, q._transposed)
+
+
 def unpacked(q: QArray) -> QArray:
     """The array with codes as an array, so that they are not unpacked at each access."""
     return with_parts(q, array_parts(q)) if q._store.packed else q
