@@ -20,6 +20,7 @@ if _typing.TYPE_CHECKING:
     from fastq.calibration.balance import balance
     from fastq.calibration.calibrator import Calibrator
     from fastq.calibration.choose_bits import Choice, choose_bits
+    from fastq.formats.opening import open
     from fastq.qarray.build import from_parts
     from fastq.search import merge_top_k, top_k
 
@@ -45,6 +46,7 @@ __all__ = [
     "matmul",
     "matmul_error_bound",
     "merge_top_k",
+    "open",
     "quantize",
     "set_num_threads",
     "show_config",
@@ -59,6 +61,7 @@ _LATER = {
     "calibration.balance": ("balance",),
     "calibration.calibrator": ("Calibrator",),
     "calibration.choose_bits": ("Choice", "choose_bits"),
+    "formats.opening": ("open",),
     "qarray.build": ("from_parts",),
     "search": ("merge_top_k", "top_k"),
 }

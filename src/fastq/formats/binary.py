@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from fastq.errors import FileFormatError
+from fastq.errors import FileFormatError, shown
 
 Array = npt.NDArray[Any]
 
@@ -33,6 +33,8 @@ class Bytes:
         """An array that lies in the file, as a read-only view; `place` says in an error what it was to be."""
         kind = np.dtype(dtype)
         nbytes = prod(shape) * kind.itemsize
+        if len(shape) > 64 or prod(max(n, 1) for n in shape) * kind.itemsize >= 2**63:
+            self.fail(place, f"no array of NumPy has the shape {shown(shape)}")
         if offset < 0 or min(shape, default=0) < 0 or offset + nbytes > self.size:
             self.fail(place, f"{nbytes} bytes at offset {offset} do not lie in the file, which has {self.size}")
         array: Array = self.data[offset : offset + nbytes].view(np.ndarray).view(kind).reshape(shape)
