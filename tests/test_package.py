@@ -72,6 +72,7 @@ def test_public_names():
         "merge_top_k",
         "open",
         "quantize",
+        "save",
         "set_num_threads",
         "show_config",
         "top_k",

@@ -21,6 +21,7 @@ if _typing.TYPE_CHECKING:
     from fastq.calibration.calibrator import Calibrator
     from fastq.calibration.choose_bits import Choice, choose_bits
     from fastq.formats.opening import open
+    from fastq.formats.saving import save
     from fastq.qarray.build import from_parts
     from fastq.search import merge_top_k, top_k
 
@@ -48,6 +49,7 @@ __all__ = [
     "merge_top_k",
     "open",
     "quantize",
+    "save",
     "set_num_threads",
     "show_config",
     "top_k",
@@ -62,6 +64,7 @@ _LATER = {
     "calibration.calibrator": ("Calibrator",),
     "calibration.choose_bits": ("Choice", "choose_bits"),
     "formats.opening": ("open",),
+    "formats.saving": ("save",),
     "qarray.build": ("from_parts",),
     "search": ("merge_top_k", "top_k"),
 }

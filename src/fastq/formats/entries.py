@@ -17,6 +17,9 @@ class Entry(NamedTuple):
     nbytes: int  # that it takes in the file
     read: Callable[[], Any]  # the ndarray or QArray; raises FileFormatError
 
+    def __repr__(self) -> str:
+        return f"Entry(shape={self.shape}, kind={self.kind!r}, nbytes={self.nbytes})"
+
 
 class Opened(Mapping[str, Any]):
     """The arrays of a file, by name; each is read when it is asked for, and again when it is asked for again.

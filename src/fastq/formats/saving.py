@@ -1,0 +1,153 @@
+"""Writing arrays and quantized arrays to one file: ``fastq.save``; :mod:`fastq.formats.own` has the layout."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastq.errors import shown, with_type
+from fastq.formats.own import KEY, VERSION, Form, to_words
+from fastq.formats.safetensors import METADATA
+from fastq.formats.writer import NAMES, Tensor, write
+from fastq.products.foreign import as_array
+from fastq.qarray.array import QArray
+from fastq.storage.metadata import Metadata
+
+Array = npt.NDArray[Any]
+Value = QArray | Array
+
+
+def save(path: str | os.PathLike[str], mapping: Mapping[str, Any]) -> None:
+    """Write arrays, quantized and plain, to one file of safetensors, for :func:`fastq.open`.
+
+    Other programs read it by the library of that format. Codes are packed densely. A matrix called ``"*.weight"`` with
+    scales along its last axis (groups, rows, or one scale) is written as compressed-tensors does in its format
+    "pack-quantized". Whatever else an array has, fastq alone knows: it is described in the metadata of the file.
+
+    The file appears when it is complete: after an error or an interrupt the old file is there, or none.
+
+    Parameters
+    ----------
+    path : path
+        The file to make, or to replace.
+    mapping : mapping of str to array_like
+        Arrays by name: QArrays, and what ``numpy.asarray`` takes, of the types bool, integers, floats of 8 to 64 bits
+        (bfloat16, too) and complex64. Each is taken twice, one at a time, for its form and then to be written. So
+        a mapping that is lazy, such as :func:`fastq.open` gives, need not fit into memory.
+
+    Raises
+    ------
+    TypeError
+        If a name is no string, or an array is of another type. There is no file then.
+    ValueError
+        If a name is one that the file needs for something else.
+    OSError
+        If the file cannot be written.
+
+    See Also
+    --------
+    QArray.save : a folder for one array, in the form that products use; it is mapped into memory, and not read.
+
+    Examples
+    --------
+    >>> import numpy as np, fastq as fq, tempfile
+    >>> w = np.random.default_rng(0).standard_normal((64, 128), np.float32)
+    >>> q = fq.quantize(w, bits=4, axis=-1, group_size=32)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     fq.save(f"{folder}/model.safetensors", {"layer.weight": q, "layer.bias": np.zeros(64)})
+    ...     model = fq.open(f"{folder}/model.safetensors")
+    ...     list(model), model["layer.weight"].equals(q)
+    (['layer.bias', 'layer.weight'], True)
+    """
+    if not isinstance(mapping, Mapping):
+        raise TypeError(f"mapping must be a mapping of names to arrays, such as a dict; got {with_type(mapping)}")
+    forms = {name: form_of(name, _value(name, value)) for name, value in mapping.items()}
+    write_forms(path, forms, ((name, _value(name, value)) for name, value in mapping.items()))
+
+
+def write_forms(
+    path: str | os.PathLike[str], forms: Mapping[str, Form | Tensor], values: Iterable[tuple[str, Value]]
+) -> None:
+    """Write a file of arrays whose forms are known before their values are."""
+    owners = dict[str, str]()
+    tensors = []
+    for name, form in forms.items():
+        for tensor in form.parts(name).values() if isinstance(form, Form) else (form,):
+            if tensor.name in owners:
+                raise ValueError(
+                    f"names of arrays must not be those of parts of others; {shown(tensor.name)} is a part of "
+                    f"{shown(owners[tensor.name])} and of {shown(name)}: rename one"
+                )
+            owners[tensor.name] = name
+            tensors.append(tensor)
+    records = {name: form.record(name) for name, form in forms.items() if isinstance(form, Form)}
+    own = json.dumps({"version": VERSION, "arrays": records}, separators=(",", ":"))
+    arrays = (part for name, value in values for part in _arrays(name, value, forms[name]))
+    write(path, tensors, {"format": "pt", KEY: own}, arrays)  # torch's programs read files that say so
+
+
+def form_of(name: str, value: Value) -> Form | Tensor:
+    """What must be known of an array before it is written."""
+    if isinstance(value, QArray):
+        balance = None if value.balance is None else str(value.balance.dtype)
+        return Form(Metadata.of(value), _narrow(value), balance, getattr(value, "order", None) is not None)
+    if value.dtype.name not in NAMES:
+        raise TypeError(
+            f"arrays must be of types that files of safetensors have ({', '.join(NAMES)}); got {shown(name)} of dtype "
+            f"{value.dtype}"
+        )
+    return Tensor(name, value.dtype.name, value.shape)
+
+
+def _value(name: Any, value: Any) -> Value:
+    """An array of a mapping."""
+    if not isinstance(name, str):
+        raise TypeError(f"names of arrays must be strings, got {with_type(name)}")
+    if name == METADATA:
+        raise ValueError(f"names of arrays must not be {METADATA}, which the format has for its texts")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"names of arrays must be text that UTF-8 has, got {shown(name)}") from None
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"arrays must not have masks, which files do not hold; got {shown(name)}: take its filled()")
+    return value if isinstance(value, QArray) else as_array(value, name)
+
+
+def _narrow(q: QArray) -> str:
+    """The type that scale and offset are written in: that of half the size, if it is the logical one and exact."""
+    floats = [array for array in (_scale(q), q.offset) if array is not None]
+    with np.errstate(over="ignore"):
+        exact = all(np.array_equal(array.astype(q.dtype).astype(array.dtype), array) for array in floats)
+    return str(q.dtype if q.dtype.itemsize == 2 and floats[0].dtype == np.float32 and exact else floats[0].dtype)
+
+
+def _scale(q: QArray) -> Array:
+    return q.scale if q.axis_scale is None else q.axis_scale
+
+
+def _arrays(name: str, value: Value, form: Form | Tensor) -> Iterator[tuple[str, Array]]:
+    """The parts of an array, as they are in the file."""
+    if not isinstance(form, Form) or not isinstance(value, QArray):
+        yield name, np.asarray(value)
+        return
+    axis, bits = -1 if value.axis is None else value.axis, value.bits
+    for part, tensor in form.parts(name).items():
+        if part == "codes":
+            array = value.codes
+            if value.scheme == "symmetric" and value.shape:
+                array = array.view(np.uint8) + np.uint8(2 ** (bits - 1))  # wraps around: the lowest code is 0
+            array = to_words(array, bits, axis) if value.shape else array
+        elif part == "zero_point":
+            array = np.asarray(value.zero_point, np.uint8)
+            array = to_words(array, bits, 0) if tensor.kind == "int32" else array
+        elif part == "shape":
+            array = np.array(value.shape, np.int64)
+        else:
+            array = _scale(value) if part == "scale" else getattr(value, part)
+        yield tensor.name, array.astype(tensor.kind, copy=False).reshape(tensor.shape)
