@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import re
 import resource
 import signal
@@ -93,7 +94,17 @@ def spliced(rng: np.random.Generator, data: bytes) -> bytes:
 def edited(rng: np.random.Generator, data: bytes) -> bytes:
     """JSON, in the header of safetensors or as a file, with a value, a sign or a name that is another one."""
     start, end = (8, 8 + int.from_bytes(data[:8], "little")) if data[8:9] == b"{" else (0, len(data))
-    text = data[start:end]
+    text = _edited(rng, data[start:end])
+    return (len(text).to_bytes(8, "little") if start else b"") + text + data[end:]
+
+
+def _edited(rng: np.random.Generator, text: bytes) -> bytes:
+    """JSON with one or two mistakes, half of the time in a text that is JSON itself, if there is one."""
+    inner = re.search(rb'"\{(?:[^"\\]|\\.)*"', text)
+    if inner and rng.random() < 0.5:
+        with contextlib.suppress(ValueError):
+            new = _edited(rng, json.loads(inner[0]).encode())
+            return text[: inner.start()] + json.dumps(new.decode()).encode() + text[inner.end() :]
     for _ in range(rng.integers(1, 3)):
         tokens = list(TOKEN.finditer(text))
         if not tokens:
@@ -103,7 +114,7 @@ def edited(rng: np.random.Generator, data: bytes) -> bytes:
         if rng.random() < 0.1:
             new = one[0] + new
         text = text[: one.start()] + new + text[one.end() :]
-    return (len(text).to_bytes(8, "little") if start else b"") + text + data[end:]
+    return text
 
 
 MUTATIONS: tuple[Callable[[np.random.Generator, bytes], bytes], ...] = (

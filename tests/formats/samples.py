@@ -18,6 +18,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+import fastq as fq
+
 Array = np.typing.NDArray[Any]
 
 
@@ -70,7 +72,30 @@ def sharded(folder: Path) -> Path:
     return folder
 
 
+def quantized() -> dict[str, fq.QArray]:
+    """One of each kind: schemes, groups, axes; layouts of compressed-tensors and of fastq."""
+    x = np.random.default_rng(1).standard_normal((4, 64), np.float32)
+    layer = fq.quantize(x, bits=4, axis=-1, group_size=32, scheme="asymmetric", group_scale="float")
+    return {
+        "layer.weight": layer,
+        "rows.weight": fq.quantize(x.astype(np.float16), bits=3, axis=-1),
+        "columns.weight": fq.quantize(x, bits=5, axis=0, scheme="asymmetric"),
+        "whole.weight": fq.quantize(x[:, :7], bits=8),
+        "groups": fq.quantize(x.T, bits=2, axis=0, group_size=16, scheme="asymmetric"),
+        "affine": fq.quantize(x.reshape(2, 2, 64), bits=6, axis=1, scheme="affine"),
+        "rotated": fq.quantize(x, bits=4, axis=-1, balance=np.arange(1, 65.0), rotate=True).with_activations("group"),
+        "number": fq.quantize(1.5, bits=4),
+        "empty": fq.quantize(np.zeros((0, 3)), bits=7, axis=0),
+    }
+
+
+def own(folder: Path) -> Path:
+    fq.save(folder / "model", {**quantized(), "bias": np.arange(3.0)})
+    return folder / "model"
+
+
 SAMPLES: dict[str, tuple[Callable[[Path], Path], ...]] = {
+    "own": (own,),
     "safetensors": (one_file, with_bfloat16, sharded),
 }
 

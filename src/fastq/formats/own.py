@@ -11,9 +11,9 @@ A quantized array is written as the arguments of :func:`fastq.from_parts`, each 
     order        int64    the places of codes along the axis
 
 The suffix is "." and that word. But an array that compressed-tensors' ``pack-quantized`` (version 0.20) has, too, a
-matrix called "*.weight" with one scale or scales along its last axis and nothing of the last four rows, has the names
-of that library: ``*.weight_packed``, ``*.weight_scale``, ``*.weight_zero_point`` (of groups and channels the bit stream
-of int32 along N), and ``*.weight_shape``. A 0-D array has a code of one byte.
+matrix called "*.weight" with scales along its last axis (or one scale, if symmetric) and nothing of the last four rows,
+has the names of that library: ``*.weight_packed``, ``*.weight_scale``, ``*.weight_zero_point``, which is the bit stream
+of int32 along N, and ``*.weight_shape``. A 0-D array has a code of one byte.
 
 The text "fastq" in the metadata of the file is JSON: {"version": 1, "arrays": {name: {"shape", "dtype" (the logical
 type), "bits", "scheme", "axis", "group_size", "rotation", "activations", "parts": {"codes": name in the file, ...}}}}.
@@ -62,18 +62,19 @@ class Form(NamedTuple):
         """Whether compressed-tensors has such an array."""
         shape, spec = self.metadata.shape, self.metadata.spec
         rare = spec.integer or spec.scheme == "affine" or self.balance is not None or self.ordered
-        return name.endswith(".weight") and len(shape) == 2 and 0 not in shape and spec.axis in (1, None) and not rare
+        if not name.endswith(".weight") or len(shape) != 2 or 0 in shape or rare:
+            return False
+        return shape[1] % (spec.group or 1) == 0 if spec.axis == 1 else spec.axis is None and spec.scheme == "symmetric"
 
     def parts(self, name: str) -> dict[str, Tensor]:
         """Name, type and shape in the file of each part of an array of this name."""
         shape, spec, others = self.metadata.shape, self.metadata.spec, self.of_others(name)
         stored, by_group = self.metadata.arrays(), spec.parameter_shape(shape)
         words = words_shape(shape, spec.bits, -1 if spec.axis is None else spec.axis)
-        found = {"codes": ("int32" if shape else "uint8" if spec.limits.signed is False else "int8", words)}
+        found = {"codes": ("int32" if shape else "int8" if spec.limits.signed else "uint8", words)}
         found["scale"] = self.floats, (1,) if others and spec.axis is None else stored["scale"][0]
         if spec.scheme == "asymmetric":
-            packed = others and spec.axis is not None
-            found["zero_point"] = ("int32", words_shape(by_group, spec.bits, 0)) if packed else ("uint8", by_group)
+            found["zero_point"] = ("int32", words_shape(by_group, spec.bits, 0)) if others else ("uint8", by_group)
         if spec.scheme == "affine":
             found["offset"] = self.floats, stored["offset"][0]
         if spec.integer:
@@ -178,7 +179,7 @@ def _read(name: str, form: Form, parts: dict[str, Entry], place: str) -> Any:
     if form.of_others(name):
         by_group = spec.parameter_shape(shape)
         arrays["scale"] = arrays["scale"].reshape(by_group)
-        if "zero_point" in arrays and spec.axis is not None:
+        if "zero_point" in arrays:
             arrays["zero_point"] = from_words(arrays["zero_point"], spec.bits, by_group, 0)
     try:
         return from_parts(
