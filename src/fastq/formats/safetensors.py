@@ -104,7 +104,7 @@ def _distinct(pairs: Pairs) -> dict[str, Any]:
 
 def _tensor(file: Bytes, name: str, field: Any, start: int) -> Tensor:
     place = f"array {shown(name)}"
-    if not isinstance(field, dict) or set(field) != set(FIELDS):
+    if not isinstance(field, dict) or not field.keys() >= set(FIELDS):
         file.fail(place, f"the header must give it {', '.join(FIELDS)}, got {shown(field)}")
     dtype, shape, offsets = map(field.__getitem__, FIELDS)
     if not isinstance(dtype, str):

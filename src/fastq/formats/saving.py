@@ -95,7 +95,7 @@ def form_of(name: str, value: Value) -> Form | Tensor:
     """What must be known of an array before it is written."""
     if isinstance(value, QArray):
         balance = None if value.balance is None else str(value.balance.dtype)
-        return Form(Metadata.of(value), _narrow(value), balance, getattr(value, "order", None) is not None)
+        return Form(Metadata.of(value), _narrow(value), balance, value.order is not None)
     if value.dtype.name not in NAMES:
         raise TypeError(
             f"arrays must be of types that files of safetensors have ({', '.join(NAMES)}); got {shown(name)} of dtype "
