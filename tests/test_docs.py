@@ -23,7 +23,8 @@ from .test_floors import FLOORS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-GUESTS = {"cluster": ("dask", "zarr"), "porting": ("sklearn",)}  # what pages need beside the tests' own requirements
+# What pages need beside the tests' own requirements.
+GUESTS = {"cluster": ("dask", "zarr"), "models": ("safetensors",), "porting": ("sklearn",)}
 PAGES = [
     page
     for page in (DOCS / "index.md", *sorted(DOCS.glob("guide/*.md")))

@@ -84,6 +84,7 @@ def quantized() -> dict[str, fq.QArray]:
         "groups": fq.quantize(x.T, bits=2, axis=0, group_size=16, scheme="asymmetric"),
         "affine": fq.quantize(x.reshape(2, 2, 64), bits=6, axis=1, scheme="affine"),
         "rotated": fq.quantize(x, bits=4, axis=-1, balance=np.arange(1, 65.0), rotate=True).with_activations("group"),
+        "ordered": fq.from_parts(np.eye(4, 8, dtype=np.int8), [[0.5]], bits=3, order=np.arange(8)[::-1]),
         "number": fq.quantize(1.5, bits=4),
         "empty": fq.quantize(np.zeros((0, 3)), bits=7, axis=0),
     }

@@ -34,8 +34,8 @@ def test_a_mapping(tmp_path):
     assert {name: a.shape for name, a in model.items()} == {"layer.weight": (2, 3), "layer.bias": (3,)}
     assert repr(model) == f"<safetensors {tmp_path / 'm'}: 2 arrays, 72 bytes>"
     assert repr(model.entry("layer.bias")) == "Entry(shape=(3,), kind='float64', nbytes=24)"
-    with pytest.raises(KeyError, match=r"has no array 'layer.weigth', but 2 others; close to it: layer.weight"):
-        model["layer.weigth"]
+    with pytest.raises(KeyError, match=r"has no array 'layer.height', but 2 others; close to it: layer.weight"):
+        model["layer.height"]
 
 
 def test_no_such_file(tmp_path):

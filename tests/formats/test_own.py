@@ -161,7 +161,7 @@ def test_whole_and_half(tmp_path):
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("kind", ["float32", "float16"])
 def test_compressed_tensors_by_the_library(bits, group, symmetric, kind, tmp_path):
-    """What its compressor makes of the same codes and scales is what stands in the file, and it reads the file right."""
+    """Its compressor makes the same of these codes and scales, and it reads the file right."""
     torch = pytest.importorskip("torch")
     packer = pytest.importorskip("compressed_tensors.compressors.pack_quantized.base").PackedQuantizationCompressor
     from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme

@@ -1,23 +1,31 @@
-"""fastq's own files: safetensors, in which quantized arrays are several plain ones, and a text that says which.
+"""fastq's own files: safetensors, in which quantized arrays are several plain ones, and a text says which.
 
-A quantized array is written as the arguments of :func:`fastq.from_parts`, each under its name and a suffix:
+A quantized array is written as the arguments of :func:`fastq.from_parts`, each under its name and a suffix.
 
-    codes        int32    the dense bit stream along the axis, or the last one without: :mod:`fastq.layout.bitstream`
-    scale        floats   of the logical type where that is exact, else of float32 or float64
-    zero_point   uint8    asymmetric
-    offset       floats   affine
-    group_scale  int8     integer scales of groups
-    balance      floats   factors by channel
-    order        int64    the places of codes along the axis
+=========== ====== ====================================================================================
+suffix      type   is
+=========== ====== ====================================================================================
+codes       int32  the dense bit stream along the axis, or along the last one without an axis
+scale       floats of the logical type where that is exact, else of float32 or float64
+zero_point  uint8  of asymmetric arrays
+offset      floats of affine arrays
+group_scale int8   integer scales of groups
+balance     floats factors by channel
+order       int64  the places of codes along the axis
+=========== ====== ====================================================================================
 
-The suffix is "." and that word. But an array that compressed-tensors' ``pack-quantized`` (version 0.20) has, too, a
-matrix called "*.weight" with scales along its last axis (or one scale, if symmetric) and nothing of the last four rows,
-has the names of that library: ``*.weight_packed``, ``*.weight_scale``, ``*.weight_zero_point``, which is the bit stream
-of int32 along N, and ``*.weight_shape``. A 0-D array has a code of one byte.
+The suffix stands behind a dot. But an array that compressed-tensors' ``pack-quantized`` (version 0.20) has, too, has
+the names of that library: ``*.weight_packed``, ``*.weight_scale``, ``*.weight_shape``, and ``*.weight_zero_point``,
+which is the bit stream of int32 along N. That is a matrix called ``*.weight`` with scales along its last axis, in whole
+groups, or with one scale, if symmetric; and with none of the last four rows. A 0-D array has a code of one byte.
 
-The text "fastq" in the metadata of the file is JSON: {"version": 1, "arrays": {name: {"shape", "dtype" (the logical
-type), "bits", "scheme", "axis", "group_size", "rotation", "activations", "parts": {"codes": name in the file, ...}}}}.
-Arrays of the file that it does not name are plain ones.
+Codes and zero points in bit streams count from 0. Code i takes the bits ``i * bits`` to ``i * bits + bits - 1`` of the
+stream, and bit j of the stream is bit ``j % 32`` of word ``j // 32``. Symmetric codes are stored as
+``code + 2**(bits - 1)``.
+
+The text "fastq" in the metadata of the file is JSON: an object with "version", 1, and "arrays", which has an object for
+each quantized array by name: "shape", "dtype" (the logical type), "bits", "scheme", "axis", "group_size", "rotation",
+"activations", and "parts", the names in the file by suffix. Arrays of the file that are no parts are plain ones.
 """
 
 from __future__ import annotations

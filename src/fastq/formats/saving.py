@@ -59,10 +59,10 @@ def save(path: str | os.PathLike[str], mapping: Mapping[str, Any]) -> None:
     >>> w = np.random.default_rng(0).standard_normal((64, 128), np.float32)
     >>> q = fq.quantize(w, bits=4, axis=-1, group_size=32)
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     fq.save(f"{folder}/model.safetensors", {"layer.weight": q, "layer.bias": np.zeros(64)})
-    ...     model = fq.open(f"{folder}/model.safetensors")
-    ...     list(model), model["layer.weight"].equals(q)
-    (['layer.bias', 'layer.weight'], True)
+    ...     fq.save(f"{folder}/model", {"fc.weight": q, "fc.bias": np.zeros(64)})
+    ...     model = fq.open(f"{folder}/model")
+    ...     list(model), model["fc.weight"].equals(q)
+    (['fc.bias', 'fc.weight'], True)
     """
     if not isinstance(mapping, Mapping):
         raise TypeError(f"mapping must be a mapping of names to arrays, such as a dict; got {with_type(mapping)}")
