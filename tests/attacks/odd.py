@@ -186,7 +186,7 @@ def _public() -> Iterator[Target]:
     yield Target("show_config", fq.show_config, dict(file=None))
     yield Target("load", fq.load, dict(path="nowhere", mmap=True), (OSError,))
     yield Target("open", fq.open, dict(path="nowhere"), (OSError,))
-    yield Target("save", fq.save, dict(path="model", mapping={"x": w}), (OSError,))
+    yield Target("save", fq.save, dict(path="model", mapping={"w": W}), (OSError,))
     yield Target("Percentile", fq.Percentile, dict(share=99))
     yield Target("Gptq", fq.Gptq, dict(damping=0.01, activation_order=False, sweeps=1))
     yield Target("Calibrator", fq.Calibrator, dict(bits=8, scheme="symmetric", axis=None, method="minmax"))
