@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import fastq as fq
+from fastq.formats import safetensors
 
 from . import mutations
 from .samples import SAMPLES
@@ -25,3 +26,14 @@ def test_mutated_files_are_refused_or_read(form):
     assert not findings
     assert outcomes["read"] > 2
     assert outcomes["refused at opening"] > 2
+
+
+@pytest.mark.parametrize("mistake", ["_check_places", "_distinct"])
+def test_mistakes_are_found(mistake, monkeypatch):
+    """The test above would pass if nothing were found ever."""
+    planted = {
+        "_check_places": lambda *_: None,
+        "_distinct": lambda pairs: {name: field["dtype"] for name, field in pairs},
+    }
+    monkeypatch.setattr(safetensors, mistake, planted[mistake])
+    assert mutations.run("safetensors", 200)[1]
