@@ -76,7 +76,7 @@ def _module(name: str) -> Any:
 def _file(path: Path) -> Opened:
     file = Bytes(path)
     if safetensors.recognizes(file):
-        tensors, texts = safetensors.entries(file), safetensors.metadata(file)
+        tensors, texts = safetensors.contents(file)
         if "fastq" in texts:
             return Opened(file.path, "fastq", _module("own").entries(tensors, texts["fastq"], file.path))
         return _checkpoint(file.path, tensors, path.parent)

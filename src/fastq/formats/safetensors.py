@@ -65,17 +65,17 @@ def recognizes(file: Bytes) -> bool:
 
 def entries(file: Bytes) -> dict[str, Entry]:
     """The arrays of a file; without a copy where they are not of bfloat16."""
-    tensors, _ = header(file)
-    return {name: _entry(file, name, tensor) for name, tensor in tensors.items()}
+    return contents(file)[0]
 
 
-def metadata(file: Bytes) -> dict[str, str]:
-    """The texts of a file."""
-    return header(file)[1]
+def contents(file: Bytes) -> tuple[dict[str, Entry], dict[str, str]]:
+    """The arrays and the texts of a file."""
+    tensors, texts = header(file)
+    return {name: _entry(file, name, tensor) for name, tensor in tensors.items()}, texts
 
 
 def header(file: Bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The arrays and the texts of a file, checked."""
+    """What the header says of arrays, and the texts, checked."""
     place = "header"
     length = file.integer(place, 0, 8)
     if length > min(LARGEST, file.size - 8):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-from builtins import open as open_file
 from collections.abc import Iterable, Mapping
 from math import prod
 from pathlib import Path
@@ -66,7 +65,7 @@ def write(
     places = {tensor.name: (start, tensor) for start, tensor in zip(ends, ordered)}
     part = place.with_name(f".{place.name[:32]}.{os.urandom(4).hex()}.part")
     try:
-        with open_file(part, "xb") as file:
+        with open(part, "xb") as file:
             file.write(head)
             for name, array in arrays:
                 start, tensor = places.pop(name)
