@@ -32,6 +32,10 @@ def q(w=W, bits=8, **form):
     return fq.quantize(w, bits, **form)
 
 
+def reordered():
+    return fq.from_parts(**q(axis=0, group_size=16).parts(), order=np.roll(np.arange(64), 5))
+
+
 def halved(y):
     return y / 2
 
@@ -135,6 +139,28 @@ HINTS = {
     "quantized twice": ("quantize x.dequantize()", lambda: fq.quantize(q()), lambda: fq.quantize(q().dequantize(), 4)),
     "a calibrator without data": ("call update(batch) first", lambda: fq.Calibrator().quantize(W), fitted),
     "threads": ("unset it to use all cores", lambda: with_threads("many"), lambda: with_threads("")),
+    "groups in two orders": (
+        "multiply the dequantize() of one",
+        lambda: q(X, axis=-1, group_size=16) @ reordered(),
+        lambda: q(X, axis=-1, group_size=16).dequantize() @ reordered(),
+        lambda: q(X, axis=-1, group_size=16) @ reordered().dequantize(),
+    ),
+    "a cut of an array with an order": (
+        "cut q.dequantize()",
+        lambda: reordered()[5:50],
+        lambda: reordered().dequantize()[5:50],
+    ),
+    "arrays with orders, joined": (
+        "join what q.dequantize() gives",
+        lambda: np.concatenate([reordered(), reordered()]),
+        lambda: np.concatenate([reordered().dequantize(), reordered().dequantize()]),
+    ),
+    "symmetric codes without a sign": (
+        "pass zero_point=8 if they count from 0, or codes.astype(np.int8) if they are from -8 to 7",
+        lambda: fq.from_parts(np.ones((2, 3), np.uint8), 0.5, bits=4),
+        lambda: fq.from_parts(np.ones((2, 3), np.uint8), 0.5, bits=4, zero_point=8),
+        lambda: fq.from_parts(np.ones((2, 3), np.uint8).astype(np.int8), 0.5, bits=4),
+    ),
     "two quantized operands, one balanced": (
         "multiply its dequantize(), or leave out balance",
         lambda: q(X, axis=-1) @ q(axis=0, balance=np.ones(64)),

@@ -24,6 +24,8 @@ from fastq.quant.spec import QuantSpec
 from fastq.storage import out_of_core
 
 from .cases import instruction_set
+from .qarray.test_from_parts import WRONG as OF_PARTS
+from .qarray.test_from_parts import from_wrong
 
 PACKAGE = Path(fq.__file__).parent
 # Rooms whose errors are for those who work on fastq, or have tests of their own; all but a few of their files.
@@ -77,6 +79,10 @@ def raising(y):
 
 def q(**form):
     return fq.quantize(X, **form)
+
+
+def ordered():
+    return fq.from_parts(**q(axis=0).parts(), order=[1, 0])
 
 
 def asymmetric(**form):
@@ -554,6 +560,17 @@ CASES = {
         r"arrays that are joined must have groups of one size; got groups of 1, None"),
     "joined of two balances": (lambda: np.concatenate([q(axis=0, balance=[1, 2]), q(axis=0)], axis=1), ValueError,
         r"arrays that are joined beside their balance must have the same one; got different ones"),
+    "joined of two orders": (lambda: np.concatenate([ordered(), q(axis=0)], axis=1),
+        ValueError, r"arrays that are joined beside their order must have the same one; got different ones"),
+    "joined along an order": (lambda: np.concatenate([ordered(), ordered()]), ValueError,
+        r"arrays that are joined along the axis .* codes in the order of their elements; got one with an order: join"),
+    "cut of an order": (lambda: ordered()[:1], ValueError,
+        r"a cut along axis 0 must leave all elements or none, because the codes of an array with an order do not lie in"
+        r" that of its elements: cut q\.dequantize\(\)"),
+    "order along groups": (lambda: q(axis=1, group_size=2) @ fq.from_parts(**fq.quantize(X.T, axis=0,
+        group_size=2).parts(), order=[2, 0, 1]), ValueError,
+        r"operands whose codes lie in different orders along the axis that is summed over must have no groups or "
+        r"rotation there, .*; got QArrays of shapes \(2, 3\) and \(3, 2\): multiply the dequantize\(\) of one"),
     "joined of two rotations": (lambda: np.concatenate([fq.quantize(np.ones(16), axis=0, rotate=r) for r in (0 > 1,
         1 > 0)]),
         ValueError, r"arrays that are joined must be rotated in blocks of one size; got blocks of 1, 16"),
@@ -868,6 +885,7 @@ def raised(call):
 def test_the_table_is_complete(variable):
     """Every ``raise Something(message)`` of the public layer is met by a case."""
     met = set().union(*(raised(call) for call, _, _ in CASES.values()))
+    met |= set().union(*(raised(lambda given=given: from_wrong(given)) for given, _, _ in OF_PARTS.values()))
     variable("two")
     met |= raised(q)
     unmet = []

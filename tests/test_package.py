@@ -66,6 +66,7 @@ def test_public_names():
         "dequantize",
         "error",
         "error_matmul",
+        "from_parts",
         "load",
         "matmul",
         "matmul_error_bound",

@@ -149,6 +149,10 @@ FORM = dict(
     x=W, bits=4, axis=0, group_size=16, scheme="symmetric", group_scale=None, method="minmax", calibration=None,
     scale=None, zero_point=None, balance=None, rotate=False, out=None, progress=False,
 )  # fmt: skip
+PARTS = fq.quantize(W, 4, axis=0, group_size=16, scheme="asymmetric", group_scale="float").parts()
+PARTS |= dict(packed=False, shape=(48, 32), order=RNG.permutation(48), balance=np.ones(48), rotation=16,
+              activations="row")  # fmt: skip
+GROUPED = fq.quantize(W, 3, axis=0, group_size=16).parts(packed=True) | dict(group_scale=2)
 OPTIONS = dict(axes=[(0, 1), (0, 1), (0, 1)], casting="same_kind", order="K", subok=True)
 
 
@@ -158,6 +162,8 @@ def _public() -> Iterator[Target]:
     own = dict(scheme="asymmetric", scale=0.1, zero_point=3, group_scale="float")
     yield Target("quantize, static", fq.quantize, FORM | own, (OSError,))
     yield Target("quantize, rotated", fq.quantize, FORM | dict(balance=np.ones(48), rotate=True), (OSError,))
+    yield Target("from_parts", fq.from_parts, PARTS)
+    yield Target("from_parts, packed", fq.from_parts, GROUPED)
     right = dict(bits=8, bias=None, epilogue=None, dtype=None)
     yield Target("matmul", fq.matmul, dict(a=X, b=Q, out=None, **right))
     floats = dict(a=X, b=W, out=np.empty((5, 32), np.float32), bits=8, bias=np.ones(32), epilogue="relu", dtype="f4")
@@ -209,6 +215,7 @@ def _attribute(**changed: Any) -> Any:
 def _methods() -> Iterator[Target]:
     yield Target("put_together, attributes", _attribute, take_apart(Q)[1])
     yield Target("q.dequantize", Q.dequantize, dict(dtype=None, out=None))
+    yield Target("q.parts", Q.parts, dict(packed=False))
     yield Target("q.astype", Q.astype, dict(dtype="f4"))
     yield Target("q.save", Q.save, dict(path="there", overwrite=True), (OSError,))
     yield Target("q.equals", Q.equals, dict(other=Q))
@@ -224,6 +231,7 @@ def _methods() -> Iterator[Target]:
     yield Target("q / v", lambda v: Q / v, dict(v=2), (ZeroDivisionError,))
     yield Target("q[0] = v", lambda v: Q.__setitem__(0, v), dict(v=2))
     yield Target("x @ q", lambda x: x @ Q, dict(x=X))
+    yield Target("x @ q, reordered", lambda x: x @ fq.from_parts(**PARTS | dict(rotation=1, balance=None)), dict(x=X))
 
 
 def _numpys() -> Iterator[Target]:

@@ -116,8 +116,8 @@ def from_parts(
     Examples
     --------
     >>> import numpy as np, fastq as fq
-    >>> q = fq.from_parts([[0, 15], [7, 8]], [[0.5], [2.0]], bits=4, offset=[[-1.0], [0.0]])
-    >>> q.dequantize()
+    >>> codes, scale = [[0, 15], [7, 8]], [[0.5], [2.0]]
+    >>> fq.from_parts(codes, scale, bits=4, offset=[[-1.0], [0.0]]).dequantize()
     array([[-1. ,  6.5],
            [14. , 16. ]])
 
