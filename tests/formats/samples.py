@@ -20,6 +20,8 @@ from safetensors.numpy import save_file
 
 import fastq as fq
 
+from . import gguf_files
+
 Array = np.typing.NDArray[Any]
 
 
@@ -98,6 +100,7 @@ def own(folder: Path) -> Path:
 SAMPLES: dict[str, tuple[Callable[[Path], Path], ...]] = {
     "own": (own,),
     "safetensors": (one_file, with_bfloat16, sharded),
+    "GGUF": (gguf_files.of_blocks, gguf_files.of_arrays),
 }
 
 
