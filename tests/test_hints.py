@@ -312,7 +312,12 @@ def test_who_obeys_succeeds(name):
         assert obeyed() is not None
 
 
-ELSEWHERE = ("cli", "interop", "kernels")  # of guests, which have tests of their own; of the command line
+ELSEWHERE = (
+    "cli",
+    "formats",
+    "interop",
+    "kernels",
+)  # files and guests, which have tests of their own; the command line
 
 
 def sites():

@@ -233,7 +233,7 @@ WRONG = {
     "shape": ({"shape": (3, 2)}, ValueError, r"^shape must be that of codes, \(2, 3\); got \(3, 2\)"),
     "shape of floats": ({"shape": (2.0, 3)}, TypeError, r"^shape must be a tuple of lengths, got 2\.0"),
     "packed, of any length": (
-        {"packed": True, "codes": CODES.astype(np.int32)}, ValueError, r"^shape must be given, because from 17 to 24 codes",
+        {"packed": True, "codes": CODES.astype(np.int32)}, ValueError, r"^shape must be given, because from 17 to 24",
     ),
     "packed words": ({"packed": True, "shape": (2, 3)}, TypeError, r"^codes must be words of uint8, int32, uint32"),
     "packed, too few": (
