@@ -312,7 +312,7 @@ def test_who_obeys_succeeds(name):
         assert obeyed() is not None
 
 
-ELSEWHERE = (
+ELSEWHERE = ("cli", "formats", "interop", "kernels")  # rooms of files and guests, which have tests of their own; commands
     "cli",
     "formats",
     "interop",
