@@ -312,12 +312,7 @@ def test_who_obeys_succeeds(name):
         assert obeyed() is not None
 
 
-ELSEWHERE = ("cli", "formats", "interop", "kernels")  # rooms of files and guests, which have tests of their own; commands
-    "cli",
-    "formats",
-    "interop",
-    "kernels",
-)  # files and guests, which have tests of their own; the command line
+ELSEWHERE = ("cli", "formats", "interop", "kernels")  # which have tests of their own
 
 
 def sites():
