@@ -5,21 +5,18 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
-import warnings
 
 import ml_dtypes
 import numpy as np
+import onnx
 import pytest
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-    from onnx.backend.test.case import node as cases
-    from onnx.reference import ReferenceEvaluator
+from onnx import TensorProto, helper, numpy_helper
+from onnx.backend.test.case import node as cases
 
 import fastq as fq
 from fastq.interop import onnx as fo
+
+from ..formats.onnx_models import nbits, onnxruntime_nbits, reference
 
 OPERATORS = {
     "QuantizeLinear": fo.quantize_linear,
@@ -89,28 +86,6 @@ def test_no_node_is_lost():
 def test_small_floats_are_refused(case):
     with pytest.raises(TypeError, match="float"):
         list(run(case))
-
-
-def reference(operator, *inputs, **attributes):
-    """What onnx.reference computes."""
-    names = [f"i{n}" if x is not None else "" for n, x in enumerate(inputs)]
-    outputs = ["y", "s", "z"] if operator == "DynamicQuantizeLinear" else ["y"]
-    node = helper.make_node(operator, names, outputs, **attributes)
-    graph = helper.make_graph(
-        [node],
-        "g",
-        [info(name, np.asarray(x).dtype) for name, x in zip(names, inputs) if name],
-        [helper.make_tensor_value_info(name, 0, None) for name in outputs],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 25)])
-    feeds = {name: np.asarray(x) for name, x in zip(names, inputs) if name}
-    with np.errstate(all="ignore"):
-        results = ReferenceEvaluator(model).run(None, feeds)
-    return results if len(results) > 1 else results[0]
-
-
-def info(name, dtype):
-    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(dtype), None)
 
 
 def limits(kind):
@@ -289,31 +264,11 @@ def test_qlinear_matmul_of_rows_and_columns(rng):
 # MatMulNBits
 
 
-def weights(rng, bits, n, k, block, kind=np.float32, zeros="packed"):
-    """Inputs of MatMulNBits, and the weights that they stand for."""
-    blocks = -(-k // block)
-    codes = rng.integers(0, 2**bits, (n, blocks * block)).astype(np.uint8)
-    scales = (rng.uniform(0.01, 1, (n, blocks)) * rng.choice([-1, 1], (n, blocks))).astype(kind)
-    points = rng.integers(0, 2**bits, (n, blocks)).astype(np.uint8)
-    given = {"packed": packed(points, bits), None: None, "floats": points.astype(kind) + kind(0.3)}[zeros]
-    point = {"packed": points, None: 2 ** (bits - 1), "floats": given}[zeros]
-    spread = [np.repeat(np.broadcast_to(v, (n, blocks)).astype(np.float32), block, 1) for v in (scales, point)]
-    wide = codes.astype(np.float32)
-    w = (wide * spread[0] - spread[0] * spread[1] if zeros == "floats" else (wide - spread[1]) * spread[0])[:, :k]
-    return packed(codes, bits).reshape(n, blocks, -1), scales, given, w
-
-
-def packed(codes, bits):
-    """By bits, one after the other."""
-    ones = np.unpackbits(codes[..., None], axis=-1, bitorder="little")[..., :bits]
-    return np.packbits(ones.reshape(len(codes), -1), axis=-1, bitorder="little")
-
-
 @pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize("zeros", [None, "packed", "floats"])
 @pytest.mark.parametrize("k", [64, 50, 16])
 def test_matmul_nbits(rng, bits, zeros, k):
-    b, scales, points, w = weights(rng, bits, 5, k, 32, zeros=zeros)
+    b, scales, points, w = nbits(rng, bits, 5, k, 32, zeros=zeros)
     form = {"K": k, "N": 5, "bits": bits, "block_size": 32}
     assert np.array_equal(fo.matmul_nbits(np.eye(k, dtype=np.float32), b, scales, points, **form), w.T)
     a, bias = rng.standard_normal((2, 3, k), np.float32), rng.standard_normal(5, np.float32)
@@ -326,7 +281,7 @@ def test_matmul_nbits(rng, bits, zeros, k):
 
 
 def test_matmul_nbits_in_half_precision(rng):
-    b, scales, points, w = weights(rng, 4, 3, 32, 16, np.float16)
+    b, scales, points, w = nbits(rng, 4, 3, 32, 16, np.float16)
     got = fo.matmul_nbits(np.eye(32, dtype=np.float16), b, scales, points, K=32, N=3, block_size=16)
     assert got.dtype == np.float16
     assert np.array_equal(got, w.T.astype(np.float16))
@@ -338,7 +293,7 @@ def test_matmul_nbits_in_half_precision(rng):
 )
 @pytest.mark.parametrize("k", [64, 50])
 def test_matmul_nbits_as_onnxruntime(rng, bits, zeros, k, level):
-    b, scales, points, _ = weights(rng, bits, 5, k, 32, zeros=zeros)
+    b, scales, points, _ = nbits(rng, bits, 5, k, 32, zeros=zeros)
     form = {"K": k, "N": 5, "bits": bits, "block_size": 32, "accuracy_level": level}
     a = rng.standard_normal((k, k), np.float32) if level else np.eye(k, dtype=np.float32)
     theirs, mine = onnxruntime_nbits(a, b, scales, points, form), fo.matmul_nbits(a, b, scales, points, **form)
@@ -346,23 +301,6 @@ def test_matmul_nbits_as_onnxruntime(rng, bits, zeros, k, level):
         assert np.abs(theirs - mine).max() <= 0.02 * np.abs(mine).max()
     else:
         assert np.array_equal(theirs, mine)
-
-
-def onnxruntime_nbits(a, b, scales, points, form):
-    runtime = pytest.importorskip("onnxruntime")
-    constants = [("b", b), ("scales", scales), ("points", points)]
-    names = ["a", *(name for name, value in constants if value is not None)]
-    graph = helper.make_graph(
-        [helper.make_node("MatMulNBits", names, ["y"], domain="com.microsoft", **form)],
-        "g",
-        [info("a", a.dtype)],
-        [info("y", a.dtype)],
-        [numpy_helper.from_array(value, name) for name, value in constants if value is not None],
-    )
-    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
-    session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {"a": a})[0]
 
 
 # Errors

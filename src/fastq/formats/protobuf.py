@@ -55,24 +55,25 @@ def fields(file: Bytes, place: str, span: Span) -> Iterator[tuple[int, Value]]:
     """Number and value of each field of a message, in order: an integer, or where its bytes lie."""
     data, (at, stop) = file.data.data, span
     while at < stop:
-        tag = data[at]
-        if tag < 0x80:
-            at += 1
-        else:
-            tag, at = varint(file, data, place, at, stop)
+        tag = data[at]  # most numbers take one byte, so they are read here
+        at += 1
+        if tag >= 0x80:
+            tag, at = varint(file, data, place, at - 1, stop)
         number, wire = tag >> 3, tag & 7
         if not 0 < number <= MOST_NUMBER:
             file.fail(place, f"a field before offset {at} has the number {number}, which is none")
-        if wire == VARINT:
-            value, at = varint(file, data, place, at, stop)
-            yield number, value
-            continue
-        if wire == RUN:
-            size, at = varint(file, data, place, at, stop)
-        elif wire in (FOUR, EIGHT):
+        if wire in (FOUR, EIGHT):
             size = 4 if wire == FOUR else 8
-        else:
+        elif wire not in (VARINT, RUN):
             file.fail(place, f"field {number} before offset {at} has the wire type {wire}, which is not in use")
+        elif at < stop and data[at] < 0x80:
+            size = data[at]
+            at += 1
+        else:
+            size, at = varint(file, data, place, at, stop)
+        if wire == VARINT:
+            yield number, size
+            continue
         if size > stop - at:
             file.fail(place, f"field {number} takes {size} bytes from offset {at}, but its message ends at {stop}")
         yield number, Span(at, at + size) if wire == RUN else file.integer(place, at, size)
@@ -125,7 +126,7 @@ class Message:
 
     def _decoded(self, number: int, run: Span) -> str:
         try:
-            return self.file.raw(self.place, run.start, run.size).decode()
+            return str(self.file.data.data[run.start : run.stop], "utf-8")
         except UnicodeDecodeError as error:
             self.file.fail(self.place, f"field {number} at offset {run.start} must be a text in UTF-8: {error.reason}")
 

@@ -13,11 +13,12 @@ from fastq.formats.binary import Bytes
 from fastq.formats.entries import Entry
 from fastq.formats.onnx.graph import Graph
 from fastq.formats.onnx.tensors import Tensor
-from fastq.formats.onnx.weights import Weight, reader, weights
+from fastq.formats.onnx.weights import Weight, quantized, reader
 from fastq.formats.protobuf import Span, fields
 
 VERSION, GRAPH = 1, 7  # ir_version comes first
 NUMBERS, RUNS = {VERSION, 5}, {2, 3, 4, 6, GRAPH, 8, 14, 20, 25, 26}  # fields of ModelProto
+VERSIONS = range(1, 256)  # 14 in onnx 1.23
 MOST_BEFORE = 10_000  # fields before the graph
 
 
@@ -30,7 +31,7 @@ def recognizes(file: Bytes) -> bool:
                 return False
             if number == GRAPH:
                 return known
-            known |= number == VERSION
+            known |= number == VERSION and value in VERSIONS
     except FileFormatError:
         return known
     return False
@@ -41,7 +42,7 @@ def entries(file: Bytes) -> dict[str, Entry]:
     graph = Graph(file)
     found = {name: _plain(tensor) for name, tensor in graph.initializers.items()}
     meanings: dict[str, Weight] = {}
-    for weight in weights(graph):
+    for weight in quantized(graph):
         first = meanings.setdefault(weight.name, weight)
         if first != weight:
             graph.unread[weight.name] = "nodes of the graph take it with different scales or zero points"

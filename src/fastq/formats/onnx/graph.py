@@ -16,6 +16,7 @@ Subgraphs (bodies of If, Loop and Scan), functions and training graphs are not r
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import NamedTuple
 
 from fastq.errors import shown
@@ -25,7 +26,7 @@ from fastq.formats.protobuf import Message, Span
 
 DOMAINS = ("", "ai.onnx", "com.microsoft")
 WEIGHTS = ("DequantizeLinear", "MatMulInteger", "QLinearMatMul", "MatMulNBits")
-AROUND = ("Cast", "Mul", "Constant")  # where scales are found
+AROUND = ("QuantizeLinear", "Cast", "Mul", "Constant")  # where codes and scales come from
 
 
 class Node(NamedTuple):
@@ -53,8 +54,8 @@ class Graph:
         self._made: dict[str, Node] = {}
         self._used: dict[tuple[str, str], Node] = {}
         model = Message(file, "model", Span(0, file.size), (7,))
-        for span in model.spans(7):  # a message that lies in parts is all of them
-            graph = Message(file, "graph", span, (1, 5, 15))
+        self._parts = [Message(file, "graph", span, (1, 5, 15)) for span in model.spans(7)]
+        for graph in self._parts:
             for number, part in enumerate(graph.spans(5)):
                 self._add(Tensor(file, f"initializer {number}", part))
             for number, part in enumerate(graph.spans(15)):
@@ -79,15 +80,28 @@ class Graph:
         """The first node of this operator that takes a value."""
         return self._used.get((name, operator))
 
+    @cached_property
+    def taken(self) -> set[str]:
+        """Names of values that other nodes than QuantizeLinear take."""
+        names = set()
+        for graph in self._parts:
+            for number, part in enumerate(graph.spans(1)):
+                node = Message(self.file, f"node {number}", part, (1, 4))
+                if node.text(4) != "QuantizeLinear":
+                    names.update(node.texts(1))
+        return names
+
     def _add(self, tensor: Tensor) -> None:
         if tensor.name in self.initializers:
             self.unread[tensor.name] = "two initializers have this name"
         self.initializers[tensor.name] = tensor
 
     def _node(self, place: str, span: Span) -> None:
-        message = Message(self.file, place, span, (1, 2, 4, 5, 7))
-        operator = message.text(4)
-        if operator not in (*WEIGHTS, *AROUND) or message.text(7) not in DOMAINS:
+        operator = Message(self.file, place, span, (4,)).text(4)
+        if operator not in (*WEIGHTS, *AROUND):
+            return  # most nodes: nothing else of them is read
+        message = Message(self.file, place, span, (1, 2, 5, 7))
+        if message.text(7) not in DOMAINS:
             return
         place = message.place = f"{place}, {operator}"
         integers, value = {}, None

@@ -13,7 +13,8 @@ QLinearMatMul    inputs 0 and 3         inputs 1 and 2, 4 and 5, likewise
 MatMulNBits      input 1                see :mod:`fastq.formats.onnx.nbits`
 ================ ====================== ====================================================================
 
-A quantized array has the shape of the initializer, so that ``x @ w`` is the product; that of MatMulNBits has the shape
+Where the weight is no initializer, but what QuantizeLinear makes of one of floats, that is rounded when it is read. A
+quantized array has the shape of the initializer, so that ``x @ w`` is the product; that of MatMulNBits has the shape
 (N, K), and its product is ``x @ w.T``. What is missing, or is computed by the graph, leaves an initializer plain; so do
 16 and 32 bits, and an axis that is none of the last two (kernels of convolutions). Source: Operators.md of onnx 1.23.
 """
@@ -31,8 +32,9 @@ from fastq.errors import FileFormatError
 from fastq.formats.binary import Array
 from fastq.formats.onnx import nbits
 from fastq.formats.onnx.graph import Graph, Node
+from fastq.formats.onnx.rounding import Grain, Rounded
 from fastq.formats.onnx.tensors import Tensor
-from fastq.formats.onnx.types import FLOATS, NAMES
+from fastq.formats.onnx.types import FLOATS, NAMES, CodeType
 from fastq.layout.tiles import ceil_div
 from fastq.qarray.array import QArray
 from fastq.qarray.build import from_parts
@@ -41,7 +43,7 @@ from fastq.qarray.build import from_parts
 class Linear(NamedTuple):
     """Codes in an initializer, and the parameters of ``scale * (code - zero_point)``."""
 
-    codes: Tensor
+    codes: Tensor | Rounded
     scale: Tensor | None  # None: 1
     zero: Tensor | None
     axis: int  # along which parameters differ, or blocks lie
@@ -148,7 +150,7 @@ class NBits(NamedTuple):
 Weight = Linear | NBits
 
 
-def weights(graph: Graph) -> Iterator[Weight]:
+def quantized(graph: Graph) -> Iterator[Weight]:
     """What the nodes of a graph say of initializers."""
     for node in graph.nodes:
         yield from OPERATORS[node.operator](graph, node)
@@ -187,7 +189,9 @@ def qlinear_matmul(graph: Graph, node: Node) -> Iterator[Weight]:
 def matmul_nbits(graph: Graph, node: Node) -> Iterator[Weight]:
     """MatMulNBits (domain com.microsoft): a, B, scales, zero points, g_idx, bias."""
     codes, scales, zeros = (graph.constant(node.input(number)) for number in (1, 2, 3))
-    if codes is None or codes.name not in graph.initializers or scales is None or (node.input(3) and zeros is None):
+    if graph.initializers.get(node.input(1)) is not codes:
+        return
+    if codes is None or scales is None or (node.input(3) and zeros is None):
         return
     of = node.integers
     form = nbits.Form(of.get("K", 0), of.get("N", 0), of.get("bits", 4), of.get("block_size", 0))
@@ -229,11 +233,9 @@ def _kind(bits: int, group: int | None) -> str:
 def _linear(graph: Graph, node: Node, inputs: tuple[int, int | None, int], axis: int, block: int = 0) -> Linear | None:
     """Codes, scale and zero point, if they are constants, and such that a quantized array can hold."""
     names = [node.input(number) if number is not None else "" for number in inputs]
-    codes, scale, zero = map(graph.constant, names)
-    missing = any(name and constant is None for name, constant in zip(names, (codes, scale, zero)))
-    if codes is None or missing or codes.name not in graph.initializers:
-        return None
-    if codes.codes is None or codes.codes.bits > 8:
+    codes, scale, zero = _codes(graph, names[0]), graph.constant(names[1]), graph.constant(names[2])
+    missing = any(name and constant is None for name, constant in zip(names[1:], (scale, zero)))
+    if missing or codes is None or codes.codes is None or codes.codes.bits > 8:
         return None
     ndim = len(codes.shape)
     axis = axis + ndim if axis < 0 else axis
@@ -241,6 +243,23 @@ def _linear(graph: Graph, node: Node, inputs: tuple[int, int | None, int], axis:
     if not single and not (0 <= axis < ndim and (block or (ndim > 1 and axis >= ndim - 2))):
         return None
     return Linear(codes, scale, zero, axis, block)
+
+
+def _codes(graph: Graph, name: str) -> Tensor | Rounded | None:
+    """An initializer of codes; or one of floats, behind QuantizeLinear, that nothing else takes."""
+    if name in graph.initializers:
+        return graph.initializers[name]
+    node = graph.made_by(name, "QuantizeLinear")
+    numbers = graph.initializers.get(node.input(0)) if node else None
+    if node is None or numbers is None or numbers.kind not in FLOATS or numbers.name in graph.taken:
+        return None
+    scale, zero = graph.constant(node.input(1)), graph.constant(node.input(2))
+    of = node.integers
+    kind = zero.codes if zero else CodeType.of(NAMES.get(of.get("output_dtype", 0), "uint8"))
+    usual = scale is not None and scale.kind in FLOATS and not of.get("precision", 0)
+    if scale is None or not usual or kind is None or (node.input(2) and zero is None):
+        return None
+    return Rounded(numbers, scale, zero, kind, Grain(of.get("axis", 1), max(0, of.get("block_size", 0))))
 
 
 def _scale_of_result(graph: Graph, node: Node) -> Tensor | None:

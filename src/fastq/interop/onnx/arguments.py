@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from fastq.errors import shown, with_type
 from fastq.formats.onnx.types import FLOATS, NAMES, CodeType
-from fastq.layout.tiles import ceil_div
 
 Array = npt.NDArray[Any]
 Kind = TypeVar("Kind")
@@ -82,29 +81,6 @@ def zero_point(given: Any, kind: CodeType, argument: str) -> Array:
     if own != kind:
         raise TypeError(f"{argument} must be of the type of the codes, {kind.name}, got {own.name}")
     return array
-
-
-def spread(values: Array, shape: tuple[int, ...], axis: int, block: int, argument: str) -> Array:
-    """Parameters in a shape that broadcasts to `shape`: of the tensor, along the axis, or of blocks along it."""
-    if values.size == 1:
-        return values.reshape(())
-    if not -len(shape) <= axis < len(shape):
-        raise ValueError(f"axis must be one of the {len(shape)} axes, got {axis}")
-    axis %= len(shape)
-    if not block:
-        if values.shape != shape[axis : axis + 1]:
-            raise ValueError(
-                f"{argument} must be a number, or one per index of axis {axis}, shape ({shape[axis]},); got shape "
-                f"{values.shape}"
-            )
-        return values.reshape([-1 if i == axis else 1 for i in range(len(shape))])
-    needed = (*shape[:axis], ceil_div(shape[axis], block), *shape[axis + 1 :])
-    if values.shape != needed:
-        raise ValueError(
-            f"{argument} must have one entry per block of {block} along axis {axis}, shape {needed}; got shape "
-            f"{values.shape}"
-        )
-    return np.repeat(values, block, axis)[(slice(None),) * axis + (slice(shape[axis]),)]
 
 
 def along_lines(values: Array, shape: tuple[int, ...], axis: int, argument: str) -> Array:

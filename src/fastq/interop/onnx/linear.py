@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastq.errors import NotFiniteError
+from fastq.formats.onnx.rounding import Grain, rounded, saturated
 from fastq.formats.onnx.types import CodeType, own_type
 from fastq.interop.onnx.arguments import (
     Array,
@@ -16,7 +17,6 @@ from fastq.interop.onnx.arguments import (
     float_type,
     floats,
     positive,
-    spread,
     type_name,
     zero_point,
 )
@@ -71,24 +71,17 @@ def quantize_linear(
     >>> quantize_linear(np.array([-5, 1, 3, 5], np.float32), 2.0, np.uint8(1))
     array([0, 1, 3, 3], dtype=uint8)
     """
-    numbers, scale, block = (
-        floats(x, "x", "int32"),
-        floats(y_scale, "y_scale", "int32"),
-        positive(block_size, "block_size"),
-    )
+    numbers, scale = floats(x, "x", "int32"), floats(y_scale, "y_scale", "int32")
     kind = _wanted(output_dtype, y_zero_point)
     work = scale.dtype if scale.dtype.name != "int32" else np.dtype(np.float64)
     if precision:
         work = float_type(type_name(precision, "precision"), "precision")
-    divisor = spread(scale.astype(work), numbers.shape, axis, block, "y_scale")
-    with np.errstate(all="ignore"):
-        quotient = np.asarray(numbers.astype(work) / divisor)
     zero = None
     if y_zero_point is not None:
-        given = zero_point(y_zero_point, kind, "y_zero_point")
-        _check_alike(given, scale, "y_zero_point", "y_scale")
-        zero = spread(given, numbers.shape, axis, block, "y_zero_point")
-    return own_type(saturated(quotient, zero, kind), kind)
+        zero = zero_point(y_zero_point, kind, "y_zero_point")
+        _check_alike(zero, scale, "y_zero_point", "y_scale")
+    grain = Grain(axis, positive(block_size, "block_size"))
+    return own_type(rounded(numbers, scale, zero, kind, grain, work), kind)
 
 
 def dequantize_linear(
@@ -126,7 +119,7 @@ def dequantize_linear(
     >>> dequantize_linear(np.array([0, 1, 3], np.uint8), 2.0, np.uint8(1))
     array([-2.,  0.,  4.], dtype=float32)
     """
-    scale, block = floats(x_scale, "x_scale"), positive(block_size, "block_size")
+    scale, grain = floats(x_scale, "x_scale"), Grain(axis, positive(block_size, "block_size"))
     wanted = float_type(type_name(output_dtype, "output_dtype"), "output_dtype") if output_dtype else scale.dtype
     work = np.dtype(np.float64 if scale.dtype == np.float64 else np.float32)
     given = np.asarray(x)
@@ -140,9 +133,9 @@ def dequantize_linear(
         if x_zero_point is not None:
             zero = zero_point(x_zero_point, kind, "x_zero_point")
             _check_alike(zero, scale, "x_zero_point", "x_scale")
-            values = values - spread(zero, values.shape, axis, block, "x_zero_point").astype(work)
+            values = values - grain.spread(zero, values.shape, "x_zero_point").astype(work)
     with np.errstate(over="ignore", invalid="ignore"):
-        product = values * spread(scale, values.shape, axis, block, "x_scale").astype(work)
+        product = values * grain.spread(scale, values.shape, "x_scale").astype(work)
         return np.asarray(product.astype(wanted, copy=False))
 
 
@@ -203,15 +196,3 @@ def _wanted(output_dtype: Any, zero: Any) -> CodeType:
 def _check_alike(zero: Array, scale: Array, name: str, other: str) -> None:
     if zero.shape != scale.shape and not zero.size == scale.size == 1:
         raise ValueError(f"{name} must have the shape of {other}, {scale.shape}, got {zero.shape}")
-
-
-def saturated(quotient: Array, zero: Array | None, kind: CodeType) -> Array:
-    """Rounded, halves to even, then moved by the zero point, then brought into the range."""
-    work = np.float64 if quotient.dtype == np.float64 else np.float32
-    values = np.rint(quotient.astype(work, copy=False))
-    if np.isnan(values).any():
-        raise NotFiniteError("x divided by its scale must be a number or infinite, because NaN has no code; got NaN")
-    if zero is not None:
-        values = values + zero.astype(work)
-    codes: Array = np.clip(values, *kind.limits).astype(kind.held)
-    return codes

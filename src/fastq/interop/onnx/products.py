@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 import fastq as fq
 from fastq.formats.onnx import nbits
+from fastq.formats.onnx.rounding import saturated
 from fastq.interop.onnx.arguments import Array, along_lines, codes, floats, zero_point
-from fastq.interop.onnx.linear import saturated
 
 EIGHT_BITS = ("int8", "uint8")
 INT32 = np.iinfo(np.int32)
