@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
-from onnx import helper, numpy_helper
+from onnx import helper, numpy_helper, save_model
 from onnx.reference import ReferenceEvaluator
 
 
@@ -78,3 +79,64 @@ def run(model, a):
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL  # nodes run as they are
     session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     return session.run(None, {session.get_inputs()[0].name: a})[0]
+
+
+# Samples to mutate
+
+
+def linear_sample(folder):
+    """Weights of all operators but MatMulNBits, and plain arrays."""
+    rng = np.random.default_rng(0)
+    codes = {kind: rng.integers(0, 4, (6, 8)).astype(np.int8) - 2 for kind in ("w8", "wi", "wq")}
+    small = {name: codes["w8"].astype(getattr(ml_dtypes, name)) for name in ("int4", "int2")}
+    scales = {"s8": rng.random(8).astype(np.float32), "s4": rng.random((3, 8)).astype(np.float16)}
+    zeros = {"z8": np.arange(8).astype(np.int8), "one": np.float32(0.5), "z": np.int8(1)}
+    floats = {"wf": rng.standard_normal((6, 8), np.float32), "half": np.ones(3, ml_dtypes.bfloat16)}
+    constants = {**codes, **small, **scales, **zeros, **floats, "bias": np.arange(5), "flag": np.array([True, False])}
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w8", "s8", "z8"], ["d8"], axis=1),
+        helper.make_node("DequantizeLinear", ["int4", "s4"], ["d4"], axis=0, block_size=2),
+        helper.make_node("DequantizeLinear", ["int2", "one"], ["d2"], output_dtype=10),
+        helper.make_node("QuantizeLinear", ["wf", "one", "z"], ["qf"]),
+        helper.make_node("DequantizeLinear", ["qf", "one", "z"], ["df"]),
+        helper.make_node("DynamicQuantizeLinear", ["a"], ["qa", "sa", "za"]),
+        helper.make_node("MatMulInteger", ["qa", "wi", "za", "z"], ["i"]),
+        helper.make_node("Cast", ["i"], ["c"], to=1),
+        helper.make_node("Mul", ["sa", "one"], ["sb"]),
+        helper.make_node("Mul", ["c", "sb"], ["y"]),
+        helper.make_node("QLinearMatMul", ["qa", "sa", "za", "wq", "s8", "z8", "one", "z"], ["q"]),
+    ]
+    model = model_of(nodes, constants)
+    model.graph.initializer.append(helper.make_tensor("typed", 3, [2, 3], [-1, 2, -3, 4, -5, 6]))
+    model.graph.initializer.append(helper.make_tensor("numbers", 1, [3], [1.5, 2, 3]))
+    return saved(model, folder)
+
+
+def nbits_sample(folder):
+    """Weights of MatMulNBits: of all kinds of zero points."""
+    rng = np.random.default_rng(0)
+    nodes, constants = [], {}
+    for number, (bits, zeros, kind) in enumerate(
+        [(2, "packed", np.float32), (4, "floats", np.float32), (4, None, np.float16), (8, "packed", np.float32)]
+    ):
+        parts = zip(("b", "s", "z"), nbits(rng, bits, 3, 40, 16, kind, zeros)[:3])
+        own = {f"{name}{number}": value for name, value in parts if value is not None}
+        form = {"K": 40, "N": 3, "bits": bits, "block_size": 16}
+        nodes.append(helper.make_node("MatMulNBits", ["a", *own], [f"y{number}"], domain="com.microsoft", **form))
+        constants |= own
+    return saved(model_of(nodes, constants), folder)
+
+
+def external_sample(folder):
+    """Values in a file beside the model."""
+    rng = np.random.default_rng(0)
+    constants = {"w": rng.integers(-8, 8, (4, 6)).astype(np.int8), "s": rng.random(6).astype(np.float32)}
+    model = model_of([helper.make_node("DequantizeLinear", ["w", "s"], ["y"], axis=1)], constants)
+    place = {"save_as_external_data": True, "location": "weights", "size_threshold": 0}
+    save_model(model, folder / "model.onnx", **place)
+    return folder / "model.onnx"
+
+
+def saved(model, folder):
+    save_model(model, folder / "model.onnx")
+    return folder / "model.onnx"

@@ -20,7 +20,7 @@ from safetensors.numpy import save_file
 
 import fastq as fq
 
-from . import gguf_files
+from . import gguf_files, onnx_models
 
 Array = np.typing.NDArray[Any]
 
@@ -100,6 +100,7 @@ def own(folder: Path) -> Path:
 SAMPLES: dict[str, tuple[Callable[[Path], Path], ...]] = {
     "own": (own,),
     "safetensors": (one_file, with_bfloat16, sharded),
+    "ONNX": (onnx_models.linear_sample, onnx_models.nbits_sample, onnx_models.external_sample),
     "GGUF": (gguf_files.of_blocks, gguf_files.of_arrays),
 }
 

@@ -226,6 +226,27 @@ def test_half_precision(rng, tmp_path, kind, output):
     same(q.dequantize(), reference("DequantizeLinear", codes, scale, point, **attributes))
 
 
+@pytest.mark.parametrize(("largest", "fits"), [(511, True), (513, False)])
+def test_numbers_that_are_infinite(tmp_path, largest, fits):
+    """fastq would keep them finite."""
+    codes, scale = np.full((2, 3), -128, np.int8), np.float16(largest)
+    entry = entries(dequantizing(codes, scale, None), tmp_path)["w"]
+    if fits:
+        same(entry.read().dequantize(), reference("DequantizeLinear", codes, scale))
+    else:
+        with pytest.raises(fq.FileFormatError, match="must be finite, but some are too large for float16"):
+            entry.read()
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_numbers_alone(tmp_path, axis):
+    """What has no axis has one scale."""
+    codes = np.array(-3, np.int8)
+    assert entries(dequantizing(codes, np.float32(2), None, axis=axis), tmp_path)["w"].read().dequantize() == -6
+    node = helper.make_node("MatMulInteger", ["a", "w"], ["y"])
+    assert entries(model_of([node], {"w": codes}), tmp_path)["w"].read().dequantize() == -3
+
+
 def test_products(rng, tmp_path):
     codes, scale = some_codes(rng, I4, (64, 10)), rng.uniform(0.01, 1, (2, 10)).astype(np.float32)
     w = entries(dequantizing(codes, scale, None, axis=0, block_size=32), tmp_path)["w"].read()
@@ -407,6 +428,7 @@ WRONG = {
         (lambda m: broken(m.graph.initializer[2], data_type=2), "its zero point must be of its type, int8"),
         (lambda m: m.graph.initializer.append(m.graph.initializer[0]), "two initializers"),
         (another_scale, "different scales"),
+        (lambda m: m.graph.node[0].attribute.append(helper.make_attribute("block_size", -2)), "must not be negative"),
     ],
     "s": [(sparse, "it is sparse")],
     "f": [

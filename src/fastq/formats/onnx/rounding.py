@@ -24,6 +24,8 @@ class Grain(NamedTuple):
         if values.size == 1:
             return values.reshape(())
         axis, block = self
+        if block < 0:
+            raise ValueError(f"block_size must not be negative, got {block}")
         if not -len(shape) <= axis < len(shape):
             raise ValueError(f"axis must be one of the {len(shape)} axes, got {axis}")
         axis %= len(shape)

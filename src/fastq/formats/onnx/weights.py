@@ -76,6 +76,8 @@ class Linear(NamedTuple):
         """The quantized array; ValueError if the parameters do not fit."""
         kind = self.codes.codes
         assert kind is not None
+        if self.block < 0:
+            raise ValueError(f"block_size must not be negative, got {self.block}")
         if self.scale and self.scale.kind not in FLOATS:
             raise ValueError(f"its scale must be of floats, got {self.scale.kind}")
         scale = np.ones((), np.float32) if self.scale is None else self.scale.held()
@@ -162,7 +164,7 @@ def dequantize_linear(graph: Graph, node: Node) -> Iterator[Weight]:
         return
     block, output = node.integers.get("block_size", 0), node.integers.get("output_dtype", 0)
     axis = node.integers.get("axis", 1)
-    found = _linear(graph, node, (0, 1, 2), axis, max(0, block))
+    found = _linear(graph, node, (0, 1, 2), axis, block)
     if found:
         yield found._replace(output=NAMES.get(output, ""))
 
@@ -174,7 +176,7 @@ def matmul_integer(graph: Graph, node: Node) -> Iterator[Weight]:
         yield left
     if right:
         scale = _scale_of_result(graph, node)
-        fits = scale is not None and scale.size in (1, right.shape[-1])
+        fits = scale is not None and scale.size in (1, *right.shape[-1:])
         yield right._replace(scale=scale if fits else None)
 
 
@@ -214,7 +216,9 @@ OPERATORS: dict[str, Callable[[Graph, Node], Iterator[Weight]]] = {
 def read(graph: Graph, weight: Weight) -> QArray:
     """The quantized array; FileFormatError if there is none."""
     try:
-        return weight.read()
+        q = weight.read()
+        _check_finite(q)
+        return q
     except FileFormatError:
         raise
     except (ValueError, TypeError, OverflowError) as error:
@@ -224,6 +228,15 @@ def read(graph: Graph, weight: Weight) -> QArray:
 def reader(graph: Graph, weight: Weight) -> Callable[[], QArray]:
     """How to read it."""
     return partial(read, graph, weight)
+
+
+def _check_finite(q: QArray) -> None:
+    """Numbers beyond the logical type are infinite in ONNX, but fastq would keep them finite."""
+    largest = float(np.finfo(q.dtype if q.dtype.kind == "f" else np.float32).max)
+    if q.size and float(np.abs(q.scale).max()) * 2**q.bits > largest:
+        with np.errstate(over="ignore"):
+            if not np.abs(q.dequantize(q.scale.dtype)).max() < largest:
+                raise ValueError(f"its numbers must be finite, but some are too large for {q.dtype}")
 
 
 def _kind(bits: int, group: int | None) -> str:
@@ -259,7 +272,7 @@ def _codes(graph: Graph, name: str) -> Tensor | Rounded | None:
     usual = scale is not None and scale.kind in FLOATS and not of.get("precision", 0)
     if scale is None or not usual or kind is None or (node.input(2) and zero is None):
         return None
-    return Rounded(numbers, scale, zero, kind, Grain(of.get("axis", 1), max(0, of.get("block_size", 0))))
+    return Rounded(numbers, scale, zero, kind, Grain(of.get("axis", 1), of.get("block_size", 0)))
 
 
 def _scale_of_result(graph: Graph, node: Node) -> Tensor | None:
