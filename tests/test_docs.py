@@ -145,7 +145,7 @@ def test_words_of_other_libraries_are_explained(place):
     assert "MLX" in place
 
 
-@pytest.mark.parametrize("name", [name for name in ("dask", "zarr") if importlib.util.find_spec(name)])
+@pytest.mark.parametrize("name", ["onnx", *(name for name in ("dask", "zarr") if importlib.util.find_spec(name))])
 def test_the_reference_has_every_name_of_interop(name):
     module = importlib.import_module(f"fastq.interop.{name}")
     reference = (DOCS / "reference" / "interop.md").read_text()

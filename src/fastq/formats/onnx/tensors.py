@@ -4,7 +4,7 @@
 field  name          what it holds
 ====== ============= =================================================================================================
 1      dims          lengths of the axes
-2      data_type     see :mod:`fastq.formats.onnx.types`
+2      data_type     see ``fastq.formats.onnx.types``
 8      name
 9      raw_data      all values, little-endian; of 4 and 2 bits two and four to a byte, lowest bits first
 4      float_data    float32, complex64 (two numbers each)

@@ -100,8 +100,8 @@ def along_lines(values: Array, shape: tuple[int, ...], axis: int, argument: str)
     return values
 
 
-def positive(given: Any, argument: str) -> int:
+def block_size_of(given: Any) -> int:
     """A block size, or 0."""
     if not isinstance(given, int | np.integer) or given < 0:
-        raise ValueError(f"{argument} must be an integer that is not negative, got {with_type(given)}")
+        raise ValueError(f"block_size must be an integer that is not negative, got {with_type(given)}")
     return int(given)

@@ -12,11 +12,11 @@ from fastq.formats.onnx.rounding import Grain, rounded, saturated
 from fastq.formats.onnx.types import CodeType, own_type
 from fastq.interop.onnx.arguments import (
     Array,
+    block_size_of,
     code_type,
     codes,
     float_type,
     floats,
-    positive,
     type_name,
     zero_point,
 )
@@ -80,7 +80,7 @@ def quantize_linear(
     if y_zero_point is not None:
         zero = zero_point(y_zero_point, kind, "y_zero_point")
         _check_alike(zero, scale, "y_zero_point", "y_scale")
-    grain = Grain(axis, positive(block_size, "block_size"))
+    grain = Grain(axis, block_size_of(block_size))
     return own_type(rounded(numbers, scale, zero, kind, grain, work), kind)
 
 
@@ -119,7 +119,7 @@ def dequantize_linear(
     >>> dequantize_linear(np.array([0, 1, 3], np.uint8), 2.0, np.uint8(1))
     array([-2.,  0.,  4.], dtype=float32)
     """
-    scale, grain = floats(x_scale, "x_scale"), Grain(axis, positive(block_size, "block_size"))
+    scale, grain = floats(x_scale, "x_scale"), Grain(axis, block_size_of(block_size))
     wanted = float_type(type_name(output_dtype, "output_dtype"), "output_dtype") if output_dtype else scale.dtype
     work = np.dtype(np.float64 if scale.dtype == np.float64 else np.float32)
     given = np.asarray(x)

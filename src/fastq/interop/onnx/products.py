@@ -49,7 +49,8 @@ def matmul_integer(
     --------
     >>> import numpy as np
     >>> from fastq.interop.onnx import matmul_integer
-    >>> matmul_integer(np.array([[11, 7, 3]], np.uint8), np.array([[1], [4], [2]], np.uint8), np.uint8(12))
+    >>> a, b = np.array([[11, 7, 3]], np.uint8), np.array([[1], [4], [2]], np.uint8)
+    >>> matmul_integer(a, b, np.uint8(12))
     array([[-39]], dtype=int32)
     """
     product, _ = _product(Matrix(a, "a", a_zero_point, -2), Matrix(b, "b", b_zero_point, -1))
@@ -169,8 +170,9 @@ def matmul_nbits(
     --------
     >>> import numpy as np
     >>> from fastq.interop.onnx import matmul_nbits
-    >>> codes = np.full((1, 1, 8), 0x9A, np.uint8)  # sixteen codes 10, 9, 10, 9, ..., less 8
-    >>> matmul_nbits(np.ones((1, 16), np.float32), codes, np.array([[0.5]], np.float32), K=16, N=1, block_size=16)
+    >>> a, scales = np.ones((1, 16), np.float32), np.array([[0.5]], np.float32)
+    >>> b = np.full((1, 1, 8), 0x9A, np.uint8)  # sixteen codes 10, 9, 10, 9, ..., less 8
+    >>> matmul_nbits(a, b, scales, K=16, N=1, block_size=16)
     array([[12.]], dtype=float32)
     """
     numbers = floats(a, "a")
