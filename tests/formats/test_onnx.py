@@ -335,6 +335,21 @@ def test_matmul_integer(rng, tmp_path, kind, of):
     same(q.dequantize(), b.astype(np.float32) - zero.reshape(of[-1:]))
 
 
+@pytest.mark.parametrize("of_x", [False, True], ids=["dynamic", "static"])
+def test_scale_of_a_product_of_integers(tmp_path, of_x):
+    """The factor of the product, as onnxruntime writes it: the scale of x, constant or not, times that of the weight."""
+    nodes = [
+        helper.make_node("MatMulInteger", ["a", "b"], ["i"]),
+        helper.make_node("Cast", ["i"], ["c"], to=1),
+        helper.make_node("Mul", ["x_scale" if of_x else "computed", "b_scale"], ["scales"]),
+        helper.make_node("Mul", ["c", "scales"], ["y"]),
+    ]
+    scale = np.float32([1, 2, 3])
+    constants = {"b": np.ones((2, 3), np.int8), "b_scale": scale, "x_scale": np.float32([9, 9, 9])}
+    q = entries(model_of(nodes, constants), tmp_path)["b"].read()
+    assert q.dequantize()[0].tolist() == [1, 2, 3]
+
+
 def test_qlinear_matmul(rng, tmp_path):
     a, b = some_codes(rng, EIGHT[1], (6, 20)), some_codes(rng, EIGHT[0], (20, 10))
     scales = {"a_scale": rng.random(6).astype(np.float32), "b_scale": rng.random(10).astype(np.float32)}

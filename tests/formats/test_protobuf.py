@@ -78,6 +78,13 @@ def test_what_is_no_message(tmp_path, data, problem):
     assert str(error.value).startswith(f"{tmp_path / 'file'}: message: ")
 
 
+def test_a_message_ends_where_it_ends(tmp_path):
+    """Even where the file goes on."""
+    outer = message(tmp_path, b"\x0a\x02\x0a\x05" + b"\x10\x01" * 4)
+    with pytest.raises(FileFormatError, match="inner: field 1 takes 5 bytes from offset 4, but its message ends at 4"):
+        Message(outer.file, "inner", outer.span(1), (1,))
+
+
 @pytest.mark.parametrize(
     ("data", "read", "problem"),
     [

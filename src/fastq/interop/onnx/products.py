@@ -97,7 +97,7 @@ def qlinear_matmul(
     >>> import numpy as np
     >>> from fastq.interop.onnx import qlinear_matmul
     >>> one = np.array([[10, 20]], np.int8)
-    >>> qlinear_matmul(one, 0.5, np.int8(0), one.T, 0.5, np.int8(0), 2.0, np.int8(1))
+    >>> qlinear_matmul(one, 0.5, 0, one.T, 0.5, 0, 2.0, np.int8(1))
     array([[63]], dtype=int8)
     """
     left, right = Matrix(a, "a", a_zero_point, -2), Matrix(b, "b", b_zero_point, -1)
@@ -171,7 +171,7 @@ def matmul_nbits(
     >>> import numpy as np
     >>> from fastq.interop.onnx import matmul_nbits
     >>> a, scales = np.ones((1, 16), np.float32), np.array([[0.5]], np.float32)
-    >>> b = np.full((1, 1, 8), 0x9A, np.uint8)  # sixteen codes 10, 9, 10, 9, ..., less 8
+    >>> b = np.full((1, 1, 8), 0x9A, np.uint8)  # codes 10, 9, 10, 9, ...
     >>> matmul_nbits(a, b, scales, K=16, N=1, block_size=16)
     array([[12.]], dtype=float32)
     """
