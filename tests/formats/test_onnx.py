@@ -337,7 +337,7 @@ def test_matmul_integer(rng, tmp_path, kind, of):
 
 @pytest.mark.parametrize("of_x", [False, True], ids=["dynamic", "static"])
 def test_scale_of_a_product_of_integers(tmp_path, of_x):
-    """The factor of the product, as onnxruntime writes it: the scale of x, constant or not, times that of the weight."""
+    """The factor of the product, as onnxruntime writes it: the scale of x, constant or not, times that of w."""
     nodes = [
         helper.make_node("MatMulInteger", ["a", "b"], ["i"]),
         helper.make_node("Cast", ["i"], ["c"], to=1),
