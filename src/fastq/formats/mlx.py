@@ -1,0 +1,72 @@
+"""MLX's affine quantization (mlx 0.32: mlx.core.quantize and dequantize; mlx-lm writes such files).
+
+    weight          uint32 [..., N, K * bits / 32]   codes along K, a dense little-endian bit stream
+    scales, biases  floats [..., N, K / group]       x = scale * code + bias
+
+The configuration has ``"quantization": {"group_size": 64, "bits": 4, "mode": "affine"}``, and by the name of a module
+what is different there. Modes other than affine are of floats of 4 and 8 bits.
+
+MLX's dequantize computes in the type of the scales: in float16 and bfloat16 it rounds ``scale * code``, and then the
+sum. fastq computes in float32 and rounds once, so half of the numbers of 4 bits differ by one rounding there; with
+float32 they are the same. MLX's products by rows (x @ w.T on the CPU, 4 and 8 bits) compute in float32, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastq.errors import shown
+from fastq.formats.entries import Entry
+from fastq.formats.module import FLOATS, Module, described
+from fastq.qarray.array import QArray
+from fastq.qarray.build import from_parts
+
+NAME = "MLX"
+PARTS = ("weight", "scales", "biases")
+BITS, GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)
+ROUNDED = " (MLX rounds {} twice, fastq once)"
+
+
+def entry(module: Module, config: Mapping[str, Any]) -> Entry:
+    """The weight of a module, as its shapes and the configuration describe it."""
+    own = config.get(module.prefix.removesuffix("."))
+    settings = own if isinstance(own, dict) else config
+    mode = settings.get("mode", "affine")
+    if mode != "affine":
+        module.fail(f"of MLX's modes, fastq reads affine; got {shown(mode)}")
+    *outer, words = module.shape("weight", ("uint32",))
+    shape = module.shape("scales", FLOATS)
+    kind = module.tensors["scales"].kind
+    if module.shape("biases", (kind,)) != shape or list(shape[:-1]) != outer or not outer:
+        module.fail(
+            f"scales and biases must have one entry per group of each of {outer} rows; got shapes {shape} and "
+            f"{module.tensors['biases'].shape}"
+        )
+    bits, size = _widths(module, settings, words, shape[-1])
+    whole = (*outer, shape[-1] * size)
+    form = described(bits, shape[-1], size) + ("" if kind == "float32" else ROUNDED.format(kind))
+    return module.entry(whole, form, lambda: _read(module, bits, size, whole))
+
+
+def _widths(module: Module, settings: Mapping[str, Any], words: int, groups: int) -> tuple[int, int]:
+    """Bits and group size: one of them follows from the other, and both where only one pair fits."""
+    bits, size = module.integer(settings, "bits"), module.integer(settings, "group_size")
+    pairs = [
+        (b, g)
+        for b in (BITS if bits is None else (bits,))
+        for g in (GROUPS if size is None else (size,))
+        if b in BITS and 0 < g <= words * 32 and groups * g * b == words * 32
+    ]
+    if len(pairs) != 1:
+        module.fail(
+            f"bits and group_size must be those of {words} words with {groups} groups; got {shown(bits)} and "
+            f"{shown(size)}, and {len(pairs)} pairs fit"
+        )
+    return pairs[0]
+
+
+def _read(module: Module, bits: int, size: int, shape: tuple[int, ...]) -> QArray:
+    codes, scale, offset = (module.read(part) for part in PARTS)
+    group = size if scale.shape[-1] > 1 else None
+    return from_parts(codes, scale, bits=bits, offset=offset, group_size=group, packed=True, shape=shape)
