@@ -20,6 +20,7 @@ from safetensors.numpy import save_file
 
 import fastq as fq
 
+from . import checkpoint_samples as checkpoints
 from . import gguf_files, onnx_models
 
 Array = np.typing.NDArray[Any]
@@ -102,6 +103,10 @@ SAMPLES: dict[str, tuple[Callable[[Path], Path], ...]] = {
     "safetensors": (one_file, with_bfloat16, sharded),
     "ONNX": (onnx_models.linear_sample, onnx_models.nbits_sample, onnx_models.external_sample),
     "GGUF": (gguf_files.of_blocks, gguf_files.of_arrays),
+    "gptq": (checkpoints.gptq, checkpoints.gptq_with_act_order),
+    "awq": (checkpoints.awq,),
+    "mlx": (checkpoints.mlx,),
+    "compressed-tensors": (checkpoints.compressed_tensors, checkpoints.compressed_tensors_of_many_kinds),
 }
 
 

@@ -13,7 +13,7 @@ import fastq as fq
 from fastq.formats.checkpoints import quantized
 from fastq.formats.entries import Entry
 
-from . import test_awq, test_compressed_tensors, test_gptq, test_mlx
+from . import altered_checkpoints, test_awq, test_compressed_tensors, test_gptq, test_mlx
 from .checkpoint_files import write
 
 LAYERS = {
@@ -111,6 +111,14 @@ def test_several_files(tmp_path):
     weights = {name: f"{number}.safetensors" for number, half in enumerate((names[:2], names[2:])) for name in half}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weights}))
     assert (fq.open(tmp_path)["model.up.weight"].dequantize() == expected).all()
+
+
+@pytest.mark.parametrize("scheme", LAYERS)
+def test_tensors_and_settings_that_do_not_fit(scheme):
+    outcomes, findings = altered_checkpoints.run(scheme, 150)
+    assert not findings
+    assert set(outcomes) == {"read", "refused"}
+    assert min(outcomes.values()) > 10
 
 
 def test_nothing_quantized():

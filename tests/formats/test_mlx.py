@@ -96,6 +96,8 @@ def test_what_cannot_be_read(tmp_path):
     refused({**tensors, "m.biases": tensors["m.biases"][:, 1:]}, config(), "one entry per group")
     refused({**tensors, "m.biases": tensors["m.biases"].astype(np.float16)}, config(), "must be of float32")
     refused({**tensors, "m.scales": tensors["m.scales"].astype(np.uint8)}, config(), "must be of float16")
+    for shape in (N * K // 8,), ():
+        refused({**tensors, "m.weight": np.zeros(shape, np.uint32)}, config(), "each row of weight")
     tensors["m.biases"][1, 1] = np.nan
     refused(tensors, config(), "finite")
 

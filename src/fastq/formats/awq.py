@@ -56,7 +56,7 @@ def _read(module: Module, size: int) -> QArray:
 
 def _columns(words: Array) -> Array:
     """The codes in words of eight columns, transposed: a row of codes for each column."""
-    lines = np.ascontiguousarray(words.T).view(np.uint32)
+    lines = words.T.astype(np.uint32, order="C")
     codes = np.empty((len(lines), 8, lines.shape[1]), np.uint8)
     for place, column in enumerate(ORDER):
         codes[:, column] = (lines >> np.uint32(BITS * place)) & np.uint32(2**BITS - 1)

@@ -38,16 +38,17 @@ def quantized(tensors: dict[str, Entry], config: dict[str, Any], path: str) -> t
     path : str
         The file, for errors.
     """
-    settings = _settings(config)
-    of_mlx = _object(config, "quantization")
-    method = settings.get("quant_method")
+    of_mlx, of_others = _object(config, "quantization"), _settings(config)
+    settings = {gptq: of_others, awq: of_others, mlx: of_mlx or of_others,
+                compressed_tensors: compressed_tensors.settings(of_others)}  # fmt: skip
+    method = of_others.get("quant_method")
     name, found, taken = "", {}, set[str]()
     for tensor in tensors:
         form = _format(tensors, tensor, method, bool(of_mlx))
         if form:
             module = _module(tensors, tensor, form, path)
             taken.update(module.prefix + part for part in module.tensors)
-            found[tensor] = module.weight, _entry(module, form, (form is mlx and of_mlx) or settings, tensors)
+            found[tensor] = module.weight, _entry(module, form, settings[form], tensors)
             name = name or form.NAME
     entries = {}
     for tensor, entry in tensors.items():
@@ -91,7 +92,7 @@ def _module(tensors: Mapping[str, Entry], tensor: str, form: ModuleType, path: s
     return Module(path, prefix, {part: tensors[prefix + part] for part in names if prefix + part in tensors})
 
 
-def _entry(module: Module, form: ModuleType, settings: Config, tensors: Mapping[str, Entry]) -> Entry:
+def _entry(module: Module, form: ModuleType, settings: Any, tensors: Mapping[str, Entry]) -> Entry:
     """The whole weight; what is wrong with it is raised when it is read."""
     try:
         if "weight" not in module.tensors and module.weight in tensors:

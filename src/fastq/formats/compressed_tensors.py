@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from math import prod
 from typing import Any, NamedTuple
 
@@ -36,11 +37,13 @@ from fastq.qarray.build import from_parts
 NAME = "compressed-tensors"
 PARTS = ("weight_packed", "weight_scale", "weight_zero_point", "weight_shape", "weight_g_idx", "weight_global_scale")
 FORMATS = ("pack-quantized", "int-quantized", "naive-quantized", "mixed-precision")
+BITS = range(2, 9)
 DENSE_SINCE = (0, 17)
+MOST = 64  # kinds of weights in a checkpoint
 Shape = tuple[int, ...]
 
 
-class Settings(NamedTuple):
+class Weights(NamedTuple):
     """What a configuration says of the weights of a group of modules."""
 
     bits: int
@@ -74,26 +77,51 @@ class Packing(NamedTuple):
         each = 32 // self.bits
         shifts = np.arange(each, dtype=np.uint32) * np.uint32(self.bits)
         codes = np.empty((*words.shape, each), np.uint8)
-        np.bitwise_and(words.view(np.uint32)[..., None] >> shifts, 2**self.bits - 1, out=codes, casting="unsafe")
+        np.bitwise_and(words.astype(np.uint32)[..., None] >> shifts, 2**self.bits - 1, out=codes, casting="unsafe")
         return codes.reshape(*words.shape[:-1], -1)[..., :count]
 
 
-def entry(module: Module, config: Mapping[str, Any]) -> Entry:
+class Settings(NamedTuple):
+    """What a configuration says."""
+
+    form: Any
+    version: Any
+    weights: tuple[Weights, ...]  # empty: of any kind
+
+
+def settings(config: Mapping[str, Any]) -> Settings:
+    """The settings of a checkpoint; what is none is passed over."""
+    kinds = dict.fromkeys(_weights(config))
+    return Settings(config.get("format", FORMATS[0]), config.get("version"), tuple(islice(kinds, MOST)))
+
+
+def _weights(config: Mapping[str, Any]) -> Iterator[Weights]:
+    """Settings of weights that are integers."""
+    groups = config.get("config_groups")
+    for group in groups.values() if isinstance(groups, dict) else ():
+        weights = group.get("weights") if isinstance(group, dict) else None
+        if isinstance(weights, dict) and weights.get("type", "int") == "int":
+            bits, strategy, size = weights.get("num_bits", 8), weights.get("strategy"), weights.get("group_size")
+            right = type(bits) is int and isinstance(strategy, str | None) and type(size) in (int, type(None))
+            if right:
+                yield Weights(bits, weights.get("symmetric") is not False, strategy, size)
+
+
+def entry(module: Module, settings: Settings) -> Entry:
     """The weight of a module, as its shapes and the configuration describe it."""
-    form = config.get("format", FORMATS[0])
-    if form not in FORMATS or "weight_global_scale" in module.tensors:
-        module.fail(f"of the formats of compressed-tensors, fastq reads {', '.join(FORMATS)}; got {shown(form)}")
-    groups = _groups(module)
-    known = list(_settings(config))
+    if settings.form not in FORMATS or "weight_global_scale" in module.tensors:
+        problem = f"of the formats of compressed-tensors, fastq reads {', '.join(FORMATS)}; got {shown(settings.form)}"
+        module.fail(problem)
+    groups, known = _groups(module), settings.weights
     if "weight" in module.tensors:
         shape = module.shape("weight", ("int8",))
         _check_scale(module, shape, known)
         return module.entry(shape, _described(8, shape, groups), lambda: _array(module, shape, None))
     shape = _shape(module, known, groups)
     _check_scale(module, shape, known)
-    fit = [s for s in known if s.fit(shape[-1], groups)]
-    packing = _packing(module, shape, {s.bits for s in fit} if known else set(range(2, 9)), config.get("version"))
-    if "weight_zero_point" not in module.tensors and fit and not any(s.symmetric for s in fit):
+    fit = [w for w in known if w.fit(shape[-1], groups)]
+    packing = _packing(module, shape, {w.bits for w in fit} if known else set(BITS), settings.version)
+    if "weight_zero_point" not in module.tensors and fit and not any(w.symmetric for w in fit):
         module.fail("it is asymmetric, and needs a tensor weight_zero_point")
     return module.entry(shape, _described(packing.bits, shape, groups), lambda: _array(module, shape, packing))
 
@@ -108,24 +136,12 @@ def _described(bits: int, shape: Shape, groups: int | None) -> str:
     return described(bits, groups or 1, shape[-1] // (groups or 1))
 
 
-def _settings(config: Mapping[str, Any]) -> Iterator[Settings]:
-    """Those of weights that are integers, of all groups; what is no setting is passed over."""
-    groups = config.get("config_groups")
-    for group in groups.values() if isinstance(groups, dict) else ():
-        weights = group.get("weights") if isinstance(group, dict) else None
-        if isinstance(weights, dict) and weights.get("type", "int") == "int":
-            bits, strategy, size = weights.get("num_bits", 8), weights.get("strategy"), weights.get("group_size")
-            right = type(bits) is int and isinstance(strategy, str | None) and type(size) in (int, type(None))
-            if right:
-                yield Settings(bits, weights.get("symmetric") is not False, strategy, size)
-
-
-def _shape(module: Module, known: list[Settings], groups: int | None) -> Shape:
+def _shape(module: Module, known: tuple[Weights, ...], groups: int | None) -> Shape:
     """The shape of a packed weight: from the header, where groups have one size; else what the file says of it."""
     packed = module.shape("weight_packed", ("int32",))
-    sizes = {s.group_size for s in known}
+    sizes = {w.group_size for w in known}
     size = sizes.pop() if len(sizes) == 1 else None
-    if groups is not None and size is not None and size > 0 and all(s.strategy == "group" for s in known):
+    if groups is not None and size is not None and size > 0 and all(w.strategy == "group" for w in known):
         return (*packed[:-1], groups * size)
     return _stored_shape(module)
 
@@ -137,13 +153,13 @@ def _stored_shape(module: Module) -> Shape:
     return tuple(map(int, module.read("weight_shape")))
 
 
-def _check_scale(module: Module, shape: Shape, known: list[Settings]) -> None:
+def _check_scale(module: Module, shape: Shape, known: tuple[Weights, ...]) -> None:
     """That scales fit a weight, and one of the settings."""
     scale, groups = module.shape("weight_scale", FLOATS), _groups(module)
     rows = scale[:-1] == shape[:-1] or scale[:-1] == (1,) * (len(shape) - 1)
     if len(shape) < 2 or min(shape) < 1 or (groups is not None and not (rows and shape[-1] % groups == 0)):
         module.fail(f"weight_scale must have one entry, or one per row or group of {shape}; got shape {scale}")
-    if known and not any(s.fit(shape[-1], groups) for s in known):
+    if known and not any(w.fit(shape[-1], groups) for w in known):
         module.fail(f"the configuration has no settings for {shape} with weight_scale of shape {scale}")
 
 
@@ -155,7 +171,7 @@ def _packing(module: Module, shape: Shape, bits: set[int], version: Any) -> Pack
     for dense in (False, True) if _padded(version) else (True, False):
         fit = fit or [
             packing
-            for packing in (Packing(b, dense) for b in sorted(bits & set(range(2, 9))))
+            for packing in (Packing(b, dense) for b in sorted(bits & set(BITS)))
             if packed == (*shape[:-1], packing.words(length))
             and (zeros is None or zeros.kind != "int32" or zeros.shape[-2:-1] == (packing.words(rows),))
         ]

@@ -107,7 +107,7 @@ def _bits(module: Module, config: Mapping[str, Any], shape: tuple[int, int, int]
 def _by_gptqmodel(config: Mapping[str, Any]) -> bool:
     meta = config.get("meta")
     tools = meta.get("quantizer") if isinstance(meta, dict) else None
-    tools = tools if isinstance(tools, list) else [tools]
+    tools = tools[:8] if isinstance(tools, list) else [tools]
     return any(isinstance(tool, str) and tool.startswith("gptqmodel") for tool in tools)
 
 
@@ -115,7 +115,7 @@ def _zeros(words: Array, bits: int, count: int, start: int, by_words: bool) -> A
     """Zero points, from which `start` was subtracted: [G, N]."""
     if by_words and 32 % bits == 0:
         ones = np.uint32(sum(1 << at for at in range(0, 32, bits)))
-        return unpacked(words.view(np.uint32) + ones, bits, count).astype(np.int16)
+        return unpacked(words.astype(np.uint32) + ones, bits, count).astype(np.int16)
     zeros = unpacked(words, bits, count).astype(np.int16) + np.int16(start)
     return zeros & np.int16(2**bits - 1) if by_words else zeros
 

@@ -35,16 +35,15 @@ def entry(module: Module, config: Mapping[str, Any]) -> Entry:
     mode = settings.get("mode", "affine")
     if mode != "affine":
         module.fail(f"of MLX's modes, fastq reads affine; got {shown(mode)}")
-    *outer, words = module.shape("weight", ("uint32",))
-    shape = module.shape("scales", FLOATS)
+    packed, shape = module.shape("weight", ("uint32",)), module.shape("scales", FLOATS)
     kind = module.tensors["scales"].kind
-    if module.shape("biases", (kind,)) != shape or list(shape[:-1]) != outer or not outer:
+    if len(packed) < 2 or module.shape("biases", (kind,)) != shape or shape[:-1] != packed[:-1]:
         module.fail(
-            f"scales and biases must have one entry per group of each of {outer} rows; got shapes {shape} and "
+            f"scales and biases must have one entry per group of each row of weight, {packed}; got shapes {shape} and "
             f"{module.tensors['biases'].shape}"
         )
-    bits, size = _widths(module, settings, words, shape[-1])
-    whole = (*outer, shape[-1] * size)
+    bits, size = _widths(module, settings, packed[-1], shape[-1])
+    whole = (*shape[:-1], shape[-1] * size)
     form = described(bits, shape[-1], size) + ("" if kind == "float32" else ROUNDED.format(kind))
     return module.entry(whole, form, lambda: _read(module, bits, size, whole))
 
