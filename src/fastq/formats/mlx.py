@@ -6,9 +6,10 @@
 The configuration has ``"quantization": {"group_size": 64, "bits": 4, "mode": "affine"}``, and by the name of a module
 what is different there. Modes other than affine are of floats of 4 and 8 bits.
 
-MLX's dequantize computes in the type of the scales: in float16 and bfloat16 it rounds ``scale * code``, and then the
-sum. fastq computes in float32 and rounds once, so half of the numbers of 4 bits differ by one rounding there; with
-float32 they are the same. MLX's products by rows (x @ w.T on the CPU, 4 and 8 bits) compute in float32, too.
+With float32 scales, numbers are those of MLX in every bit. With float16 and bfloat16, MLX's dequantize on the CPU
+rounds ``scale * code`` to that type, and then the sum (on GPUs, compilers may join the two); fastq computes in float32
+and rounds once. So half of the numbers of 4 bits differ by one rounding. MLX's products by rows (x @ w.T on the CPU, of
+4 and 8 bits) compute ``scale * code + bias`` in float32, too.
 """
 
 from __future__ import annotations
