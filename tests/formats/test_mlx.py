@@ -98,6 +98,8 @@ def test_what_cannot_be_read(tmp_path):
     refused({**tensors, "m.scales": tensors["m.scales"].astype(np.uint8)}, config(), "must be of float16")
     for shape in (N * K // 8,), ():
         refused({**tensors, "m.weight": np.zeros(shape, np.uint32)}, config(), "each row of weight")
+    alone = {"m.weight": np.zeros(3, np.uint32), "m.scales": tensors["m.scales"], "m.bias": tensors["m.bias"]}
+    refused(alone, config(), "no tensor 'm.biases'")
     tensors["m.biases"][1, 1] = np.nan
     refused(tensors, config(), "finite")
 

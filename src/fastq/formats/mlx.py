@@ -38,10 +38,11 @@ def entry(module: Module, config: Mapping[str, Any]) -> Entry:
         module.fail(f"of MLX's modes, fastq reads affine; got {shown(mode)}")
     packed, shape = module.shape("weight", ("uint32",)), module.shape("scales", FLOATS)
     kind = module.tensors["scales"].kind
-    if len(packed) < 2 or module.shape("biases", (kind,)) != shape or shape[:-1] != packed[:-1]:
+    biases = module.shape("biases", (kind,))
+    if len(packed) < 2 or shape[:-1] != packed[:-1] or biases != shape:
         module.fail(
             f"scales and biases must have one entry per group of each row of weight, {packed}; got shapes {shape} and "
-            f"{module.tensors['biases'].shape}"
+            f"{biases}"
         )
     bits, size = _widths(module, settings, packed[-1], shape[-1])
     whole = (*shape[:-1], shape[-1] * size)
