@@ -57,6 +57,15 @@ def test_what_the_library_writes(kind, shape, tmp_path):
     assert np.shares_memory(x, model["x"]) or not x.size  # both lie in the file
 
 
+def test_no_texts_as_null(tmp_path):
+    """As MLX writes it."""
+    tensor = {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}
+    path = file_of(tmp_path / "m", {"__metadata__": None, "x": tensor}, b"\7")
+    with safe_open(path, "np") as file:
+        assert file.get_tensor("x") == [7]
+    assert fq.open(path)["x"] == [7]
+
+
 def test_types_that_numpy_lacks(tmp_path):
     values = np.array([[0.5, -1.0, 300.0]], np.float32)
     kinds = [ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +68,7 @@ def open(path: str | os.PathLike[str]) -> Opened:
 
 def _module(name: str) -> Any:
     """A module of this room, imported when a file needs it."""
-    name = f"fastq.formats.{name}"
-    return import_module(name) if find_spec(name) else None
+    return import_module(f"fastq.formats.{name}")
 
 
 def _file(path: Path) -> Opened:
@@ -85,7 +83,7 @@ def _file(path: Path) -> Opened:
             raise FileFormatError(f"{path}: fastq.open reads {KNOWN}; {hint.format(path=file.path)}")
     for name, module in OTHERS.items():
         form = _module(module)
-        if form and form.recognizes(file):
+        if form.recognizes(file):
             return Opened(file.path, name, form.entries(file))
     start = file.data[:8].tobytes()
     raise FileFormatError(
@@ -148,6 +146,5 @@ def _checkpoint(path: str, tensors: dict[str, Entry], folder: Path) -> Opened:
         config = documents.read(folder / "config.json")
     if "quantization_config" not in config and (folder / "quantize_config.json").is_file():
         config["quantization_config"] = {"quant_method": "gptq", **documents.read(folder / "quantize_config.json")}
-    checkpoints = _module("checkpoints")
-    scheme, entries = checkpoints.quantized(tensors, config, path) if checkpoints else ("", tensors)
+    scheme, entries = _module("checkpoints").quantized(tensors, config, path)
     return Opened(path, f"safetensors, {scheme}" if scheme else "safetensors", entries)

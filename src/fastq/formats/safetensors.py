@@ -84,7 +84,7 @@ def header(file: Bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
         fields = parsed(file.raw(place, 8, length), _distinct)
     except ValueError as error:
         file.fail(place, f"it must be a JSON object: {error}")
-    texts = fields.pop(METADATA, {})
+    texts = {} if (given := fields.pop(METADATA, None)) is None else given  # MLX writes null
     if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
         file.fail(METADATA, "it must hold texts by name")
     tensors = {name: _tensor(file, name, field, 8 + length) for name, field in fields.items()}
