@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
+import pytest
 
 Array = np.typing.NDArray[Any]
 NAMES = {"int8": "I8", "uint8": "U8", "int32": "I32", "uint32": "U32", "int64": "I64", "float16": "F16",
          "bfloat16": "BF16", "float32": "F32", "float64": "F64"}  # fmt: skip
 FLOATS = np.float16, ml_dtypes.bfloat16, np.float32
+
+
+def with_library(module: str, cases: Sequence[Any]) -> list[Any]:
+    """Cases that need a library; without it a single one, which is skipped."""
+    if find_spec(module):
+        return list(cases)
+    return [pytest.param(*cases[0], marks=pytest.mark.skip(f"{module} is not installed: {len(cases)} cases less"))]
 
 
 def write(folder: Path, tensors: Mapping[str, Array], config: Mapping[str, Any] | None = None) -> Path:

@@ -10,7 +10,7 @@ import pytest
 
 import fastq as fq
 
-from .checkpoint_files import FLOATS, padded, some_scales, stream, values, write
+from .checkpoint_files import FLOATS, padded, some_scales, stream, values, with_library, write
 
 N, K = 6, 160
 BITS = range(2, 9)
@@ -198,17 +198,16 @@ def test_what_cannot_be_read(tmp_path):
 
 
 LIBRARY = [
-    (bits, symmetric, strategy, form)
+    (bits, symmetric, strategy, form, kind)
+    for kind in ("float16", "bfloat16", "float32")
     for bits, symmetric, strategy in product((2, 3, 4, 5, 8), (True, False), ("group", "channel", "tensor"))
     for form in (("pack-quantized", "int-quantized") if bits == 8 else ("pack-quantized",))
 ]
 
 
-@pytest.mark.parametrize(("bits", "symmetric", "strategy", "form"), LIBRARY)
-@pytest.mark.parametrize("kind", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize(("bits", "symmetric", "strategy", "form", "kind"), with_library("compressed_tensors", LIBRARY))
 def test_as_the_library_decompresses(tmp_path, bits, symmetric, strategy, form, kind):
-    torch = pytest.importorskip("torch")
-    pytest.importorskip("compressed_tensors")
+    import torch
     from compressed_tensors.compressors import BaseCompressor
     from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
     from safetensors.torch import save_file

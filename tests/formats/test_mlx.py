@@ -10,7 +10,7 @@ import pytest
 
 import fastq as fq
 
-from .checkpoint_files import FLOATS, some_scales, stream, write
+from .checkpoint_files import FLOATS, some_scales, stream, with_library, write
 
 N, K = 6, 384
 WIDTHS = list(product((2, 3, 4, 5, 6, 8), (32, 64, 128)))
@@ -104,8 +104,9 @@ def test_what_cannot_be_read(tmp_path):
     refused(tensors, config(), "finite")
 
 
-@pytest.mark.parametrize("kind", FLOATS)
-@pytest.mark.parametrize(("bits", "size"), WIDTHS)
+@pytest.mark.parametrize(
+    ("bits", "size", "kind"), with_library("mlx", [(*form, kind) for form in WIDTHS for kind in FLOATS])
+)
 def test_as_mlx_dequantizes(tmp_path, bits, size, kind):
     mx = pytest.importorskip("mlx.core")
     theirs = {np.float16: mx.float16, np.float32: mx.float32, ml_dtypes.bfloat16: mx.bfloat16}[kind]

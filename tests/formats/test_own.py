@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 
 import fastq as fq
 
+from .checkpoint_files import with_library
 from .samples import own, quantized
 
 SHAPES = [((70, 33), 32), ((3, 40, 20), 16), ((5,), 2), ((), None), ((0, 4), None), ((48, 64), 16)]
@@ -115,14 +116,14 @@ def test_whole_and_half(tmp_path):
     assert same(tmp_path / "m", {"a.weight": q, "b.weight": other})
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4, 5, 8])
-@pytest.mark.parametrize("group", [32, None])
-@pytest.mark.parametrize("symmetric", [True, False])
-@pytest.mark.parametrize("kind", ["float32", "float16"])
+LIBRARY = list(itertools.product((2, 3, 4, 5, 8), (32, None), (True, False), ("float32", "float16")))
+
+
+@pytest.mark.parametrize(("bits", "group", "symmetric", "kind"), with_library("compressed_tensors", LIBRARY))
 def test_compressed_tensors_by_the_library(bits, group, symmetric, kind, tmp_path):
     """Its compressor makes the same of these codes and scales, and it reads the file right."""
-    torch = pytest.importorskip("torch")
-    packer = pytest.importorskip("compressed_tensors.compressors.pack_quantized.base").PackedQuantizationCompressor
+    import torch
+    from compressed_tensors.compressors.pack_quantized.base import PackedQuantizationCompressor as packer
     from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 
     rng, half = np.random.default_rng(bits), 2 ** (bits - 1)
