@@ -52,6 +52,26 @@ LESSONS = {
         "multiplied from the store, equal: True",
     ],
     "10_search.py": ["bytes  recall  rescored", "  1.000 ", "100 more items, one near each query: 100% of the best"],
+    "11_models.py": [
+        "blk.0.ffn_up.weight  Entry(shape=(2048, 2048), kind='4 bits, groups of 32 (Q4_0)', nbytes=2359296)",
+        "how small: 4,718,592 bytes, of 16,777,216 as float32",
+        "how wrong: the weights 20.3 dB",
+        "opened again: equal True",
+        "torch, per_channel_affine: QArray(shape=(2048, 2048), 8 bits, asymmetric, axis=1",
+        "MLX, affine: QArray(shape=(2048, 2048), 4 bits, affine, axis=1, group_size=64",
+        "its parts give the same array: True",
+    ],
+    "12_sklearn.py": [
+        "accuracy for 898 images",
+        "LogisticRegression    MLPClassifier",
+        "the same answers after pickle: True",
+        "With the wrong axis: the scale of the right operand must be constant",
+    ],
+    "13_transformer.py": [
+        "calibration: 8 layers, 1536 rows each",
+        "1.down.weight ",
+        "gptq with balance and rotation gains 1",
+    ],
 }
 
 
