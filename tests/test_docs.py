@@ -70,6 +70,14 @@ def test_every_block_is_a_session(page):
     assert max(len(line) for block in blocks for line in block.splitlines()) <= 88
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_what_is_read_and_not_run_is_python(page):
+    """Blocks that need a library or a file that tests do not have."""
+    for block in re.findall(r"^```{code-block} python\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE):
+        compile(block, page.name, "exec")
+        assert max(map(len, block.splitlines())) <= 88
+
+
 def test_a_wrong_result_is_told():
     told, tried = failures("```pycon\n>>> a = 1\n```\n\n>>> not looked at\n\n```pycon\n>>> a + 1\n3\n```\n", "page")
     assert tried == 2
