@@ -39,7 +39,7 @@ def open(path: str | os.PathLike[str]) -> Opened:
     Returns
     -------
     Opened
-        A mapping of names to arrays: :class:`numpy.ndarray`, read-only, or :class:`fastq.QArray`. Numbers of bfloat16
+        A mapping of names to arrays: ``numpy.ndarray``, read-only, or :class:`fastq.QArray`. Numbers of bfloat16
         keep their type where ml_dtypes is installed, and are float32 without. ``opened.entry(name)`` tells shape and
         type without reading.
 
