@@ -273,6 +273,18 @@ def test_beside_the_summed_axis():
         np.ones((2, 1, 1), np.float32) @ q
 
 
+def test_what_overflows_is_told_where_it_is(rng, order):
+    balance = np.ones(K)
+    balance[order == 7] = 1e30
+    plain = fq.quantize(rng.standard_normal((200, K)).astype(np.float32), axis=1, balance=balance)
+    q = fq.from_parts(**plain.parts(), order=order)
+    b = np.ones(K, np.float32)
+    b[7] = 1e30
+    for right, where in ((b, r"\(7,\)"), (b[:, None], r"\(7, 0\)")):
+        with pytest.raises(fq.NotFiniteError, match=rf"^b, balanced as a is, must be finite.* at index {where}"):
+            q @ right
+
+
 def test_files_without_one_are_as_before(rng, order):
     plain, q = made(rng, order)
     assert "order" not in take_apart(plain)[0]

@@ -327,9 +327,8 @@ class NativeProduct(PreparedProduct):
         If `x` holds int8 codes, they have no zero points, and `scale` has one element per row.
         """
         if self._order is not None:
-            x = x.take(
-                self._order, -1, mode="clip"
-            )  # clips nothing, and looks at indices once only: in 2/3 of the time
+            # Clips nothing. "raise" would look at the indices first, and take half as long again.
+            x = x.take(self._order, -1, mode="clip")
         x_at = address_if(x, self._x_shape, self.form.dtype)
         scale_at = 0 if scale is None else address_if(scale, self._scale_shape, self.computed)
         bias_at = 0 if bias is None else address_if(bias, self._bias_shape, self.computed)

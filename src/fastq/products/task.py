@@ -134,9 +134,11 @@ class Task(NamedTuple):
                     check_finite(x, name)
             transform = self.right.balance_along("right")
             if self.turned and transform is not None:
-                b = self.inputs[1].astype(self.output.computed)
-                values = transform.apply(b) if b.ndim == 1 else transform.apply(b.mT).mT
-                check_finite(values, "b, balanced as a is,")
+                b, order = self.inputs[1].astype(self.output.computed), self.right.order_along("right")
+                rows = b if b.ndim == 1 else b.mT
+                at = np.arange(self.k) if order is None else order
+                rows[..., at] = transform.apply(rows[..., at])
+                check_finite(b, "b, balanced as a is,")
             raise
 
     def one(

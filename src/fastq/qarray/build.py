@@ -215,9 +215,9 @@ def _unpacked(words: Array, spec: QuantSpec, shape: Shape | None) -> Array:
     fits = len(shape) == words.ndim and min(shape, default=0) >= 0
     needed = (*shape[:axis], -(-shape[axis] * bits // width), *shape[axis + 1 :]) if fits else None
     if words.shape != needed:
-        then = "" if needed is None else f", which takes words of shape {needed}"
+        then = "" if needed is None else f", which takes words of shape {shown(needed)}"
         raise ValueError(
-            f"packed codes must be a stream of {bits} bits each along axis {axis} of shape {shape}{then}; got "
+            f"packed codes must be a stream of {bits} bits each along axis {axis} of shape {shown(shape)}{then}; got "
             f"{words.dtype} of shape {words.shape}"
         )
     lines = np.ascontiguousarray(np.moveaxis(words, axis, -1), words.dtype.newbyteorder("<"))
