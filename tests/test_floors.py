@@ -26,6 +26,7 @@ FLOORS = [
     {"accuracy", "api", "config", "search"},
     {"calibration"},
     {"formats"},
+    {"models"},
     {"__init__"},
     {"cli", "interop"},
     {"__main__"},

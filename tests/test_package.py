@@ -73,6 +73,7 @@ def test_public_names():
         "merge_top_k",
         "open",
         "quantize",
+        "quantize_all",
         "save",
         "set_num_threads",
         "show_config",

@@ -22,6 +22,7 @@ if _typing.TYPE_CHECKING:
     from fastq.calibration.choose_bits import Choice, choose_bits
     from fastq.formats.opening import open
     from fastq.formats.saving import save
+    from fastq.models.quantize_all import quantize_all
     from fastq.qarray.build import from_parts
     from fastq.search import merge_top_k, top_k
 
@@ -49,6 +50,7 @@ __all__ = [
     "merge_top_k",
     "open",
     "quantize",
+    "quantize_all",
     "save",
     "set_num_threads",
     "show_config",
@@ -65,6 +67,7 @@ _LATER = {
     "calibration.choose_bits": ("Choice", "choose_bits"),
     "formats.opening": ("open",),
     "formats.saving": ("save",),
+    "models.quantize_all": ("quantize_all",),
     "qarray.build": ("from_parts",),
     "search": ("merge_top_k", "top_k"),
 }

@@ -23,12 +23,13 @@ from fastq.promotion import EIGHT_BIT, float_type, is_float
 from fastq.qarray.array import QArray, Scheme
 from fastq.qarray.parts import load, put_together
 from fastq.quant import affine
-from fastq.quant.by_method import by_method
+from fastq.quant.by_method import Tell, by_method
 from fastq.quant.gptq import Gptq
 from fastq.quant.methods import Percentile
 from fastq.quant.spec import Quantized, QuantSpec
 from fastq.quant.task import QuantTask, check_parameters
 from fastq.storage import out_of_core
+from fastq.storage.maps import map_of
 from fastq.validation import data_type, truth
 
 if TYPE_CHECKING:
@@ -171,25 +172,30 @@ def quantize(
     array = as_array(x, "x")
     floats = float_type(array.dtype, "x")
     task = QuantTask.of(array.shape, floats, bits, **form)
-    spec, given, chosen, _, factors = task
     tell = progress if callable(progress) else Mebibytes("quantizing") if truth(progress, "progress") else None
-    moment = task.transformed_moment()
     if out_of_core.is_large(x) or (out is not None and array.nbytes >= out_of_core.IN_ONE_GO):
-        source = out_of_core.Source(array, out_of_core.map_of(x), floats, spec, factors, task.name)
-        return put_together(*out_of_core.quantize(source, given, chosen, moment, out, tell))
-    values = task.transform(array.astype(floats, copy=False))
-    if given is not None:
-        result = affine.quantize(values, spec, given, task.name)
-    else:
-        result = by_method(values, spec, chosen, moment, task.name, by_share(tell, array.nbytes))
-    logical = array.dtype if is_float(array.dtype) else floats
-    q = _array(result, spec, logical.newbyteorder("="), factors)
+        source = out_of_core.Source(array, map_of(x), floats, task.spec, task.balance, task.name)
+        moment = task.transformed_moment()
+        return put_together(*out_of_core.quantize(source, task.given, task.method, moment, out, tell))
+    q = of_task(array, task, task.name, by_share(tell, array.nbytes))
     if tell is not None:
         tell(array.nbytes, array.nbytes)
     if out is None:
         return q
     q.save(out)
     return load(out)
+
+
+def of_task(array: Array, task: QuantTask, name: str, tell: Tell = None) -> QArray:
+    """Quantize an array in memory; `name` stands for it in messages."""
+    floats = float_type(array.dtype, name)
+    values = task.transform(array.astype(floats, copy=False))
+    if task.given is not None:
+        result = affine.quantize(values, task.spec, task.given, name)
+    else:
+        result = by_method(values, task.spec, task.method, task.transformed_moment(), name, tell)
+    logical = array.dtype if is_float(array.dtype) else floats
+    return _array(result, task.spec, logical.newbyteorder("="), task.balance)
 
 
 def _array(result: Quantized, spec: QuantSpec, dtype: np.dtype[Any], balance: Array | None = None) -> QArray:

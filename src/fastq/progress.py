@@ -101,7 +101,7 @@ class Notice:
     def __call__(self, text: str) -> None:
         """Show it, if it is time."""
         late = time.perf_counter() - self.begin >= self.AFTER
-        if late and text != self.shown and self.wanted and _watched():
+        if late and text != self.shown and self.wanted and watched():
             self._write(f"{text:<{len(self.shown)}}")
             self.shown = text
 
@@ -117,7 +117,7 @@ class Notice:
             sys.stderr.flush()
 
 
-def _watched() -> bool:
+def watched() -> bool:
     """Whether somebody reads stderr at a terminal."""
     try:
         return sys.stderr.isatty() and "PYTEST_CURRENT_TEST" not in os.environ

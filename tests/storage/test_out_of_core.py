@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import fastq as fq
 from fastq.quant.spec import QuantSpec
-from fastq.storage import out_of_core
+from fastq.storage import maps, out_of_core
 from tests.storage.test_files import resident
 
 TYPES = (np.float16, np.float32, np.float64, ml_dtypes.bfloat16, np.int8, np.uint16, np.int32, ">f4", ">i2")
@@ -175,7 +175,7 @@ def test_maps_of_all_kinds(small, tmp_path, rng):
         before = np.array(x)
         check(x, axis=0, bits=3)
         assert np.array_equal(x, before)
-    assert out_of_core.map_of(x) is None
+    assert maps.map_of(x) is None
     assert np.array_equal(whole, values)
 
 
@@ -237,11 +237,11 @@ def test_blocks_are_small(small, tmp_path, rng, monkeypatch):
 def test_scattered_reads_release_as_they_go(tmp_path):
     """A narrow strip of a map touches every page of it; few of them are in memory at any time."""
     x = map_of(tmp_path / "scattered", np.zeros((16384, 1024), np.float32))
-    source = out_of_core.Source(x, out_of_core.map_of(x), x.dtype, QuantSpec(8, 0, None, "symmetric"), None, "x")
+    source = out_of_core.Source(x, maps.map_of(x), x.dtype, QuantSpec(8, 0, None, "symmetric"), None, "x")
     assert source.map is not None
     assert np.array(x[:, :16]).nbytes == x.nbytes // 64
     assert resident("scattered") > x.nbytes / 2
-    source.release(x)
+    maps.release(source.map, x)
     assert resident("scattered") == 0
     assert not source.read((slice(0, 16384), slice(0, 16))).any()
     assert resident("scattered") <= 2 * out_of_core.SPAN < x.nbytes / 2

@@ -99,6 +99,10 @@ class Form(NamedTuple):
             for part, (kind, lengths) in found.items()
         }
 
+    def nbytes(self, name: str) -> int:
+        """Bytes of all parts."""
+        return sum(tensor.nbytes for tensor in self.parts(name).values())
+
     def record(self, name: str) -> dict[str, Any]:
         """What the text of the file says of an array of this name."""
         known = {"activations": self.metadata.activations, **self.metadata.attributes()}
@@ -200,10 +204,23 @@ def _read(name: str, form: Form, parts: dict[str, Entry], place: str) -> Any:
 
 def to_words(codes: Array, bits: int, axis: int) -> Array:
     """Unsigned codes as int32 words of their bit stream along an axis."""
+    axis %= codes.ndim
+    if bits == 8 and axis < codes.ndim - 1:
+        return _of_bytes(codes, axis)
     streams = pack_bits(np.ascontiguousarray(np.moveaxis(codes, axis, -1)), bits)
     words = np.zeros((*streams.shape[:-1], ceil_div(streams.shape[-1], 4) * 4), np.uint8)
     words[..., : streams.shape[-1]] = streams
     return np.moveaxis(words.view("<i4"), -1, axis)
+
+
+def _of_bytes(codes: Array, axis: int) -> Array:
+    """The same for codes of 8 bits, whose lines need not be brought together."""
+    lines = np.moveaxis(codes, axis, 0)
+    words = np.zeros((*codes.shape[:axis], ceil_div(len(lines), 4), *codes.shape[axis + 1 :], 4), np.uint8)
+    for byte in range(4):
+        some = lines[byte::4]
+        np.moveaxis(words[..., byte], axis, 0)[: len(some)] = some
+    return words.view("<i4")[..., 0]
 
 
 def from_words(words: Array, bits: int, shape: tuple[int, ...], axis: int) -> Array:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fastq.errors import shown, with_type
+from fastq.formats import writer
 from fastq.formats.own import KEY, VERSION, Form, to_words
 from fastq.formats.safetensors import METADATA
-from fastq.formats.writer import NAMES, Tensor, write
+from fastq.formats.writer import NAMES, NewFile, Tensor
 from fastq.products.foreign import as_array
 from fastq.qarray.array import QArray
+from fastq.quant.spec import QuantSpec
 from fastq.storage.metadata import Metadata
 
 Array = npt.NDArray[Any]
@@ -66,14 +69,15 @@ def save(path: str | os.PathLike[str], mapping: Mapping[str, Any]) -> None:
     """
     if not isinstance(mapping, Mapping):
         raise TypeError(f"mapping must be a mapping of names to arrays, such as a dict; got {with_type(mapping)}")
-    forms = {name: form_of(name, _value(name, value)) for name, value in mapping.items()}
-    write_forms(path, forms, ((name, _value(name, value)) for name, value in mapping.items()))
+    forms = {name: form_of(name, checked(name, value)) for name, value in mapping.items()}
+    with new_file(path, forms) as file:
+        for name, value in mapping.items():
+            write(file, name, checked(name, value), forms[name])
 
 
-def write_forms(
-    path: str | os.PathLike[str], forms: Mapping[str, Form | Tensor], values: Iterable[tuple[str, Value]]
-) -> None:
-    """Write a file of arrays whose forms are known before their values are."""
+@contextmanager
+def new_file(path: str | os.PathLike[str], forms: Mapping[str, Form | Tensor]) -> Generator[NewFile, None, None]:
+    """A new file of arrays whose forms are known before their values are; the caller writes them part by part."""
     owners = dict[str, str]()
     tensors = []
     for name, form in forms.items():
@@ -87,8 +91,8 @@ def write_forms(
             tensors.append(tensor)
     records = {name: form.record(name) for name, form in forms.items() if isinstance(form, Form)}
     own = json.dumps({"version": VERSION, "arrays": records}, separators=(",", ":"))
-    arrays = (part for name, value in values for part in _arrays(name, value, forms[name]))
-    write(path, tensors, {"format": "pt", KEY: own}, arrays)  # torch's programs read files that say so
+    with writer.new_file(path, tensors, {"format": "pt", KEY: own}) as file:  # torch's programs read files that say so
+        yield file
 
 
 def form_of(name: str, value: Value) -> Form | Tensor:
@@ -104,8 +108,8 @@ def form_of(name: str, value: Value) -> Form | Tensor:
     return Tensor(name, value.dtype.name, value.shape)
 
 
-def _value(name: Any, value: Any) -> Value:
-    """An array of a mapping."""
+def checked(name: Any, value: Any) -> Value:
+    """An array of a mapping, under a name that the file can hold."""
     if not isinstance(name, str):
         raise TypeError(f"names of arrays must be strings, got {with_type(name)}")
     if name == METADATA:
@@ -131,23 +135,34 @@ def _scale(q: QArray) -> Array:
     return q.scale if q.axis_scale is None else q.axis_scale
 
 
-def _arrays(name: str, value: Value, form: Form | Tensor) -> Iterator[tuple[str, Array]]:
-    """The parts of an array, as they are in the file."""
+def write(file: NewFile, name: str, value: Value, form: Form | Tensor) -> None:
+    """Write an array of this form."""
     if not isinstance(form, Form) or not isinstance(value, QArray):
-        yield name, np.asarray(value)
+        file.write(name, np.asarray(value))
         return
-    axis, bits = -1 if value.axis is None else value.axis, value.bits
-    for part, tensor in form.parts(name).items():
+    tensors = form.parts(name)
+    file.write(tensors["codes"].name, words(value.codes, form.metadata.spec) if value.shape else value.codes)
+    params = {"scale": _scale(value)}
+    names = "zero_point", "offset", "group_scale", "balance", "order"
+    params |= {part: array for part in names if (array := getattr(value, part)) is not None}
+    write_parameters(file, tensors, params, form.metadata)
+
+
+def words(codes: Array, spec: QuantSpec) -> Array:
+    """The bit stream of codes, which have one axis or more."""
+    if spec.scheme == "symmetric":
+        codes = codes.view(np.uint8) + np.uint8(2 ** (spec.bits - 1))  # wraps around: the lowest code is 0
+    return to_words(codes, spec.bits, -1 if spec.axis is None else spec.axis)
+
+
+def write_parameters(
+    file: NewFile, tensors: Mapping[str, Tensor], params: Mapping[str, Array], metadata: Metadata
+) -> None:
+    """Write what a quantized array has beside its codes."""
+    for part, tensor in tensors.items():
         if part == "codes":
-            array = value.codes
-            if value.scheme == "symmetric" and value.shape:
-                array = array.view(np.uint8) + np.uint8(2 ** (bits - 1))  # wraps around: the lowest code is 0
-            array = to_words(array, bits, axis) if value.shape else array
-        elif part == "zero_point":
-            array = np.asarray(value.zero_point, np.uint8)
-            array = to_words(array, bits, 0) if tensor.kind == "int32" else array
-        elif part == "shape":
-            array = np.array(value.shape, np.int64)
-        else:
-            array = _scale(value) if part == "scale" else getattr(value, part)
-        yield tensor.name, array.astype(tensor.kind, copy=False).reshape(tensor.shape)
+            continue
+        array = np.array(metadata.shape) if part == "shape" else params[part]
+        if part == "zero_point" and tensor.kind == "int32":
+            array = to_words(array.astype(np.uint8), metadata.spec.bits, 0)
+        file.write(tensor.name, array.astype(tensor.kind, copy=False).reshape(tensor.shape))

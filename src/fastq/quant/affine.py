@@ -100,14 +100,19 @@ def _run(
     return status
 
 
-def quantize(x: Array, spec: QuantSpec, given: QuantParams | None = None, name: str = "x") -> Quantized:
-    """Codes of a float32 or float64 array, with given parameters (by group) or those of its extremes."""
+def quantize(
+    x: Array, spec: QuantSpec, given: QuantParams | None = None, name: str = "x", finite: bool = False
+) -> Quantized:
+    """Codes of a float32 or float64 array, with given parameters (by group) or those of its extremes.
+
+    `finite`: x is known to be; only with given parameters it would be looked at anew.
+    """
     if x.flags.f_contiguous and not x.flags.c_contiguous:
         # An array that lies by columns is quantized as its transpose, which lies by rows.
         axis = None if spec.axis is None else x.ndim - 1 - spec.axis
         try:
             codes, params = quantize(
-                x.T, spec._replace(axis=axis), None if given is None else given.mapped(np.transpose), name
+                x.T, spec._replace(axis=axis), None if given is None else given.mapped(np.transpose), name, finite
             )
         except NotFiniteError:
             check_finite(x, name)  # the same error, with the index in x
@@ -127,7 +132,7 @@ def quantize(x: Array, spec: QuantSpec, given: QuantParams | None = None, name: 
         views = [view._replace(param_pitch=0, param_start=0) for view in views]
     if not status:
         status = _run(x, codes, views, flat, spec, work)
-    if (given is not None and not np.isfinite(x).all()) or status & jobs.NOT_FINITE:
+    if (given is not None and not finite and not np.isfinite(x).all()) or status & jobs.NOT_FINITE:
         check_finite(x, name)
     if status & jobs.SPAN_OVERFLOW:
         raise ValueError(_SPAN)

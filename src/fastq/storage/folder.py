@@ -27,15 +27,11 @@ Array = npt.NDArray[Any]
 DOCUMENT = "qarray.json"
 
 
-class NpyFile:
-    """A .npy file, read and written by boxes as an array is; it starts as zeros."""
+class Boxes:
+    """An array in a file, in C order from a place on, that is read and written by boxes."""
 
-    def __init__(self, file: IO[bytes], shape: Shape, dtype: npt.DTypeLike) -> None:
-        self.file, self.shape, self.dtype = file, shape, np.dtype(dtype)
-        form = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, form)
-        self.start = file.tell()
-        file.truncate(self.start + prod(shape) * self.dtype.itemsize)
+    def __init__(self, file: IO[bytes], start: int, shape: Shape, dtype: npt.DTypeLike) -> None:
+        self.file, self.start, self.shape, self.dtype = file, start, shape, np.dtype(dtype)
 
     def _runs(self, box: Box) -> list[tuple[int, Shape]]:
         """Where each contiguous run of a box begins in the file, and its index in the box."""
@@ -63,6 +59,17 @@ class NpyFile:
         for start, index in self._runs(box):
             self.file.seek(start)
             self.file.write(values[index].reshape(-1).view(np.uint8).data)
+
+
+class NpyFile(Boxes):
+    """A .npy file, read and written by boxes as an array is; it starts as zeros."""
+
+    def __init__(self, file: IO[bytes], shape: Shape, dtype: npt.DTypeLike) -> None:
+        kind = np.dtype(dtype)
+        form = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, form)
+        super().__init__(file, file.tell(), shape, kind)
+        file.truncate(self.start + prod(shape) * kind.itemsize)
 
 
 def _remove(folder: Path, ignore_errors: bool = False) -> None:

@@ -32,6 +32,7 @@ from fastq.quant.moment import SecondMoment
 from fastq.quant.spec import QuantParams, QuantSpec
 from fastq.storage.files import read
 from fastq.storage.folder import Folder
+from fastq.storage.maps import release
 from fastq.storage.metadata import Box, Metadata
 from fastq.storage.writer import BlockWriter, in_memory
 
@@ -74,21 +75,12 @@ class Source(NamedTuple):
         d = max(range(part.ndim), key=lambda d: abs(part.strides[d]) * (part.shape[d] - 1))
         if high - low <= SPAN or part.shape[d] < 2:
             into[...] = part
-            self.release(part)
+            release(self.map, part)
             return
         middle = part.shape[d] // 2
         for half in (slice(0, middle), slice(middle, None)):
             at = (*(slice(None),) * d, half)
             self._copy(part[at], into[at])
-
-    def release(self, part: Array) -> None:
-        """Give the pages of a part of the array back to the system, which has them in the file."""
-        if self.map is None:
-            return
-        low, high = np.lib.array_utils.byte_bounds(part)
-        base = np.frombuffer(self.map, np.uint8).ctypes.data
-        start = (low - base) // mmap.PAGESIZE * mmap.PAGESIZE
-        self.map.madvise(mmap.MADV_DONTNEED, start, min(high - base, len(self.map)) - start)
 
     def not_finite(self) -> NotFiniteError:
         """The error that tells how many values are not finite, and where the first is."""
@@ -104,18 +96,8 @@ class Source(NamedTuple):
                 index = tuple(s.start + i for s, i in zip(box, within))
                 if index < first:
                     first, value = index, values[within]
-            self.release(self.array[box])
+            release(self.map, self.array[box])
         return affine.not_finite(self.name, count, self.array.size, first, value)
-
-
-def map_of(x: Any) -> mmap.mmap | None:
-    """The map that a memory-mapped array lies in; None where pages that were read must stay, or cannot go."""
-    if not isinstance(x, np.memmap) or x.mode == "c" or not hasattr(mmap, "MADV_DONTNEED"):
-        return None  # in a private copy ("c"), pages that were written to are nowhere else
-    base: Any = x
-    while isinstance(base, np.ndarray):
-        base = base.base
-    return base if isinstance(base, mmap.mmap) else None
 
 
 def is_large(x: Any) -> bool:
@@ -139,10 +121,10 @@ def quantize(
     form = Metadata(x.array.shape, str(logical.newbyteorder("=")), x.spec).packed()
     if out is None:
         writer = BlockWriter(form, x.dtype, x.factors, in_memory)
-        _fill(x, given, method, moment, writer, tell)
+        fill(x, given, method, moment, writer, tell)
         return writer.arrays, form.attributes()
     with Folder(out) as folder:
-        _fill(x, given, method, moment, BlockWriter(form, x.dtype, x.factors, folder.create), tell)
+        fill(x, given, method, moment, BlockWriter(form, x.dtype, x.factors, folder.create), tell)
         folder.finish(form.attributes())
     return read(out)
 
@@ -201,10 +183,10 @@ def _cut(x: Source, whole: bool, limit: int, writer: BlockWriter) -> tuple[list[
     return pieces, whole_groups
 
 
-def _fill(
+def fill(
     x: Source, given: QuantParams | None, method: Method, moment: SecondMoment | None, writer: BlockWriter, tell: Tell
 ) -> None:
-    """Write all codes and parameters."""
+    """Quantize, and give all codes and parameters to the writer."""
     spec = x.spec
     # A piece takes a factor of the moment anew, K x K: it is as large as that.
     limit = max(BLOCK, moment.matrix.size) if moment is not None and isinstance(method, Gptq) else BLOCK
@@ -216,7 +198,7 @@ def _fill(
         nonlocal done
         for units, box in chunks:
             yield units, box, x.read(box)
-            x.release(x.array[box])
+            release(x.map, x.array[box])
             done += x.array[box].nbytes
             if tell is not None:
                 tell(done, total)
@@ -234,7 +216,7 @@ def _fill(
                 for units, box, values in blocks(chunks):
                     params = groups.under(shared, _of_groups(values, spec), spec)
                     writer.parameters(box, params)
-                    writer.codes(units, _codes(values, spec, params, box, box, x.name), params, box)
+                    writer.codes(units, _codes(values, spec, params, box, box, x.name, True), params, box)
             else:
                 piece = tuple(slice(a.start, b.stop) for a, b in zip(chunks[0][1], chunks[-1][1]))
                 if given is None:
@@ -244,7 +226,8 @@ def _fill(
                     params = given.mapped(itemgetter(tuple(at)))
                 writer.parameters(piece, params)
                 for units, box, values in blocks(chunks):
-                    writer.codes(units, _codes(values, spec, params, box, piece, x.name), params, piece)
+                    codes = _codes(values, spec, params, box, piece, x.name, given is None)
+                    writer.codes(units, codes, params, piece)
     except NotFiniteError:
         raise x.not_finite() from None
 
@@ -274,11 +257,13 @@ def _of_extremes(
     return groups.widened(params, spec) if spec.integer else params
 
 
-def _codes(values: Array, spec: QuantSpec, params: QuantParams, box: Box, around: Box, name: str) -> Array:
-    """The codes of a chunk, under parameters of a box around it."""
+def _codes(
+    values: Array, spec: QuantSpec, params: QuantParams, box: Box, around: Box, name: str, finite: bool
+) -> Array:
+    """The codes of a chunk, under parameters of a box around it; `finite`: it has been read before."""
     floats = params.by_group
     codes = [
-        affine.quantize(part, spec_of_part, floats.mapped(itemgetter(sets)), name).codes
+        affine.quantize(part, spec_of_part, floats.mapped(itemgetter(sets)), name, finite).codes
         for part, spec_of_part, sets in _by_group(values, spec, box, around)
     ]
     return codes[0] if len(codes) == 1 else np.concatenate(codes, axis=spec.axis)

@@ -1,0 +1,1 @@
+"""Whole models: many arrays at once."""

@@ -1,0 +1,191 @@
+"""Quantizing a whole model: one array after the other, in memory or from file to file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import numpy.typing as npt
+
+from fastq.api import of_task
+from fastq.errors import shown, with_type
+from fastq.formats import blocks, saving
+from fastq.formats.opening import open
+from fastq.formats.own import Form
+from fastq.models.plan import Plan, Planner, called, seen
+from fastq.models.result import QuantizedModel, Report
+from fastq.progress import Mebibytes, by_share, watched
+from fastq.promotion import float_type
+from fastq.qarray.array import Scheme
+from fastq.quant.gptq import Gptq
+from fastq.quant.methods import Percentile
+from fastq.quant.moment import SecondMoment
+from fastq.scheme import SCHEMES
+from fastq.storage import out_of_core
+from fastq.storage.maps import map_of
+from fastq.validation import truth, word
+
+Numbers = int | None
+By = Numbers | Mapping[str, Numbers] | Callable[[str], Numbers]  # one for all, by patterns of names, by a function
+Names = str | Sequence[str] | Callable[[str], bool] | None
+OneMethod = Literal["minmax", "mse", "percentile", "gptq"] | Percentile | Gptq
+Methods = OneMethod | Mapping[str, OneMethod] | Callable[[str], OneMethod]
+Moments = Mapping[str, SecondMoment | npt.ArrayLike] | Callable[[str], SecondMoment | npt.ArrayLike | None] | None
+Tell = Callable[[int, int], Any] | None
+
+
+def quantize_all(
+    mapping: Mapping[str, Any],
+    *,
+    bits: By = 8,
+    axis: By = -1,
+    group_size: By = None,
+    scheme: Scheme = "symmetric",
+    group_scale: Literal["integer", "float"] | None = None,
+    method: Methods = "minmax",
+    calibration: Moments = None,
+    include: Names = None,
+    exclude: Names = None,
+    out: str | os.PathLike[str] | None = None,
+    progress: bool | Callable[[int, int], Any] | None = None,
+) -> QuantizedModel:
+    """Quantize the weights of a whole model, in memory or from file to file.
+
+    An array is quantized if it is of floats and has two axes or more, 4,096 elements or more, and 32 or more along
+    `axis`. All others stay as they are: vectors, integers, small matrices, what is quantized already. Names are not
+    looked at: embeddings are matrices like others; `exclude` leaves them out. The report tells for each array what was
+    done, or why nothing was.
+
+    `bits`, `axis`, `group_size` and `method` are one value for all arrays, a mapping of patterns to values, or a
+    function of the name; `calibration` is one of the latter two. Patterns are those of :mod:`fnmatch`, such as
+    ``"*.mlp.*"``. Of several, the name itself comes first, then the first that fits; where none fits, the default
+    holds, and without `bits` an array stays as it is. A pattern that fits no name is an error.
+
+    Parameters
+    ----------
+    mapping : mapping of str to array_like
+        The arrays, such as a dict, what :func:`fastq.open` gives, or the file of ``numpy.load``. Each is taken twice,
+        one at a time, for its form and then to be quantized.
+    bits : int, mapping or function
+        2 to 8; None: the array stays as it is.
+    axis : int, mapping or function
+        -1 for weights (N, K) of ``x @ q.T``, as torch's layers have them; 0 for weights (K, N) of ``x @ q``.
+    group_size, method : optional, each a value, mapping or function
+        As in :func:`fastq.quantize`.
+    calibration : mapping or function, optional
+        The input of each product, as in :func:`fastq.quantize`: ``{"layer.weight": moment}``.
+    scheme, group_scale : optional
+        As in :func:`fastq.quantize`, for all arrays. With ``group_scale="float"``, others can read groups in the file.
+    include, exclude : str, sequence of str, or function, optional
+        Patterns of names, or a function that says yes or no. What is included is quantized even if it is small, if it
+        is of floats and has two axes or more. What is excluded is not.
+    out : path, optional
+        Write the model to this file, as :func:`fastq.save` does, in bounded memory: an array of 32 MiB or more is
+        quantized block by block (see the notes of :func:`fastq.quantize`), with its scales in memory. A smaller one, or
+        one that the mapping does not have as a memory map, is in memory as a whole.
+    progress : bool or callable, optional
+        None: a line on stderr, if that is a terminal. True: always. A function is called as ``progress(done, total)``,
+        in bytes of the mapping's arrays.
+
+    Returns
+    -------
+    mapping
+        Names to :class:`fastq.QArray` or :class:`numpy.ndarray`, in memory or, with `out`, in the file, whose attribute
+        `report` prints as a table.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of a wrong type.
+    ValueError
+        If an argument is out of range, fits no name, or does not fit an array, which the message names. As
+        :class:`fastq.NotFiniteError` if an array holds NaN or infinity. There is no new file then.
+    OSError
+        If the file cannot be written.
+
+    Examples
+    --------
+    >>> import numpy as np, fastq as fq
+    >>> rng = np.random.default_rng(0)
+    >>> model = {"up.weight": rng.standard_normal((256, 64)), "up.bias": np.zeros(256), "head": rng.random((64, 256))}
+    >>> small = fq.quantize_all(model, bits={"head": 8, "*": 4}, group_size={"up.*": 32})
+    >>> small.report
+    up.weight  256 x 64  128.0 KiB -> 10.5 KiB  4 bits, groups of 32, axis 1, minmax
+    up.bias    256       2.0 KiB                stays: a vector
+    head       64 x 256  128.0 KiB -> 16.5 KiB  8 bits, axis 1, minmax
+    2 of 3 arrays quantized: 258.0 KiB -> 29.0 KiB, 11.2%
+    >>> small["head"].bits
+    8
+    """
+    if not isinstance(mapping, Mapping):
+        raise TypeError(f"mapping must be a mapping of names to arrays, such as a dict; got {with_type(mapping)}")
+    settings = {"bits": bits, "axis": axis, "group_size": group_size, "method": method, "calibration": calibration}
+    common = {"scheme": word(scheme, "scheme", SCHEMES), "group_scale": group_scale}
+    names = [name for name in mapping if isinstance(name, str)]  # the others are refused when their turn comes
+    planner = Planner(names, settings, common, include, exclude, to_file=out is not None)
+    plans = {name: planner.plan(name, saving.checked(name, value)) for name, value in mapping.items()}
+    total = sum(plan.row.before for plan in plans.values())
+    tell = _teller(progress, total)
+    try:
+        arrays = _in_memory(mapping, plans, tell) if out is None else _to_file(out, mapping, plans, tell)
+    except BaseException:
+        if isinstance(tell, Mebibytes):
+            tell.line.close()
+        raise
+    return QuantizedModel(arrays, Report(plan.row for plan in plans.values()))
+
+
+def _teller(progress: Any, total: int) -> Tell:
+    """What is told of the progress: a user's function, a line on stderr, or nothing."""
+    if progress is None:
+        progress = watched() and total >= out_of_core.IN_ONE_GO
+    return progress if callable(progress) else Mebibytes("quantizing") if truth(progress, "progress") else None
+
+
+def _steps(mapping: Mapping[str, Any], plans: Mapping[str, Plan], tell: Tell) -> Iterator[tuple[str, Any, Plan, Tell]]:
+    """Each array with its plan, and what tells how much of it is done."""
+    total, done = sum(plan.row.before for plan in plans.values()), 0
+    for name, plan in plans.items():
+        value, start = saving.checked(name, mapping[name]), done
+        if (now := seen(value)) != plan.was:
+            raise ValueError(
+                f"array {shown(name)} must stay as it is while it is quantized; it was {plan.was}, is {now}"
+            )
+        within = None if tell is None else by_share(partial(_told, tell, start, total), plan.row.before)
+        yield name, value, plan, within
+        done += plan.row.before
+        if tell is not None and plan.row.before:
+            tell(done, total)
+
+
+def _told(tell: Callable[[int, int], Any], start: int, total: int, done: int, _: int) -> None:
+    tell(start + done, total)
+
+
+def _in_memory(mapping: Mapping[str, Any], plans: Mapping[str, Plan], tell: Tell) -> dict[str, Any]:
+    """All arrays, quantized as planned."""
+    return {
+        name: value if plan.task is None else of_task(value, plan.task, called(name), within)
+        for name, value, plan, within in _steps(mapping, plans, tell)
+    }
+
+
+def _to_file(
+    out: str | os.PathLike[str], mapping: Mapping[str, Any], plans: Mapping[str, Plan], tell: Tell
+) -> Mapping[str, Any]:
+    """The same, written to a file one by one; large ones block by block."""
+    forms = {name: plan.form for name, plan in plans.items() if plan.form is not None}
+    with saving.new_file(out, forms) as file:
+        for name, value, plan, within in _steps(mapping, plans, tell):
+            form = forms[name]
+            if plan.task is None or not isinstance(form, Form):
+                saving.write(file, name, value, form)
+            elif value.nbytes < out_of_core.IN_ONE_GO:
+                saving.write(file, name, of_task(value, plan.task, called(name), within), form)
+            else:
+                floats = float_type(value.dtype, name)
+                source = out_of_core.Source(value, map_of(value), floats, plan.task.spec, None, called(name))
+                blocks.write(file, name, form, source, plan.task, within)
+    return open(out)
