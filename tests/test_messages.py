@@ -102,6 +102,21 @@ def lazily(call):
             sys.modules["dask.array"] = before
 
 
+class Changing(dict):
+    """A model whose array is longer each time it is asked for."""
+
+    def __init__(self):
+        super().__init__(w=0)
+        self.asked = 0
+
+    def items(self):
+        return [("w", self["w"])]
+
+    def __getitem__(self, name):
+        self.asked += 1
+        return np.ones(self.asked, np.float32)
+
+
 class Remote:
     """A tensor on another device."""
 
@@ -828,6 +843,24 @@ CASES = {
         r"einstein sum subscripts must be within the valid range \[0, 52\), got \[0, 99\]"),
     "einsum of nothing": (lambda: np.einsum(None, X, q()), TypeError,
         r"einstein sum subscripts must be a string, or lists of integers after each operand; got "),
+    # whole models
+    "model that is no mapping": (lambda: fq.quantize_all([X]), TypeError,
+        r"mapping must be a mapping of names to arrays, such as a dict; got \[array"),
+    "misspelt name": (lambda: fq.quantize_all({"up.weight": X}, bits={"up.wieght": 4}), ValueError,
+        r"bits must fit names of arrays; 'up\.wieght' fits none of 1; close to it: up\.weight$"),
+    "pattern of a number": (lambda: fq.quantize_all({"w": X}, bits={3: 4}), TypeError,
+        r"bits must have strings for patterns of names, got 3 of type int"),
+    "included by a number": (lambda: fq.quantize_all({"w": X}, include=3), TypeError,
+        r"include must be a pattern, several, or a function of a name; got 3 of type int"),
+    "calibration of no name": (lambda: fq.quantize_all({"w": X}, calibration=SecondMoment.of(X)), TypeError,
+        r"calibration must be a mapping of names to second moments, or a function of a name; got SecondMoment\(K=3"),
+    "calibration of a model of another width": (lambda: fq.quantize_all({"w": X}, include="w", method="mse",
+        calibration={"w": np.ones((4, 5))}), ValueError,
+        r"array 'w': calibration must have rows of 3 elements, one per element of axis 1; got rows of 5"),
+    "array that changes": (lambda: fq.quantize_all(Changing()), ValueError,
+        r"array 'w' must stay as it is while it is quantized; it was float32 \(1,\), is float32 \(2,\)"),
+    "NaN in a model": (lambda: fq.quantize_all({"w": BAD}, include="w"), fq.NotFiniteError,
+        r"array 'w' must be finite, because NaN and infinity have no code; 1 of 6 values is not, .* \(1, 0\)"),
     # settings
     "no threads": (lambda: fq.set_num_threads(0), ValueError, r"threads must be a positive integer or None, got 0"),
     "threads of a float": (lambda: fq.set_num_threads(2.0), ValueError, r"threads must be a positive .* got 2\.0"),

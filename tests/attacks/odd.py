@@ -193,6 +193,13 @@ def _public() -> Iterator[Target]:
     yield Target("load", fq.load, dict(path="nowhere", mmap=True), (OSError,))
     yield Target("open", fq.open, dict(path="nowhere"), (OSError,))
     yield Target("save", fq.save, dict(path="model", mapping={"w": W}), (OSError,))
+    whole = dict(
+        mapping={"w": W}, bits={"w": 4}, axis=0, group_size=16, scheme="symmetric", group_scale=None, method="mse",
+        calibration={"w": X}, include=["w"], exclude=None, out=None, progress=None,
+    )  # fmt: skip
+    yield Target("quantize_all", fq.quantize_all, whole, (OSError,))
+    by_function = dict(bits=8, include=None, exclude=lambda name: name == "x", calibration=None, out="model")
+    yield Target("quantize_all, out", fq.quantize_all, whole | by_function, (OSError,))
     yield Target("Percentile", fq.Percentile, dict(share=99))
     yield Target("Gptq", fq.Gptq, dict(damping=0.01, activation_order=False, sweeps=1))
     yield Target("Calibrator", fq.Calibrator, dict(bits=8, scheme="symmetric", axis=None, method="minmax"))

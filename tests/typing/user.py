@@ -38,6 +38,12 @@ assert_type(fq.load("q", mmap=False), fq.QArray)
 assert_type(fq.open("model")["layer.weight"], Any)
 assert_type(fq.open("model").entry("layer.weight").shape, tuple[int, ...])
 fq.save("model", {"layer.weight": q, "layer.bias": x})
+small = fq.quantize_all(
+    fq.open("model"), bits={"layer.*": 4, "*": None}, axis=lambda name: 0, method="mse", out="small"
+)
+assert_type(small["layer.weight"], Any)
+assert_type(small.report[0].before, int)
+fq.quantize_all({"w": w}, calibration={"w": fq.SecondMoment(64)}, include=["*.weight"], exclude=str.isupper)
 assert_type(q.prepack(), fq.QArray)
 assert_type(q.equals(w), bool)
 assert_type(len(q), int)

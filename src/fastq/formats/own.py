@@ -205,22 +205,26 @@ def _read(name: str, form: Form, parts: dict[str, Entry], place: str) -> Any:
 def to_words(codes: Array, bits: int, axis: int) -> Array:
     """Unsigned codes as int32 words of their bit stream along an axis."""
     axis %= codes.ndim
-    if bits == 8 and axis < codes.ndim - 1:
-        return _of_bytes(codes, axis)
-    streams = pack_bits(np.ascontiguousarray(np.moveaxis(codes, axis, -1)), bits)
+    if axis < codes.ndim - 1:
+        return _across(codes, bits, axis)
+    streams = pack_bits(np.ascontiguousarray(codes), bits)
     words = np.zeros((*streams.shape[:-1], ceil_div(streams.shape[-1], 4) * 4), np.uint8)
     words[..., : streams.shape[-1]] = streams
-    return np.moveaxis(words.view("<i4"), -1, axis)
+    return words.view("<i4")
 
 
-def _of_bytes(codes: Array, axis: int) -> Array:
-    """The same for codes of 8 bits, whose lines need not be brought together."""
+def _across(codes: Array, bits: int, axis: int) -> Array:
+    """The same along an axis that is not the last: words beside each other are made at once."""
     lines = np.moveaxis(codes, axis, 0)
-    words = np.zeros((*codes.shape[:axis], ceil_div(len(lines), 4), *codes.shape[axis + 1 :], 4), np.uint8)
-    for byte in range(4):
-        some = lines[byte::4]
-        np.moveaxis(words[..., byte], axis, 0)[: len(some)] = some
-    return words.view("<i4")[..., 0]
+    words = np.zeros((ceil_div(len(lines) * bits, WORD), *lines.shape[1:]), np.uint32)
+    for code in range(min(WORD, len(lines))):  # as many codes as a word has bits are whole words
+        some = lines[code::WORD].astype(np.uint32)
+        word, shift = divmod(code * bits, WORD)
+        if shift + bits > WORD:
+            words[word + 1 :: bits][: len(some)] |= some >> np.uint32(WORD - shift)
+        some <<= np.uint32(shift)
+        words[word::bits][: len(some)] |= some
+    return np.moveaxis(words.view(np.int32).astype("<i4", copy=False), 0, axis)
 
 
 def from_words(words: Array, bits: int, shape: tuple[int, ...], axis: int) -> Array:

@@ -109,8 +109,10 @@ def quantize_all(
     --------
     >>> import numpy as np, fastq as fq
     >>> rng = np.random.default_rng(0)
-    >>> model = {"up.weight": rng.standard_normal((256, 64)), "up.bias": np.zeros(256), "head": rng.random((64, 256))}
-    >>> small = fq.quantize_all(model, bits={"head": 8, "*": 4}, group_size={"up.*": 32})
+    >>> up, head = rng.standard_normal((256, 64)), rng.standard_normal((64, 256))
+    >>> model = {"up.weight": up, "up.bias": np.zeros(256), "head": head}
+    >>> bits, groups = {"head": 8, "*": 4}, {"up.*": 32}
+    >>> small = fq.quantize_all(model, bits=bits, group_size=groups)
     >>> small.report
     up.weight  256 x 64  128.0 KiB -> 10.5 KiB  4 bits, groups of 32, axis 1, minmax
     up.bias    256       2.0 KiB                stays: a vector
