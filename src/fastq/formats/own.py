@@ -202,23 +202,28 @@ def _read(name: str, form: Form, parts: dict[str, Entry], place: str) -> Any:
         raise FileFormatError(f"{place}: {error}") from None
 
 
-def to_words(codes: Array, bits: int, axis: int) -> Array:
-    """Unsigned codes as int32 words of their bit stream along an axis."""
+def to_words(codes: Array, bits: int, axis: int, lowest: int = 0) -> Array:
+    """Codes as int32 words of their bit stream along an axis, counted from the lowest."""
     axis %= codes.ndim
     if axis < codes.ndim - 1:
-        return _across(codes, bits, axis)
-    streams = pack_bits(np.ascontiguousarray(codes), bits)
-    words = np.zeros((*streams.shape[:-1], ceil_div(streams.shape[-1], 4) * 4), np.uint8)
-    words[..., : streams.shape[-1]] = streams
+        return _across(codes, bits, axis, lowest)
+    words = np.zeros((*codes.shape[:-1], ceil_div(codes.shape[-1] * bits, WORD) * WORD // 8), np.uint8)
+    from_zero, start = codes.view(np.uint8), np.uint8(-lowest)  # a sum wraps around: the lowest code is 0
+    if bits == 8:
+        np.add(from_zero, start, out=words[..., : codes.shape[-1]])
+    else:
+        streams = pack_bits(np.add(from_zero, start, order="C"), bits)
+        words[..., : streams.shape[-1]] = streams
     return words.view("<i4")
 
 
-def _across(codes: Array, bits: int, axis: int) -> Array:
+def _across(codes: Array, bits: int, axis: int, lowest: int) -> Array:
     """The same along an axis that is not the last: words beside each other are made at once."""
     lines = np.moveaxis(codes, axis, 0)
     words = np.zeros((ceil_div(len(lines) * bits, WORD), *lines.shape[1:]), np.uint32)
     for code in range(min(WORD, len(lines))):  # as many codes as a word has bits are whole words
         some = lines[code::WORD].astype(np.uint32)
+        some += np.uint32(-lowest)  # wraps around
         word, shift = divmod(code * bits, WORD)
         if shift + bits > WORD:
             words[word + 1 :: bits][: len(some)] |= some >> np.uint32(WORD - shift)

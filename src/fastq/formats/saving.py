@@ -150,9 +150,7 @@ def write(file: NewFile, name: str, value: Value, form: Form | Tensor) -> None:
 
 def words(codes: Array, spec: QuantSpec) -> Array:
     """The bit stream of codes, which have one axis or more."""
-    if spec.scheme == "symmetric":
-        codes = codes.view(np.uint8) + np.uint8(2 ** (spec.bits - 1))  # wraps around: the lowest code is 0
-    return to_words(codes, spec.bits, -1 if spec.axis is None else spec.axis)
+    return to_words(codes, spec.bits, -1 if spec.axis is None else spec.axis, spec.limits.low)
 
 
 def write_parameters(

@@ -30,8 +30,6 @@ def stream_bytes(count: int, bits: int) -> int:
 
 def pack_bits(codes: Bytes, bits: int) -> Bytes:
     """The streams of unsigned codes (of 1 to 8 bits, no bit above) along the last axis."""
-    if bits == 8:
-        return codes.copy()
     count = codes.shape[-1]
     streams = np.empty((*codes.shape[:-1], stream_bytes(count, bits)), np.uint8)
     lines, packed = _lines(codes), _lines(streams)
