@@ -14,8 +14,8 @@ from fastq.errors import shown, with_type
 from fastq.formats import blocks, saving
 from fastq.formats.opening import open
 from fastq.formats.own import Form
-from fastq.models.plan import Plan, Planner, called, seen
 from fastq.models.result import QuantizedModel, Report
+from fastq.models.rules import Decision, Rules, called, seen
 from fastq.progress import Mebibytes, by_share, watched
 from fastq.promotion import float_type
 from fastq.qarray.array import Scheme
@@ -92,8 +92,9 @@ def quantize_all(
     Returns
     -------
     mapping
-        Names to :class:`fastq.QArray` or :class:`numpy.ndarray`, in memory or, with `out`, in the file, whose attribute
-        `report` prints as a table.
+        Names to :class:`fastq.QArray` or :class:`numpy.ndarray`: in memory or, with `out`, what :func:`fastq.open`
+        gives of the file. Its attribute `report`, a tuple, prints as a table; its rows have `name`, `shape`,
+        `quantized`, `what` (how it was quantized, or why it was not) and the bytes `before` and, in a file, `after`.
 
     Raises
     ------
@@ -126,17 +127,17 @@ def quantize_all(
     settings = {"bits": bits, "axis": axis, "group_size": group_size, "method": method, "calibration": calibration}
     common = {"scheme": word(scheme, "scheme", SCHEMES), "group_scale": group_scale}
     names = [name for name in mapping if isinstance(name, str)]  # the others are refused when their turn comes
-    planner = Planner(names, settings, common, include, exclude, to_file=out is not None)
-    plans = {name: planner.plan(name, saving.checked(name, value)) for name, value in mapping.items()}
-    total = sum(plan.row.before for plan in plans.values())
+    rules = Rules(names, settings, common, include, exclude, to_file=out is not None)
+    decisions = {name: rules.decide(name, saving.checked(name, value)) for name, value in mapping.items()}
+    total = sum(decision.row.before for decision in decisions.values())
     tell = _teller(progress, total)
     try:
-        arrays = _in_memory(mapping, plans, tell) if out is None else _to_file(out, mapping, plans, tell)
+        arrays = _in_memory(mapping, decisions, tell) if out is None else _to_file(out, mapping, decisions, tell)
     except BaseException:
         if isinstance(tell, Mebibytes):
             tell.line.close()
         raise
-    return QuantizedModel(arrays, Report(plan.row for plan in plans.values()))
+    return QuantizedModel(arrays, Report(decision.row for decision in decisions.values()))
 
 
 def _teller(progress: Any, total: int) -> Tell:
@@ -146,19 +147,21 @@ def _teller(progress: Any, total: int) -> Tell:
     return progress if callable(progress) else Mebibytes("quantizing") if truth(progress, "progress") else None
 
 
-def _steps(mapping: Mapping[str, Any], plans: Mapping[str, Plan], tell: Tell) -> Iterator[tuple[str, Any, Plan, Tell]]:
-    """Each array with its plan, and what tells how much of it is done."""
-    total, done = sum(plan.row.before for plan in plans.values()), 0
-    for name, plan in plans.items():
+def _steps(
+    mapping: Mapping[str, Any], decisions: Mapping[str, Decision], tell: Tell
+) -> Iterator[tuple[str, Any, Decision, Tell]]:
+    """Each array with its decision, and what tells how much of it is done."""
+    total, done = sum(decision.row.before for decision in decisions.values()), 0
+    for name, decision in decisions.items():
         value, start = saving.checked(name, mapping[name]), done
-        if (now := seen(value)) != plan.was:
+        if (now := seen(value)) != decision.was:
             raise ValueError(
-                f"array {shown(name)} must stay as it is while it is quantized; it was {plan.was}, is {now}"
+                f"array {shown(name)} must stay as it is while it is quantized; it was {decision.was}, is {now}"
             )
-        within = None if tell is None else by_share(partial(_told, tell, start, total), plan.row.before)
-        yield name, value, plan, within
-        done += plan.row.before
-        if tell is not None and plan.row.before:
+        within = None if tell is None else by_share(partial(_told, tell, start, total), decision.row.before)
+        yield name, value, decision, within
+        done += decision.row.before
+        if tell is not None and decision.row.before:
             tell(done, total)
 
 
@@ -166,28 +169,28 @@ def _told(tell: Callable[[int, int], Any], start: int, total: int, done: int, _:
     tell(start + done, total)
 
 
-def _in_memory(mapping: Mapping[str, Any], plans: Mapping[str, Plan], tell: Tell) -> dict[str, Any]:
-    """All arrays, quantized as planned."""
+def _in_memory(mapping: Mapping[str, Any], decisions: Mapping[str, Decision], tell: Tell) -> dict[str, Any]:
+    """All arrays, quantized as decided."""
     return {
-        name: value if plan.task is None else of_task(value, plan.task, called(name), within)
-        for name, value, plan, within in _steps(mapping, plans, tell)
+        name: value if decision.task is None else of_task(value, decision.task, called(name), within)
+        for name, value, decision, within in _steps(mapping, decisions, tell)
     }
 
 
 def _to_file(
-    out: str | os.PathLike[str], mapping: Mapping[str, Any], plans: Mapping[str, Plan], tell: Tell
+    out: str | os.PathLike[str], mapping: Mapping[str, Any], decisions: Mapping[str, Decision], tell: Tell
 ) -> Mapping[str, Any]:
     """The same, written to a file one by one; large ones block by block."""
-    forms = {name: plan.form for name, plan in plans.items() if plan.form is not None}
+    forms = {name: decision.form for name, decision in decisions.items() if decision.form is not None}
     with saving.new_file(out, forms) as file:
-        for name, value, plan, within in _steps(mapping, plans, tell):
+        for name, value, decision, within in _steps(mapping, decisions, tell):
             form = forms[name]
-            if plan.task is None or not isinstance(form, Form):
+            if decision.task is None or not isinstance(form, Form):
                 saving.write(file, name, value, form)
             elif value.nbytes < out_of_core.IN_ONE_GO:
-                saving.write(file, name, of_task(value, plan.task, called(name), within), form)
+                saving.write(file, name, of_task(value, decision.task, called(name), within), form)
             else:
                 floats = float_type(value.dtype, name)
-                source = out_of_core.Source(value, map_of(value), floats, plan.task.spec, None, called(name))
-                blocks.write(file, name, form, source, plan.task, within)
+                source = out_of_core.Source(value, map_of(value), floats, decision.task.spec, None, called(name))
+                blocks.write(file, name, form, source, decision.task, within)
     return open(out)

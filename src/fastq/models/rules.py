@@ -25,17 +25,17 @@ SHARING = 32  # elements along its axis
 FEW_AXES = "a number", "a vector"
 
 
-class Plan(NamedTuple):
+class Decision(NamedTuple):
     """What is to become of an array."""
 
     row: Row  # of the report
-    was: str  # what the array was when it was planned
+    was: str  # what the array was when it was decided
     form: Form | Tensor | None  # of the result; None of a plain array that no file will hold
     task: QuantTask | None = None  # None: it stays as it is
 
 
-class Planner:
-    """Plans by the arguments of :func:`fastq.quantize_all`."""
+class Rules:
+    """Decisions by the arguments of :func:`fastq.quantize_all`."""
 
     def __init__(
         self,
@@ -52,8 +52,8 @@ class Planner:
         self.included = None if include is None else chosen(include, "include", names)
         self.excluded = set[str]() if exclude is None else chosen(exclude, "exclude", names)
 
-    def plan(self, name: str, value: saving.Value) -> Plan:
-        """The plan for an array; errors name it."""
+    def decide(self, name: str, value: saving.Value) -> Decision:
+        """The decision for an array; errors name it."""
         try:
             why = self._why_not(name, value)
             if not why:
@@ -65,7 +65,7 @@ class Planner:
             why += "; its calibration is not used"
         form = saving.form_of(name, value) if self.to_file or isinstance(value, QArray) else None
         nbytes = form.nbytes(name) if isinstance(form, Form) else value.nbytes
-        return Plan(Row(name, value.shape, False, why, nbytes, nbytes), seen(value), form)
+        return Decision(Row(name, value.shape, False, why, nbytes, nbytes), seen(value), form)
 
     def _why_not(self, name: str, value: saving.Value) -> str:
         """Why an array stays as it is; "" if it does not."""
@@ -92,7 +92,7 @@ class Planner:
             return f"{value.shape[axis]} elements along axis {axis}, fewer than {SHARING}"
         return ""
 
-    def _quantized(self, name: str, value: Any) -> Plan:
+    def _quantized(self, name: str, value: Any) -> Decision:
         given = {key: setting(name) for key, setting in self.settings.items()}
         floats = float_type(value.dtype, name)
         task = QuantTask.of(
@@ -100,7 +100,7 @@ class Planner:
         )
         form = Form(Metadata(value.shape, str(value.dtype.newbyteorder("=")), task.spec), str(floats))
         row = Row(name, value.shape, True, _described(task), value.nbytes, form.nbytes(name))
-        return Plan(row, seen(value), form, task)
+        return Decision(row, seen(value), form, task)
 
 
 def called(name: str) -> str:
@@ -109,7 +109,7 @@ def called(name: str) -> str:
 
 
 def seen(value: saving.Value) -> str:
-    """What an array is, as far as plans depend on it."""
+    """What an array is, as far as decisions depend on it."""
     return f"{'quantized ' * isinstance(value, QArray)}{value.dtype} {value.shape}"
 
 
