@@ -846,8 +846,8 @@ CASES = {
     # whole models
     "model that is no mapping": (lambda: fq.quantize_all([X]), TypeError,
         r"mapping must be a mapping of names to arrays, such as a dict; got \[array"),
-    "misspelt name": (lambda: fq.quantize_all({"up.weight": X}, bits={"up.wieght": 4}), ValueError,
-        r"bits must fit names of arrays; 'up\.wieght' fits none of 1; close to it: up\.weight$"),
+    "misspelt name": (lambda: fq.quantize_all({"up.weight": X}, bits={"up.wright": 4}), ValueError,
+        r"bits must fit names of arrays; 'up\.wright' fits none of 1; close to it: up\.weight$"),
     "pattern of a number": (lambda: fq.quantize_all({"w": X}, bits={3: 4}), TypeError,
         r"bits must have strings for patterns of names, got 3 of type int"),
     "included by a number": (lambda: fq.quantize_all({"w": X}, include=3), TypeError,

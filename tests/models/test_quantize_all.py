@@ -144,8 +144,8 @@ def test_calibration():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"bits": {"*.wieght": 4}}, r"bits must fit names of arrays; '\*\.wieght' fits none of 10; close to it: .*"),
-        ({"calibration": {"0.up.wight": 1}}, r"calibration must fit names .*; close to it: 0\.up\.weight"),
+        ({"bits": {"*.wright": 4}}, r"bits must fit names of arrays; '\*\.wright' fits none of 10; close to it: .*"),
+        ({"calibration": {"0.up.wright": 1}}, r"calibration must fit names .*; close to it: 0\.up\.weight"),
         ({"exclude": ["embed*", "norm*"]}, r"exclude must fit names of arrays; 'norm\*' fits none of 10$"),
         ({"include": "lm_head"}, "include must fit"),
         ({"bits": 9}, "bits must be from 2 to 8"),
