@@ -608,12 +608,9 @@ def test_quantize_static(rng, tmp_path, quantization, form, per_channel, floats)
     assert np.abs(q.dequantize() - w).max() <= np.abs(scale).max()
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize(("bits", "form"), [(4, "QOperator"), (8, "QOperator"), (4, "QDQ")])
 @pytest.mark.parametrize("symmetric", [False, True])
-@pytest.mark.parametrize("form", ["QOperator", "QDQ"])
 def test_matmul_nbits_quantizer(rng, tmp_path, quantization, bits, symmetric, form):
-    if (bits, form) == (8, "QDQ"):
-        pytest.skip("onnxruntime has none")
     w = matmul_model(rng, tmp_path / "floats")
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 

@@ -40,7 +40,7 @@ def grouped(rng, k, n, bits, group, scheme, extreme=False):
     scales = GroupScales(group, factors.astype(np.int8), None if zeros is None else zeros.astype(np.uint8))
     codes = codes.astype(np.int8 if limits.signed else np.uint8)
     spec = QuantSpec(bits, 0, group, scheme)
-    q = QArray._make(Store(codes, limits, bits, scales), False, spec, (scale, None, None), np.float32)
+    q = QArray._make(Store(codes, limits, bits, scales), False, spec, (scale, None, None, None, None), np.float32)
     shift = 0 if zeros is None else np.repeat(zeros, group, axis=0)[:k]
     return q, (codes.astype(np.int64) - shift) * np.repeat(factors, group, axis=0)[:k], scale
 
@@ -91,7 +91,7 @@ def test_the_largest_sums_of_a_tile(isa, bits, rng):
             limits = code_range(bits, scheme)
             codes = np.full((192, 20), limits[end], q.codes.dtype)
             store = Store(codes, limits, bits, q._store.scales())
-            q = QArray._make(store, False, QuantSpec(bits, 0, 64, scheme), (scale, None, None), np.float32)
+            q = QArray._make(store, False, QuantSpec(bits, 0, 64, scheme), (scale, None, None, None, None), np.float32)
             zeros = 0 if q.zero_point is None else np.repeat(q.zero_point, 64, axis=0)
             values = (codes.astype(np.int64) - zeros) * np.repeat(q.group_scale, 64, axis=0)
             for left in (-128, 127):

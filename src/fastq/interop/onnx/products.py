@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 import fastq as fq
+from fastq import numpys
 from fastq.formats.onnx import nbits
 from fastq.formats.onnx.rounding import saturated
 from fastq.interop.onnx.arguments import Array, along_lines, codes, floats, zero_point
@@ -189,7 +190,7 @@ def matmul_nbits(
         weights = nbits.qarray(*parts, form)
         product = fq.matmul(numbers, weights.T, bias=added, activations="group", dtype=np.float32)
     else:
-        product = np.matmul(numbers.astype(np.float32, copy=False), nbits.dequantized(*parts, form).T)
+        product = numpys.matmul(numbers.astype(np.float32, copy=False), nbits.dequantized(*parts, form).T)
         if added is not None:
             product += added
     with np.errstate(over="ignore"):
