@@ -47,7 +47,9 @@ class _Words:
         words = saving.words(codes, self.spec)
         start = box[self.axis].start * self.spec.bits // WORD
         along = slice(start, start + words.shape[self.axis])
-        self.boxes[(*box[: self.axis], along, *box[self.axis + 1 :])] = words
+        place = (*box[: self.axis], along, *box[self.axis + 1 :])
+        self.boxes[place] = words
+        self.boxes.hand_on(place)
 
     def wait(self) -> None:
         """Until all is written."""
