@@ -75,6 +75,11 @@ HINTS = {
         lambda: X @ q(axis=1),
         lambda: X @ q(axis=-2), lambda: X @ q(axis=None), lambda: X @ q(axis=1).dequantize(),
     ),
+    "rows of a square array on the right": (
+        "multiply q.dequantize(); if a row of it is an output (N x K, as torch has weights), multiply q.T",
+        lambda: np.ones((2, 8)) @ fq.quantize(np.eye(8), axis=1),
+        lambda: np.ones((2, 8)) @ fq.quantize(np.eye(8), axis=1).T,
+    ),
     "search along the other axis": (
         "quantize with axis=-1, or pass axis=-2 if items lie along the other one",
         lambda: fq.top_k(Y, q(axis=0)),

@@ -150,3 +150,16 @@ def test_a_wrong_config(tmp_path):
     for path in (tmp_path, tmp_path / "model-1.safetensors"):
         with pytest.raises(fq.FileFormatError, match=r"config.json: it must be JSON, an object"):
             fq.open(path)
+
+
+def test_in_a_with_statement_and_in_another_process(tmp_path, monkeypatch):
+    """Arrays outlive the statement; a pickle holds the path, from wherever it is loaded."""
+    fq.save(tmp_path / "m", {"x": np.arange(1000)})
+    monkeypatch.chdir(tmp_path)
+    with fq.open("m") as model:
+        x = model["x"]
+    assert x.sum() == 499500
+    pickled = pickle.dumps(model)
+    assert len(pickled) < 400
+    monkeypatch.chdir("/")
+    assert pickle.loads(pickled)["x"].sum() == 499500

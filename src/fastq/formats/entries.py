@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
+from importlib import import_module
 from typing import Any, NamedTuple
 
 from fastq.errors import shown
@@ -55,5 +57,19 @@ class Opened(Mapping[str, Any]):
             hint = f"; close to it: {', '.join(close)}" if close else ""
             raise KeyError(f"{self.path} has no array {shown(name)}, but {len(self)} others{hint}") from None
 
+    def __enter__(self) -> Opened:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        """Nothing is to be closed: an array keeps the memory map that it lies in."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A pickle holds the path, by which another process opens the file."""
+        return _reopened, (os.path.abspath(self.path),)
+
     def __repr__(self) -> str:
         return f"<{self.format} {self.path}: {len(self)} arrays, {sum(e.nbytes for e in self._entries.values())} bytes>"
+
+
+def _reopened(path: str) -> Any:
+    return import_module("fastq.formats.opening").open(path)

@@ -229,11 +229,13 @@ def check_summed(q: QArray, axes: Sequence[int], side: str, shape: tuple[int, ..
     long = [axis % len(shape) for axis in axes if shape[axis] > 1]
     if q.axis is None or all(axis == q.axis for axis in long):
         return
+    square = side == "right" and len(shape) == 2 and shape[0] == shape[1] and not q._transposed
+    rows = "; if a row of it is an output (N x K, as torch has weights), multiply q.T" if square else ""
     sharing = f"axis={q.axis}" + (f" and group_size={q.group_size}" if q.group_size is not None else "")
     raise ValueError(
         f"the scale of the {side} operand must be constant along the axis that is summed over, or in groups along "
         f"it; got shape {shape} with {sharing}, whose scale varies there: {_hint(long, len(shape), q._transposed)}, or "
-        "multiply q.dequantize()"
+        f"multiply q.dequantize(){rows}"
     )
 
 
