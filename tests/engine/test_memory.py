@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import mmap
 import sys
 import threading
 import time
@@ -56,7 +57,7 @@ def test_aligned_memory_has_its_size():
 
 
 SIZES = [memory.LARGE + 4000]
-if sys.platform.startswith("linux"):  # where the system may have large pieces back
+if memory._MADV_FREE is not None:  # where the system may have large pieces back
     SIZES.append(memory.ADVISED + 4000)
 
 
@@ -114,6 +115,40 @@ def test_small_pieces_count_beside_large_ones(spare, monkeypatch):
         gc.collect()
         assert sum(size * len(pieces) for size, pieces in spare.items()) <= memory.SPARE
     assert list(spare) == [SIZES[0]]
+
+
+@pytest.mark.parametrize("page", [4 << 10, 16 << 10, 64 << 10])
+@pytest.mark.parametrize("ahead", [0, 64, 4096, (64 << 10) - 64])
+def test_the_system_gets_whole_pages_of_any_size(monkeypatch, page, ahead):
+    told = []
+    monkeypatch.setattr(memory, "_madvise", lambda: lambda *call: told.append(call) or 0)
+    monkeypatch.setattr(memory, "_MADV_FREE", 5)  # that of macOS
+    monkeypatch.setattr(mmap, "PAGESIZE", page)
+    piece = aligned(memory.LARGE + (64 << 10) + 4000)[ahead:]
+    assert memory._may_go(piece)
+    [(start, length, advice)] = told
+    first, last = memory.address_of(piece), memory.address_of(piece) + piece.nbytes
+    assert start % page == length % page == 0
+    assert first <= start < first + page
+    assert last - page < start + length <= last
+    assert advice == 5
+
+
+def test_large_pieces_are_kept_only_where_the_system_may_have_them_back(spare, monkeypatch):
+    answer = [None]
+    monkeypatch.setattr(memory, "_madvise", lambda: answer[0])
+    for answer[0], kept in ((None, 0), (lambda *call: -1, 0), (lambda *call: 0, 1)):
+        memory._give_back(np.empty(memory.ADVISED, np.uint8))
+        assert sum(map(len, spare.values())) == kept
+
+
+def test_the_advice_is_that_of_the_system(monkeypatch):
+    if hasattr(mmap, "MADV_FREE"):
+        assert mmap.MADV_FREE == memory._MADV_FREE
+    if sys.platform.startswith("linux"):
+        assert memory._MADV_FREE == 8
+    monkeypatch.setattr(memory, "_MADV_FREE", None)
+    assert memory._madvise.__wrapped__() is None
 
 
 def test_small_results_do_not_drive_each_other_out(spare):

@@ -10,6 +10,7 @@ import pickle
 import random
 import resource
 import sys
+from mmap import PAGESIZE
 
 import numpy as np
 import pytest
@@ -304,7 +305,7 @@ def test_loading_reads_no_codes(tmp_path, rng):
     # The system also maps pages around those that are read, if they are in its cache: up to a few MiB.
     assert size / 16 <= resident("tiles.npy") <= size / 2
     assert np.array_equal(x @ found.T, x @ q.T)
-    assert resident("tiles.npy") >= size - 4096
+    assert resident("tiles.npy") >= size - PAGESIZE
 
 
 def resident(name):

@@ -71,14 +71,15 @@ def passing(nbytes: int) -> npt.NDArray[np.uint8]:
 # saves (40 us per MiB, when they are written again), so fewer of them are kept.
 ADVISED = 32 << 20  # bytes of a piece that the system may have back
 SPARE_SMALL, SPARE = 64 << 20, 256 << 20  # bytes that are kept at most, in small pieces and in all
-_MADV_FREE = 8
+# The number differs between systems. A Python that was built on an old Linux lacks it, where that of Linux is 8.
+_MADV_FREE: int | None = getattr(mmap, "MADV_FREE", 8 if sys.platform.startswith("linux") else None)
 _spare: dict[int, list[npt.NDArray[np.uint8]]] = {}  # by size; list.pop and append are atomic
 
 
 @cache
 def _madvise() -> Any:
     """The system's call, or None where there is no such advice."""
-    if not sys.platform.startswith("linux"):
+    if _MADV_FREE is None:
         return None
     function = ctypes.CDLL(None).madvise
     function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
@@ -109,11 +110,15 @@ def _give_back(memory: npt.NDArray[np.uint8]) -> None:
 
 
 def _may_go(memory: npt.NDArray[np.uint8]) -> bool:
-    """Let the system have the pages if it needs them; False if it knows no such advice."""
+    """Let the system have the pages if it needs them; False if it knows no such advice.
+
+    Only pages that lie in the memory whole: the system rounds a length up, to what belongs to others.
+    """
     if (madvise := _madvise()) is None:
         return False
-    start = -(-address_of(memory) // mmap.PAGESIZE) * mmap.PAGESIZE
-    length = (address_of(memory) + memory.nbytes - start) // mmap.PAGESIZE * mmap.PAGESIZE
+    page = mmap.PAGESIZE  # 4 KiB, 16 on Apple's CPUs, 64 on some ARM servers
+    start = -(-address_of(memory) // page) * page
+    length = (address_of(memory) + memory.nbytes - start) // page * page
     return bool(madvise(start, length, _MADV_FREE) == 0)
 
 
