@@ -144,6 +144,40 @@ def test_a_worker_whose_waking_was_interrupted_is_woken_by_the_next_call(sums, m
         worker.wake = wake
 
 
+def test_a_job_that_comes_while_a_worker_parks_is_found(sums, monkeypatch):
+    """The caller found the worker awake, and woke nobody; the worker's last look at the gate comes after that."""
+    run, done = sums
+    read, task, _ = run.args
+    pool._pool.hire(1)
+    wait, publish, lead = pool._pool.kernels
+    threads = pool.ThreadPool()
+    pool._graveyard.append(threads)
+    call = pool.PoolJob(gate=threads.gate_address, permits=1, function=read.address, argument=ctypes.addressof(task))
+    looks = []
+
+    def waits(job):
+        wait_until(lambda: threads.workers)
+        looks.append(threads.workers[0].parked)
+        wait(job)
+        if len(looks) == 1:
+            publish(call)
+
+    monkeypatch.setattr(pool, "SPINS", 10)
+    threads.kernels = waits, publish, lead
+    threads.hire(1)
+    wait_until(done)
+    lead(call)
+    assert looks[:2] == [False, True]
+
+
+def test_nothing_else_lies_near_the_gate():
+    """Within the lines of 128 bytes of Apple's CPUs, and the pairs of lines that x86 fetches."""
+    for threads in [pool.ThreadPool() for _ in range(20)]:
+        first = ctypes.addressof(threads.memory)
+        assert threads.gate_address % 128 == 0
+        assert first <= threads.gate_address <= first + len(threads.memory) - 128
+
+
 def _child(x, w, expected, queue):
     fq.set_num_threads(2)
     queue.put(bool((x @ fq.quantize(w, axis=0) == expected).all()))

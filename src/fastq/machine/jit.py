@@ -79,7 +79,9 @@ class _Compiler:
 
         # Each kernel has an engine. Numba numbers functions per process, so helper functions in kernels of two
         # processes may have one name; a common engine would link both kernels to the first helper.
-        machine = llvm.Target.from_default_triple().create_target_machine(opt=3, jit=True, codemodel="jitdefault")
+        machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(
+            opt=3, jit=True, codemodel="jitdefault"
+        )
         engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
         engine.add_object_file(llvm.ObjectFileRef.from_data(code))
         engine.finalize_object()

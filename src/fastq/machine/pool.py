@@ -20,12 +20,14 @@ from typing import Any
 
 from fastq.errors import shown
 from fastq.machine import cores
-from fastq.machine.cpu import CACHE_LINE
 from fastq.machine.jit import Kernel, kernels
 from fastq.machine.job import Job
 from fastq.machine.pool_job import CLOSED, PERMIT, PoolJob
 
 SPINS = 50_000  # pauses before a worker parks: one to two milliseconds, as long as a pause takes 40 to 140 cycles
+# Bytes around the gate that nothing else lies in, since all workers read them all the time. Apple's cache lines have 128,
+# and x86 fetches lines of 64 in pairs.
+GATE_ROOM = 128
 
 
 def _make(which: str) -> Callable[[], tuple[Any, type[Job]]]:
@@ -58,7 +60,9 @@ class _Worker:
             self.job.spins = SPINS
             self.wait(self.job)
             self.parked = True
-            self.job.spins = 1  # a job may have come between the last look and the line above
+            # A job may have come between the last look and the line above. The kernel begins with a fence, so this look
+            # comes after that line for all threads, without the GIL, too.
+            self.job.spins = 1
             self.wait(self.job)
             self.wake.acquire()
             self.parked = False
@@ -76,8 +80,8 @@ class ThreadPool:
         self.busy = threading.Lock()
         self.workers: list[_Worker] = []
         # Never freed, even when a forked child replaces the pool: a worker may look at it at any time.
-        self.memory = (ctypes.c_char * (2 * CACHE_LINE))()
-        self.gate_address = ctypes.addressof(self.memory) + (-ctypes.addressof(self.memory)) % CACHE_LINE
+        self.memory = (ctypes.c_char * (2 * GATE_ROOM))()
+        self.gate_address = ctypes.addressof(self.memory) + (-ctypes.addressof(self.memory)) % GATE_ROOM
         ctypes.c_int64.from_address(self.gate_address).value = CLOSED
         self.kernels: tuple[Kernel, Kernel, Kernel] | None = None  # wait, publish, lead
 

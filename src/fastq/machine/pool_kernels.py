@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-import platform
-
+import llvmlite.binding as llvm
 from llvmlite import ir
 
 from fastq.machine.ir import HOST, I32, I64, P8, declare, field, ir_function, kernel_function
 from fastq.machine.own_job import call_kernel
 from fastq.machine.pool_job import CLOSED, INSIDE, PERMIT, PoolJob
 
+# Where an instruction for it exists, by the first part of LLVM's name for what this process runs: a Python for x86 may
+# run on an ARM machine. On ARM, `yield` is for cores of several threads, and does nothing on others: the spins would
+# end early. `isb` empties the pipeline, which takes tens of cycles, as `pause` does.
+_PAUSES = {
+    "x86_64": ("llvm.x86.sse2.pause", None),
+    "aarch64": ("llvm.aarch64.isb", 15),
+    "arm64": ("llvm.aarch64.isb", 15),  # as Apple calls it
+}
+
 
 def _pause(b):
     """Tell the core that this is a spin loop."""
-    if platform.machine().lower() in ("x86_64", "amd64"):
-        b.call(declare(b, "llvm.x86.sse2.pause", ir.VoidType(), []), [])
-    elif platform.machine().lower() in ("aarch64", "arm64"):
-        b.call(declare(b, "llvm.aarch64.hint", ir.VoidType(), [I32]), [I32(1)])
+    name, number = _PAUSES.get(llvm.get_process_triple().split("-")[0], (None, None))
+    if name is not None:
+        arguments = [] if number is None else [I32(number)]
+        b.call(declare(b, name, ir.VoidType(), [a.type for a in arguments]), arguments)
 
 
 def _gate(b, job):
@@ -36,6 +44,9 @@ def _emit_publish(b, job):
     epoch = b.add(b.lshr(b.load(gate), I64(32)), I64(1))
     opened = b.or_(b.shl(epoch, I64(32)), b.mul(field(b, PoolJob, job, "permits"), I64(PERMIT)))
     b.store_atomic(opened, gate, "release", 8)
+    # The caller next reads which workers are parked. A worker says that it parks, and then looks at the gate. With a
+    # fence between the two, here and there, one of them sees the other: no worker sleeps through a job.
+    b.fence("seq_cst")
 
 
 def _emit_lead(b, job):
@@ -57,6 +68,7 @@ def _emit_wait(b, job):
     gate = _gate(b, job)
     seen_place = b.bitcast(b.gep(job, [I64(PoolJob.place_of("seen"))]), I64.as_pointer())
     spins = field(b, PoolJob, job, "spins")
+    b.fence("seq_cst")  # after what the worker has told; see :func:`_emit_publish`
     before = b.block
     look, try_enter, enter, again, done = (b.append_basic_block(n) for n in ("look", "try", "enter", "again", "done"))
     b.branch(look)
