@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
+import sys
 
 import pytest
 
-from fastq.machine import cores
+from fastq.machine import cores, cpu, sysctl
 
 
 @pytest.fixture
@@ -69,6 +71,91 @@ def test_a_system_without_affinity(monkeypatch):
     for count, expected in ((12, 12), (None, 1)):
         monkeypatch.setattr(cores.os, "cpu_count", lambda c=count: c)
         assert cores.available_cpus() == expected
+
+
+class Kernel32:
+    """Windows, where a process has these cores, of those."""
+
+    def __init__(self, process, system, told=1):
+        self.masks, self.told = (process, system), told
+
+    def GetCurrentProcess(self):
+        return -1
+
+    def GetProcessAffinityMask(self, handle, *places):
+        assert handle == -1
+        for place, mask in zip(places, self.masks):
+            ctypes.cast(place, ctypes.POINTER(ctypes.c_size_t))[0] = mask
+        return self.told
+
+
+@pytest.mark.parametrize(
+    ("system", "expected"),
+    [
+        (Kernel32(0b0110, 0xFFF), 2),
+        (Kernel32(0xFFF, 0xFFF), 12),
+        (Kernel32(1 << 63 | 1, 2**64 - 1), 2),
+        (Kernel32(0, 0), 12),  # threads in several processor groups, before Windows 11
+        (Kernel32(0, 0xFFF), 12),
+        (Kernel32(0b0110, 0xFFF, told=0), 12),
+    ],
+)
+def test_affinity_of_windows(monkeypatch, system, expected):
+    monkeypatch.delattr(cores.os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(cores, "_quota", lambda: None)
+    monkeypatch.setattr(cores, "_kernel32", lambda: system)
+    monkeypatch.setattr(cores.os, "cpu_count", lambda: 12)
+    assert cores.available_cpus() == expected
+
+
+def test_affinity_of_windows_above_64_cores(monkeypatch):
+    """The mask of one processor group does not hide the others."""
+    monkeypatch.delattr(cores.os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(cores, "_quota", lambda: None)
+    monkeypatch.setattr(cores, "_kernel32", lambda: Kernel32(2**64 - 1, 2**64 - 1))
+    monkeypatch.setattr(cores.os, "cpu_count", lambda: 128)
+    assert cores.available_cpus() == 128
+
+
+@pytest.fixture
+def told_by_macos(monkeypatch):
+    """What sysctlbyname tells."""
+    values = {}
+
+    def function(name, room, length, new, new_length):
+        value = values.get(name.decode())
+        if value is None:
+            return -1
+        length = ctypes.cast(length, ctypes.POINTER(ctypes.c_size_t))
+        assert length[0] >= len(value)
+        ctypes.memmove(room, value, len(value))
+        length[0] = len(value)
+        return 0
+
+    monkeypatch.setattr(sysctl, "_function", lambda: function)
+    return values
+
+
+@pytest.mark.parametrize("size", [4, 8])
+def test_fast_cores_of_macos(monkeypatch, told_by_macos, size):
+    monkeypatch.delattr(cores.os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(cores, "_quota", lambda: None)
+    monkeypatch.setattr(cores, "_fast_cores", cores._fast_cores.__wrapped__)
+    monkeypatch.setattr(cores.os, "cpu_count", lambda: 10)
+    assert cores.available_cpus() == 10  # on Intel there are no levels
+    told_by_macos["hw.perflevel0.logicalcpu"] = (6).to_bytes(size, sys.byteorder)
+    assert cores.available_cpus() == 6
+
+
+def test_the_name_of_the_cpu_on_macos(monkeypatch, told_by_macos):
+    def none(path):
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(cpu, "open", none, raising=False)
+    monkeypatch.setattr(cpu.platform, "processor", lambda: "arm")
+    assert cpu.cpu_name() == "arm"
+    told_by_macos["machdep.cpu.brand_string"] = b"Apple M2 Pro\0"
+    assert cpu.cpu_name() == "Apple M2 Pro"
 
 
 if hasattr(os, "sched_setaffinity"):

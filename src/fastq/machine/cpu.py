@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import cache
 
 from fastq.errors import IsaError
+from fastq.machine import sysctl
 
 # Bytes. No result depends on it: it aligns memory and spaces prefetches. Where lines are longer, some of the prefetches
 # are superfluous.
@@ -53,7 +54,8 @@ def cpu_name() -> str:
                     return line.split(":", 1)[1].strip()
     except OSError:
         pass
-    return platform.processor() or platform.machine()
+    # On macOS, processor() is "arm" or "i386".
+    return sysctl.text("machdep.cpu.brand_string") or platform.processor() or platform.machine()
 
 
 def available(needs: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:

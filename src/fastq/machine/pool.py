@@ -25,8 +25,8 @@ from fastq.machine.job import Job
 from fastq.machine.pool_job import CLOSED, PERMIT, PoolJob
 
 SPINS = 50_000  # pauses before a worker parks: one to two milliseconds, as long as a pause takes 40 to 140 cycles
-# Bytes around the gate that nothing else lies in, since all workers read them all the time. Apple's cache lines have 128,
-# and x86 fetches lines of 64 in pairs.
+# Bytes around the gate that nothing else lies in, since all workers read it all the time. Apple's cache lines have 128;
+# x86 fetches lines of 64 in pairs.
 GATE_ROOM = 128
 
 
@@ -207,7 +207,8 @@ def set_num_threads(threads: int | None) -> AbstractContextManager[None]:
     ----------
     threads : int or None
         None: as many as ``FASTQ_NUM_THREADS`` says, or else all cores that the process may use (its affinity, or its
-        control group's quota where that is less). A call never uses more threads than that many cores, whatever is set.
+        control group's quota where that is less; on macOS, the performance cores). A call never uses more threads than
+        that many cores, whatever is set.
 
     Returns
     -------
