@@ -40,6 +40,8 @@ from numba.core.llvm_bindings import create_pass_builder
 from numba.core.registry import cpu_target
 from numba.np import linalg
 
+from fastq.machine import stack_probe
+
 ALLOWED_CALLS = frozenset({"memcpy", "memset", "memmove"})
 config: Any = numba_config  # its names are made at run time
 
@@ -150,7 +152,8 @@ def _object_code(name: str, texts: list[str]) -> tuple[bytes, set[str]]:
     builder = create_pass_builder(machine, config.OPT, config.LOOP_VECTORIZE, config.SLP_VECTORIZE)
     _without_lock(ffi.lib.LLVMPY_RunNewModulePassManager)(builder.getModulePassManager(), module, builder)
     functions = {f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")}
-    return _emitted(machine, module), functions - ALLOWED_CALLS
+    code = _emitted(machine, module)
+    return code, (functions - ALLOWED_CALLS) | stack_probe.asked_for(code)
 
 
 def _emitted(machine: Any, module: Any) -> bytes:

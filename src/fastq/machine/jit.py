@@ -7,7 +7,8 @@ a kernel is cheap, too: a ctypes call with one pointer, which releases the GIL.
 
 When object code is linked and refers to a function that the process lacks, the process ends. So a kernel may call only
 the functions in ``compiling.ALLOWED_CALLS``; that is checked before the code is kept. If a user's epilogue calls
-further functions, their names are kept with the code, and looked up before it is linked.
+further functions, or the frame of a kernel is large (:mod:`fastq.machine.stack_probe`), their names are kept with the
+code, and looked up before it is linked.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from fastq.machine import stack_probe
 from fastq.machine.cache import Cache, environment, root, stamp
 from fastq.machine.job import Job
 from fastq.progress import Notice
@@ -198,7 +200,7 @@ def _is_there(symbol: str) -> bool:
     """Whether this process has a function of that name; linking code that calls a missing one would end it."""
     import llvmlite.binding as llvm
 
-    return llvm.address_of_symbol(symbol) is not None
+    return llvm.address_of_symbol(symbol) is not None or (stack_probe.is_probe(symbol) and stack_probe.provide(symbol))
 
 
 def _open_cache() -> Cache:
@@ -232,7 +234,14 @@ def kept(name: str) -> bool:
 def _checked(name: str, compilation: Any, builtin: bool) -> tuple[str, bytes]:
     """The symbols of a kernel (its name, then the functions that it calls, separated by blanks) and its object code."""
     code, foreign = compilation.result()
-    refused = foreign if builtin else {symbol for symbol in foreign if not _is_there(symbol)}
+    probes = {symbol for symbol in foreign if stack_probe.is_probe(symbol)}
+    if missing := [symbol for symbol in probes if not _is_there(symbol)]:
+        raise RuntimeError(
+            f"kernel {name} must find {missing[0]} in Windows, because its frame is larger than a page; it is not "
+            "there. Kernels of another instruction set may have smaller frames: set FASTQ_ISA to one that 'python -m "
+            "fastq config' shows"
+        )
+    refused = foreign - probes if builtin else {symbol for symbol in foreign if not _is_there(symbol)}
     if refused:
         raise RuntimeError(f"kernel {name} calls {sorted(refused)}, which is not {'allowed' if builtin else 'there'}")
     return " ".join((compilation.name, *sorted(foreign))), code
