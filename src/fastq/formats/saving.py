@@ -50,7 +50,7 @@ def save(path: str | os.PathLike[str], mapping: Mapping[str, Any]) -> None:
     ValueError
         If a name is one that the file needs for something else.
     OSError
-        If the file cannot be written.
+        If the file cannot be written. On Windows also if the old file is mapped: by what :func:`fastq.open` gave.
 
     See Also
     --------
@@ -65,6 +65,7 @@ def save(path: str | os.PathLike[str], mapping: Mapping[str, Any]) -> None:
     ...     fq.save(f"{folder}/model", {"fc.weight": q, "fc.bias": np.zeros(64)})
     ...     model = fq.open(f"{folder}/model")
     ...     list(model), model["fc.weight"].equals(q)
+    ...     del model  # Windows removes no file that is mapped
     (['fc.bias', 'fc.weight'], True)
     """
     if not isinstance(mapping, Mapping):

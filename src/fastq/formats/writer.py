@@ -20,7 +20,7 @@ import numpy.typing as npt
 from fastq.errors import shown
 from fastq.formats.documents import LARGEST
 from fastq.formats.safetensors import BITS, FLOATS8, METADATA, TYPES
-from fastq.storage.folder import Boxes, check_path
+from fastq.storage.folder import Boxes, check_path, replacing
 from fastq.storage.maps import map_of, release
 
 Array = npt.NDArray[Any]
@@ -97,7 +97,8 @@ def new_file(
             new.check()
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, place)
+        with replacing(place):
+            os.replace(part, place)
     except BaseException:
         part.unlink(missing_ok=True)
         raise

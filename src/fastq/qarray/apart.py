@@ -117,7 +117,8 @@ def save(q: QArray, path: str | PathLike[str], overwrite: bool = False) -> None:
     path : path
         The folder to make.
     overwrite : bool
-        Put it in the place of one that was saved before. Arrays that were loaded from that one stay as they are.
+        Put it in the place of one that was saved before. Arrays that were loaded from that one stay as they are;
+        Windows refuses to replace it until they are gone, unless they were loaded with ``mmap=False``.
 
     Raises
     ------

@@ -228,7 +228,7 @@ def load(path: str | os.PathLike[str], mmap: bool = True) -> QArray:
     mmap : bool
         Map the files into memory: codes are then read as products need them, the system keeps them as long as there is
         room, and all processes that use them share that memory. The files must stay as they are in the meantime:
-        cutting one short ends the process. False: read everything now.
+        cutting one short ends the process. Windows does not replace or remove them. False: read everything now.
 
     Returns
     -------
@@ -252,6 +252,7 @@ def load(path: str | os.PathLike[str], mmap: bool = True) -> QArray:
     ...     fq.quantize(documents, bits=3, axis=-1, out=f"{folder}/documents")
     ...     q = fq.load(f"{folder}/documents")
     ...     (documents[:2] @ q.T).argmax(axis=1)
+    ...     del q  # Windows removes no file that is mapped
     QArray(shape=(1000, 64), 3 bits, symmetric, axis=1, dtype=float32, 31.5 KiB)
     array([0, 1])
     """

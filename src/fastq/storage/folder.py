@@ -9,8 +9,8 @@ not a signal that ends the process, and the files take no memory.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from math import prod
 from pathlib import Path
 from typing import IO, Any
@@ -106,6 +106,25 @@ def check_path(path: Any) -> Path:
     return Path(text)
 
 
+# How Windows says that a file is in use: access denied, a sharing violation, a section that is mapped.
+_IN_USE = (5, 32, 1224)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[None]:
+    """Say why Windows refuses to replace a file or folder that is in use; other systems replace it."""
+    try:
+        yield
+    except OSError as error:
+        if getattr(error, "winerror", None) not in _IN_USE:
+            raise
+        raise PermissionError(
+            f"{path} must not be in use while it is replaced; Windows says {error}. What was there is still there. An "
+            "array or a model that was opened from it keeps it mapped into memory: delete that first (or load the "
+            "folder with mmap=False), or save elsewhere"
+        ) from error
+
+
 class Folder:
     """A new folder, as a context manager: it appears when :meth:`finish` is called, or not at all."""
 
@@ -155,9 +174,16 @@ class Folder:
             return
         # Between these two there is nothing under the name; both folders are complete, though.
         old = self._sibling("old")
-        self.path.rename(old)
-        self.place.rename(self.path)
-        _remove(old)
+        with replacing(self.path):
+            self.path.rename(old)
+            try:
+                self.place.rename(self.path)
+            except BaseException:
+                if not os.path.lexists(self.path):
+                    old.rename(self.path)
+                raise
+        # The new folder is there. What is left of the old one, which a program on Windows may still read, does no harm.
+        _remove(old, ignore_errors=True)
 
     def __exit__(self, *error: object) -> None:
         for file in self._files.values():
