@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import uuid
+from types import SimpleNamespace
 
 import pytest
 
@@ -226,6 +227,23 @@ def test_llvm_runs_outside_of_the_lock_of_llvmlite(monkeypatch):
         assert compiling._without_lock(locked) is not locked
     monkeypatch.setattr(compiling, "_without_lock", lambda function: function)  # as with another llvmlite
     assert len(jit.kernels(*compilations(2))) == 2
+
+
+def test_a_reader_sees_the_kernels_as_they_were(monkeypatch):
+    """The widest window: a thread is in the middle of reading while others compile."""
+    done = SimpleNamespace(name="symbol", wait=lambda: None, result=lambda: (b"code", set()))
+    monkeypatch.setattr(jit, "_compiler", jit._Compiler())
+    monkeypatch.setattr(jit, "_begin", lambda function, job: done)
+    monkeypatch.setattr(jit._Compiler, "load", lambda self, name, *code: name)
+    for name in ("first", "second"):
+        jit.kernel(name, lambda: (None, None), keep=False)
+    kernels, compiled = iter(jit._compiler.kernels.items()), iter(jit._compiler.compiled)
+    assert (next(kernels), next(compiled)) == (("first", "first"), "first")
+    writer = threading.Thread(target=lambda: jit.kernel("third", lambda: (None, None), keep=False))
+    writer.start()
+    writer.join()
+    assert ([*kernels], [*compiled]) == ([("second", "second")], ["second"])
+    assert jit.loaded_names() == jit.compiled_names() == ("first", "second", "third")
 
 
 def test_kernels_without_threads(monkeypatch):

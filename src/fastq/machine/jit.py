@@ -52,12 +52,16 @@ class Kernel:
 
 
 class _Compiler:
-    """The state of one process: the LLVM engines that hold the code, the cache, the kernels by name."""
+    """The state of one process: the LLVM engines that hold the code, the cache, the kernels by name.
+
+    A thread that has the lock changes it. Others read without: so kernels and names are never changed in place, but put
+    there anew. A reader sees the kernels before or after, and each of them whole.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.kernels: dict[str, Kernel] = {}
-        self.compiled: list[str] = []  # names of kernels that were not in the cache
+        self.compiled: tuple[str, ...] = ()  # names of kernels that were not in the cache
         self.engines: list[Any] = []
         self.cache: Cache | None = None
         self.cleaned = False  # whether unused folders of the cache have been removed
@@ -89,6 +93,10 @@ class _Compiler:
         engine.finalize_object()
         self.engines.append(engine)
         return Kernel(name, engine.get_function_address(symbols.split(" ")[0]))
+
+    def publish(self, name: str, kernel: Kernel) -> None:
+        """Let all threads have a kernel."""
+        self.kernels = {**self.kernels, name: kernel}
 
 
 _compiler = _Compiler()
@@ -132,7 +140,7 @@ def kernels(*entries: tuple[str, Make, bool, bool]) -> list[Kernel]:
                 if code is None or not all(map(_is_there, _calls(code[0]))):
                     missing.append(entry)
                 else:
-                    _compiler.kernels[name] = _compiler.load(name, *code)
+                    _compiler.publish(name, _compiler.load(name, *code))
         _compile(missing, cache)
         return [_compiler.kernels[name] for name, *_ in entries]
 
@@ -158,13 +166,13 @@ def _compile(entries: list[tuple[str, Make, bool, bool]], cache: Cache) -> None:
         notice.close()
     for (name, _, keep, builtin), compilation in zip(entries, begun):
         code = _checked(name, compilation, builtin)
-        _compiler.compiled.append(name)
+        _compiler.compiled = (*_compiler.compiled, name)
         if keep:
             cache.store(name, *code)
             if not _compiler.cleaned:
                 _compiler.cleaned = True
                 cache.remove_unused()
-        _compiler.kernels[name] = _compiler.load(name, *code)
+        _compiler.publish(name, _compiler.load(name, *code))
 
 
 def _begin(function: Any, job: type[Job]) -> Any:
@@ -212,7 +220,7 @@ def _open_cache() -> Cache:
 
 def compiled_names() -> tuple[str, ...]:
     """The kernels that this process has compiled, in order; it loaded the others from the cache."""
-    return tuple(_compiler.compiled)
+    return _compiler.compiled
 
 
 def loaded_names() -> tuple[str, ...]:
