@@ -13,6 +13,7 @@ import numpy.typing as npt
 from fastq.api import quantize
 from fastq.calibration.histogram import Histogram, parameters, range_of_least_error, range_of_share
 from fastq.errors import shown, with_type
+from fastq.lock import Lock
 from fastq.progress import Line, Progress
 from fastq.promotion import as_floats
 from fastq.qarray.array import QArray
@@ -37,7 +38,7 @@ class Calibrator:
     Percentile and mse use a histogram of 65,536 bins, for any amount of data. Its bins, and so the result, do not
     depend on how the data are cut into batches. An end of a percentile's range is within half a bin's width of the
     exact one; the root mean squared error of an mse scale is within one width of the smallest that the search could
-    find. A width is at most ``max|x| / 16384``.
+    find. A width is at most ``max|x| / 16384``. Several threads may update one calibrator.
 
     Parameters
     ----------
@@ -98,6 +99,7 @@ class Calibrator:
             raise ValueError(
                 f"axis=0 needs method='minmax', since a histogram is kept of all channels; got {shown(method)}"
             )
+        self._lock = Lock()  # for what follows, all of which belongs to the same batches
         self.values = 0
         self._seen = Histogram()
         self._ends: tuple[Array, Array] | None = None  # minimum and maximum of each channel
@@ -137,23 +139,29 @@ class Calibrator:
         x = as_floats(np.asarray(batch), "batch")
         if x.ndim == 0:
             raise ValueError("batch must have one axis or more, the last of which holds the channels; got one number")
-        if self._ends is not None and x.shape[-1] != (width := len(self._ends[0])):
-            raise ValueError(
-                f"batch must have {width} channels along its last axis, as those before; got shape {x.shape}"
-            )
+        self._check_width(x.shape)
         check_finite(x, "batch")
         if x.size == 0:
             return self
         rows = x.reshape(-1, x.shape[-1])
         low, high = rows.min(axis=0).astype(np.float64), rows.max(axis=0).astype(np.float64)
-        if self.method != "minmax":
-            self._seen.add(rows)
-        if self._ends is not None:
-            low, high = np.minimum(self._ends[0], low), np.maximum(self._ends[1], high)
-        self._ends = low, high
-        self._dtype = x.dtype if self._dtype is None else np.result_type(self._dtype, x.dtype)
-        self.values += x.size
+        with self._lock:
+            self._check_width(x.shape)  # another thread may have come first
+            if self.method != "minmax":
+                self._seen.add(rows)
+            if self._ends is not None:
+                low, high = np.minimum(self._ends[0], low), np.maximum(self._ends[1], high)
+            self._ends = low, high
+            self._dtype = x.dtype if self._dtype is None else np.result_type(self._dtype, x.dtype)
+            self.values += x.size
         return self
+
+    def _check_width(self, shape: tuple[int, ...]) -> None:
+        ends = self._ends
+        if ends is not None and shape[-1] != (width := len(ends[0])):
+            raise ValueError(
+                f"batch must have {width} channels along its last axis, as those before; got shape {shape}"
+            )
 
     def run(
         self,
@@ -214,8 +222,9 @@ class Calibrator:
     @property
     def channel_max(self) -> Array:
         """``max|x|`` of each channel of the last axis."""
-        low, high = self._extremes()
-        return np.maximum(-low, high).astype(self._dtype)
+        with self._lock:
+            low, high = self._extremes()
+            return np.maximum(-low, high).astype(self._dtype)
 
     def _extremes(self) -> tuple[Array, Array]:
         if self._ends is None:
@@ -242,6 +251,10 @@ class Calibrator:
         >>> fq.Calibrator(scheme="asymmetric").update([-1.0, 254.0]).parameters()
         Static(scale=1.0, zero_point=1)
         """
+        with self._lock:
+            return self._parameters()
+
+    def _parameters(self) -> Static:
         low, high = self._extremes()
         if self.axis is None:
             ends = float(low.min()), float(high.max())

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from fastq import numpys
 from fastq.errors import shown, with_type
 from fastq.kernels import reference
+from fastq.lock import Lock
 from fastq.promotion import check_real
 from fastq.quant.affine import check_finite
 from fastq.quant.shrinkage import KeptRows, intensity
@@ -40,7 +41,7 @@ class SecondMoment:
 
     Rows are read in chunks, so a memory map need not fit into memory. A chunk is scaled by a power of two, so that no
     square overflows, and multiplied in float32; chunks are added in float64. The last bits are those of NumPy's BLAS
-    and may differ between machines.
+    and may differ between machines. Several threads may update one moment.
 
     Parameters
     ----------
@@ -75,6 +76,7 @@ class SecondMoment:
     """
 
     def __init__(self, k: int | None = None) -> None:
+        self._lock = Lock()  # for what follows, all of which belongs to the same rows
         self.rows = 0
         self._mean = None if k is None else _zeros(k)
         self._held = KeptRows()
@@ -139,32 +141,38 @@ class SecondMoment:
         check_real(array, "calibration", advice="; convert it first")
         if array.ndim == 0:
             raise ValueError(f"calibration must be rows of input, of shape (..., K); got the number {array}")
+        self._check_width(array.shape)
         k = array.shape[-1]
-        if self._mean is not None and k != len(self._mean):
-            raise ValueError(
-                f"calibration must have rows of {len(self._mean)} elements, one per channel; got shape {array.shape}"
-            )
         rows = array.reshape(-1, k) if array.size else np.empty((0, k), np.float32)
         chunks = [slice(start, start + CHUNK) for start in range(0, len(rows), CHUNK)]
         if not all(np.isfinite(rows[chunk]).all() for chunk in chunks):
             check_finite(array, "calibration")
-        if self._mean is None:
-            self._mean = np.zeros((k, k))
+        with self._lock:
+            self._check_width(array.shape)  # another thread may have come first
+            if self._mean is None:
+                self._mean = np.zeros((k, k))
         for chunk in chunks:
             self._add(rows[chunk])
 
+    def _check_width(self, shape: tuple[int, ...]) -> None:
+        mean = self._mean
+        if mean is not None and shape[-1] != len(mean):
+            raise ValueError(f"calibration must have rows of {len(mean)} elements, one per channel; got shape {shape}")
+
     def _add(self, rows: Array) -> None:
-        assert self._mean is not None
         wide = np.float64 if rows.dtype.kind in "iu" or rows.dtype == np.float64 else np.float32
         values = rows.astype(wide)
         exponent = int(np.frexp(np.abs(values).max(initial=0))[1])
         values = np.ldexp(values, -exponent).astype(np.float32)
-        total = self.rows + len(rows)
-        self._held.add(rows, self.rows)
-        self._shrinkage = None
-        self._mean *= self.rows / total
-        self._mean += np.ldexp(1 / total, 2 * exponent) * (values.T @ values).astype(np.float64)
-        self.rows = total
+        products = (values.T @ values).astype(np.float64)
+        with self._lock:
+            assert self._mean is not None
+            total = self.rows + len(rows)
+            self._held.add(rows, self.rows)
+            self._shrinkage = None
+            self._mean *= self.rows / total
+            self._mean += np.ldexp(1 / total, 2 * exponent) * products
+            self.rows = total
 
     def transformed(self, factors: Array | None, block: int, shrink: bool) -> SecondMoment:
         """The second moment of rows that are multiplied by factors, and rotated in blocks (1: not).
@@ -197,9 +205,10 @@ class SecondMoment:
     @property
     def shrinkage(self) -> float:
         """How far the matrix is shrunk towards its diagonal: :func:`fastq.quant.shrinkage.intensity`."""
-        if self._shrinkage is None:
-            self._shrinkage = intensity(self._known(), self.rows, self._held.rows)
-        return self._shrinkage
+        with self._lock:
+            if self._shrinkage is None:
+                self._shrinkage = intensity(self._known(), self.rows, self._held.rows)
+            return self._shrinkage
 
     @property
     def shrunk(self) -> npt.NDArray[np.float64]:
