@@ -158,6 +158,17 @@ def test_the_name_of_the_cpu_on_macos(monkeypatch, told_by_macos):
     assert cpu.cpu_name() == "Apple M2 Pro"
 
 
+def test_the_instruction_set_is_told_though_another_thread_asks_to_choose_anew(monkeypatch):
+    class Cleared(cpu._Chosen):
+        """What is looked up is cleared at once."""
+
+        def __setattr__(self, name, value):
+            super().__setattr__(name, None)
+
+    monkeypatch.setattr(cpu, "_choose", lambda needs: "portable")
+    assert Cleared()({}) == "portable"
+
+
 if hasattr(os, "sched_setaffinity"):
 
     def test_affinity_may_change():

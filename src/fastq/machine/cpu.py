@@ -95,9 +95,10 @@ class _Chosen:
         self._isa: str | None = None
 
     def __call__(self, needs: Mapping[str, tuple[str, ...]]) -> str:
-        if self._isa is None:
-            self._isa = _choose(needs)
-        return self._isa
+        isa = self._isa  # read once: another thread may clear it
+        if isa is None:
+            isa = self._isa = _choose(needs)
+        return isa
 
     def cache_clear(self) -> None:
         self._isa = None
