@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import json
 import re
-import resource
 import signal
 import tempfile
 import time
@@ -253,6 +252,8 @@ def run(form: str, count: int, seed: int = 0, first: int = 0) -> tuple[Counter[s
 
 
 if __name__ == "__main__":
+    import resource  # which Windows lacks
+
     parser = argparse.ArgumentParser()
     parser.add_argument("format", choices=SAMPLES)
     parser.add_argument("--count", type=int, default=10_000)

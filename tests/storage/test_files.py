@@ -8,7 +8,6 @@ import json
 import os
 import pickle
 import random
-import resource
 import sys
 from mmap import PAGESIZE
 
@@ -354,6 +353,8 @@ def test_existing_names(tmp_path, rng):
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_file_that_cannot_grow(tmp_path, rng, overwrite):
     """The system refuses to write on: nothing is left, and what was there before stays."""
+    import resource  # which Windows lacks
+
     q = fq.quantize(rng.standard_normal((512, 512)), 8, axis=0)
     small = fq.quantize(np.eye(3), axis=0)
     if overwrite:
