@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import signal
 import sys
 import threading
 
@@ -106,3 +108,26 @@ def test_copies_have_locks_of_their_own(make):
         with first._lock:
             other.update([[3.0, 1.0]])
         assert repr(other) != repr(first)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_child_that_is_forked_while_another_thread_updates():
+    shared, held, end = fq.Calibrator(), threading.Event(), threading.Event()
+
+    def hold():
+        with shared._lock:
+            held.set()
+            end.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    child = os.fork()
+    if not child:
+        signal.alarm(20)  # instead of a wait without end
+        shared.update([[1.0, 2.0]])
+        os._exit(0 if shared.values == 2 else 1)
+    end.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
