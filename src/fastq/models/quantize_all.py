@@ -59,7 +59,7 @@ def quantize_all(
     done, or why nothing was.
 
     `bits`, `axis`, `group_size` and `method` are one value for all arrays, a mapping of patterns to values, or a
-    function of the name; `calibration` is one of the latter two. Patterns are those of :mod:`fnmatch`, such as
+    function of the name; `calibration` is one of the latter two. Patterns are those of ``fnmatch``, such as
     ``"*.mlp.*"``. Of several, the name itself comes first, then the first that fits; where none fits, the default
     holds, and without `bits` an array stays as it is. A pattern that fits no name is an error.
 
@@ -92,7 +92,7 @@ def quantize_all(
     Returns
     -------
     mapping
-        Names to :class:`fastq.QArray` or :class:`numpy.ndarray`: in memory or, with `out`, what :func:`fastq.open`
+        Names to :class:`fastq.QArray` or ``numpy.ndarray``: in memory or, with `out`, what :func:`fastq.open`
         gives of the file. Its attribute `report`, a tuple, prints as a table; its rows have `name`, `shape`,
         `quantized`, `what` (how it was quantized, or why it was not) and the bytes `before` and, in a file, `after`.
 
