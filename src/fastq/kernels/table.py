@@ -50,6 +50,11 @@ UNITS = (
     Unit("avxvnni", "avxvnni", range(2, 9), INT8, 4, 1, 4, 0, 250.0, "dot.avxvnni:AvxVnni"),
     Unit("avx2", "avx2", range(8, 9), PAIRED, 8, 1, 4, 0, 100.0, "dot.avx2:Avx2"),
     Unit("avx2narrow", "avx2", range(2, 8), INT8, 4, 1, 4, 0, 120.0, "dot.avx2:Avx2Narrow"),
+    Unit("neon_i8mm", "neon_i8mm", range(2, 9), INT8, 4, 1, 4, 0, 250.0, "dot.neon:NeonI8mm"),
+    Unit("neon_dot", "neon_dot", range(8, 9), INT8, 4, 1, 4, 0, 150.0, "dot.neon:NeonDot"),
+    Unit("neon_dotnarrow", "neon_dot", range(2, 8), INT8, 4, 1, 4, 0, 150.0, "dot.neon:NeonDotNarrow"),
+    Unit("neon", "neon", range(8, 9), INT8, 4, 1, 4, 0, 30.0, "dot.neon:Neon"),
+    Unit("neonnarrow", "neon", range(2, 8), INT8, 4, 1, 4, 0, 30.0, "dot.neon:NeonNarrow"),
     Unit("portable", "portable", range(2, 9), INT8, 4, 1, 4, 0, 20.0, "dot.portable:Portable"),
 )
 
@@ -59,6 +64,9 @@ ISAS: dict[str, tuple[str, ...]] = {
     "avx512vnni": ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni"),
     "avxvnni": ("avx2", "avxvnni"),
     "avx2": ("avx2",),
+    "neon_i8mm": ("neon", "dotprod", "i8mm"),
+    "neon_dot": ("neon", "dotprod"),
+    "neon": ("neon",),
     "portable": (),
     "reference": (),
 }

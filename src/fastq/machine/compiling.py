@@ -41,6 +41,7 @@ from numba.core.registry import cpu_target
 from numba.np import linalg
 
 from fastq.machine import stack_probe
+from fastq.machine.arm import ABORTING
 
 ALLOWED_CALLS = frozenset({"memcpy", "memset", "memmove"})
 config: Any = numba_config  # its names are made at run time
@@ -74,11 +75,13 @@ class Pipeline(CompilerBase):
 
 
 def _prepare_numba() -> None:
-    """What Numba does before its first compilation, but for importing SciPy.
+    """What Numba does before its first compilation, for a CPU that LLVM can compile for, but for importing SciPy.
 
-    Numba does that only to see whether SciPy is there, and once more where it needs it. It takes 0.25 s.
+    Numba imports SciPy only to see whether it is there, and once more where it needs it. It takes 0.25 s.
     """
     with global_compiler_lock:
+        if config.CPU_NAME is None and llvm.get_host_cpu_name() in ABORTING:
+            config.CPU_NAME = "generic"
         if "numba.np.arraymath" in sys.modules or importlib.util.find_spec("scipy") is None:
             return
         usual = linalg.ensure_blas

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import cache
 
 from fastq.errors import IsaError
-from fastq.machine import sysctl
+from fastq.machine import arm, sysctl
 
 # Bytes. No result depends on it: it aligns memory and spaces prefetches. Where lines are longer, some of the prefetches
 # are superfluous.
@@ -19,10 +19,13 @@ CACHE_LINE = 64
 def features() -> frozenset[str]:
     """Names of the instruction set extensions that CPU and operating system support.
 
-    On x86, LLVM reads them from CPUID and XGETBV. AMX also needs the permission of the operating system.
+    On x86, LLVM reads them from CPUID and XGETBV. AMX also needs the permission of the operating system. On ARM, the
+    system tells them.
     """
     import llvmlite.binding as llvm
 
+    if arm.is_arm():
+        return arm.features()
     names = {name for name, there in llvm.get_host_cpu_features().items() if there}
     if "amx-tile" in names and not _tiles_permitted():
         names -= {name for name in names if name.startswith("amx")}

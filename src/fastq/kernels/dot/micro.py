@@ -69,6 +69,7 @@ class MicroKernel:
     width = 64  # bytes per vector register; a row of a right tile takes 64 / width of them
     gemv_shapes: tuple[Shape, ...] = ()  # blocks for few rows, in order of rows
     gemm_passes = 1  # of the block for many rows
+    grids = 1  # of accumulators, each of rows and columns of the block; `finalize` makes one of them
 
     def __init__(self, unit: Unit) -> None:
         self.unit, self.rows, self.blocks, self.k_block = unit, unit.rows, unit.blocks, unit.k_block
@@ -88,6 +89,15 @@ class MicroKernel:
     def few(self) -> int:
         """Rows of the largest block for few rows."""
         return max(shape.rows for shape in self.gemv_shapes)
+
+    @property
+    def narrow(self) -> MicroKernel:
+        """What multiplies codes of at most 7 bits, where a unit for 8 has a shorter way for them."""
+        return self
+
+    def zeros(self, rows: int, columns: int) -> list[Any]:
+        """Accumulators before the first product: grids of `rows` times so many registers of columns."""
+        return [ir.Constant(self.acc_type, None)] * (rows * columns * self.grids)
 
     @property
     def acc_type(self) -> ir.VectorType:
@@ -116,7 +126,8 @@ class MicroKernel:
         """Add the products of some rows and steps to accumulators.
 
         ``left(row, step)`` gives the address of four k of a row, and ``right(step)`` the registers of right codes; all
-        steps lie in one tile. Steps take the sets of accumulators in turns; each set is ordered row by row.
+        steps lie in one tile: several from its first, or a quarter of it, on, or a single one. Steps take the sets of
+        accumulators in turns; each set is ordered row by row, one grid after the other.
         """
         sets = [list(accs) for accs in sets]
         for step in range(steps):
@@ -129,7 +140,7 @@ class MicroKernel:
         return sets
 
     def finalize(self, b: ir.IRBuilder, accs: list[Any], rows: int) -> list[Any]:
-        """Accumulators as they are stored, row by row, one column per lane.
+        """Accumulators as they are stored, in one grid, row by row, one column per lane.
 
         Called after the last product, or after each tile where the sums of tiles are scaled.
         """
@@ -243,7 +254,7 @@ class DenseTiles(NamedTuple):
         aligned = b.icmp_signed("==", b.and_(first, I64(burst - 1)), I64(0))
         whole = b.sub(last, b.and_(b.sub(last, first), I64(burst - 1)))
         rest = b.select(aligned, whole, first)
-        zeros = [ir.Constant(isa.acc_type, None)] * (shape.rows * shape.blocks * len(self.parts) * shape.chains)
+        zeros = isa.zeros(shape.rows, shape.blocks * len(self.parts)) * shape.chains
         accs = fold(b, split(loop(b, first, rest, burst, zeros, several), shape.chains))
         return isa.finalize(b, loop(b, rest, last, 1, accs, single), shape.rows)
 

@@ -42,7 +42,7 @@ def packed(isa: MicroKernel, form: TileFormat, shapes: tuple[Shape, ...], pitch:
                 sets = multiplied(b, isa, shape.rows, a, t, rows, split(accs, shape.chains))
                 return [acc for accs in sets for acc in accs]
 
-            zeros = [zero] * (shape.rows * isa.parts * shape.chains)
+            zeros = isa.zeros(shape.rows, isa.parts) * shape.chains
             accs = fold(b, split(each(b, (groups, quarters), zeros, one_tile), shape.chains))
             return isa.finalize(b, accs, shape.rows)
 
@@ -51,7 +51,7 @@ def packed(isa: MicroKernel, form: TileFormat, shapes: tuple[Shape, ...], pitch:
 
         def by_sums(shape):
             """Sums of tiles times their factors."""
-            size, chains = shape.rows * isa.parts, 2
+            chains, narrow = 2, isa.narrow
             passing = Groups(b, isa, groups, quarters, first)
             # A chain's 32 products of a left code and one of up to 3 bits fit int16.
             small = form.bits <= 3
@@ -59,9 +59,9 @@ def packed(isa: MicroKernel, form: TileFormat, shapes: tuple[Shape, ...], pitch:
             def one(t, values):
                 tiles.fetch(b, t)
                 states, totals = passing.in_tile(b, values[:2], True), list(values[2:])
-                rows, zeros = partial(tiles.rows, b, t), [[zero] * size] * chains
-                sets = multiplied(b, isa, shape.rows, a, t, rows, zeros)
-                sets = [isa.finalize(b, accs, shape.rows) for accs in (sets if small else [fold(b, sets)])]
+                rows, zeros = partial(tiles.rows, b, t), [narrow.zeros(shape.rows, isa.parts)] * chains
+                sets = multiplied(b, narrow, shape.rows, a, t, rows, zeros)
+                sets = [narrow.finalize(b, accs, shape.rows) for accs in (sets if small else [fold(b, sets)])]
                 for part in range(isa.parts):
                     factor, shift = passing.lanes(b, states[0], part)
                     for row in range(shape.rows):
@@ -73,7 +73,7 @@ def packed(isa: MicroKernel, form: TileFormat, shapes: tuple[Shape, ...], pitch:
                         totals[i] = total
                 return states[-1] + totals
 
-            return loop(b, first, last, 1, passing.start + [zero] * size, one)[2:]
+            return loop(b, first, last, 1, passing.start + [zero] * (shape.rows * isa.parts), one)[2:]
 
         def variant(shape):
             def by_kind(whole):

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
-
 from fastq.kernels.dot.amx import Amx
 from fastq.kernels.dot.micro import MicroKernel
 from fastq.layout.tiles import ROW_BYTES, STEP, STEPS
@@ -28,19 +26,18 @@ def _block(isa: MicroKernel) -> Any:
     parts = isa.blocks * isa.parts
 
     def one_pass(b, left, right, rounds, sums, places):
-        rights = [isa.right(b, load_vector(b, b.gep(right, [I64(p * isa.width)]), isa.byte_type)) for p in places]
+        rights = [load_vector(b, b.gep(right, [I64(p * isa.width)]), isa.byte_type) for p in places]
 
         def one_round(i, accs):
             step = b.mul(b.and_(i, I64(STEPS - 1)), I64(isa.rows * STEP * isa.left_bytes))
-            results = []
-            for row in range(isa.rows):
-                codes = isa.left(b, b.gep(left, [b.add(step, I64(row * STEP * isa.left_bytes))]))
-                of_row = accs[row * len(rights) : (row + 1) * len(rights)]
-                results += [isa.product(b, acc, codes, other) for acc, other in zip(of_row, rights)]
-            return results
 
-        zeros = [ir.Constant(isa.acc_type, None)] * (isa.rows * len(rights))
-        for i, acc in enumerate(loop(b, I64(0), rounds, 1, zeros, one_round)):
+            def codes(row, _):
+                return b.gep(left, [b.add(step, I64(row * STEP * isa.left_bytes))])
+
+            return isa.multiply(b, [accs], isa.rows, 1, codes, lambda _: rights)[0]
+
+        accs = loop(b, I64(0), rounds, 1, isa.zeros(isa.rows, len(rights)), one_round)
+        for i, acc in enumerate(isa.finalize(b, accs, isa.rows)):
             place = (i // len(rights) * parts + places[i % len(rights)]) * isa.lanes
             store_vector(b, acc, b.gep(sums, [I64(place)]))
 

@@ -185,19 +185,18 @@ def packed_sums(isa: MicroKernel, form: TileFormat, shapes: tuple[Shape, ...], p
     name = f"fastq_packed_sums_{isa.tag}_{form.tag}_{output.tag}_{pitch}_" + "_".join(
         f"{s.rows}x{s.chains}" for s in shapes
     )
-    zero = ir.Constant(isa.acc_type, None)
 
     def emit(b, job, a, packed_tiles, block, acc, sums, index):
         def variant(shape):
             places = I64(0), block, acc, sums
             segments = Segments(b, isa, job, output, shape, range(isa.parts), pitch, places)
             tiles = Tiles(isa, form, packed_tiles, None, None)
-            size = shape.rows * isa.parts
+            zeros = isa.zeros(shape.rows, isa.parts)
 
             def products(t, accs, steps):
                 if steps.start == 0:
                     tiles.fetch(b, t)
-                sets = [accs] + [[zero] * size] * (shape.chains - 1)
+                sets = [accs] + [zeros] * (shape.chains - 1)
                 return fold(b, multiplied(b, isa, shape.rows, a, t, partial(tiles.rows, b, t), sets, steps))
 
             def whole(g, totals):
@@ -205,7 +204,7 @@ def packed_sums(isa: MicroKernel, form: TileFormat, shapes: tuple[Shape, ...], p
                 first = b.mul(g, per)
                 last = b.add(first, per)
                 last = b.select(b.icmp_signed("<", last, all_tiles), last, all_tiles)
-                accs = loop(b, first, last, 1, [zero] * size, lambda t, accs: products(t, accs, range(STEPS)))
+                accs = loop(b, first, last, 1, zeros, lambda t, accs: products(t, accs, range(STEPS)))
                 return segments.added(b, totals, g, isa.finalize(b, accs, shape.rows))
 
             def halves(t, totals):
@@ -214,7 +213,7 @@ def packed_sums(isa: MicroKernel, form: TileFormat, shapes: tuple[Shape, ...], p
 
                     def add(g=g, half=half, totals=totals):
                         steps = range(half * SHORT, (half + 1) * SHORT)
-                        accs = isa.finalize(b, products(t, [zero] * size, steps), shape.rows)
+                        accs = isa.finalize(b, products(t, zeros, steps), shape.rows)
                         return segments.added(b, totals, g, accs)
 
                     # The last tile may hold one segment only.
