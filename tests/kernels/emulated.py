@@ -11,35 +11,19 @@ so they never meet real ones of the same names.
 
 from __future__ import annotations
 
-import hashlib
-import pathlib
 from typing import Any
 
 from llvmlite import ir
 
 from fastq.kernels.dot import amx, avx512vnni
 from fastq.kernels.table import ISAS
-from fastq.machine import cache, cpu, jit
 from fastq.machine.ir import HOST, I8, I16, I32, I64, VOID, declare, filled, load_vector, loop, splat, store_vector
+from tests.kernels.emulation import begin, function
 
 ROWS, ROW, TILE = 16, 64, 1024
 COLUMNS_AT, ROWS_AT = 16, 48  # of a configuration: bytes per row (16 bits each), rows (8 bits)
 BYTES, LANES = ir.VectorType(I8, ROW), ir.VectorType(I32, 16)
 P8 = I8.as_pointer()
-
-
-def _function(b: ir.IRBuilder, name: str, result: ir.Type, args: list[ir.Type], emit: Any) -> Any:
-    """A function of the module; ``emit(builder, *arguments)`` writes it and gives what it returns."""
-    name = f"emulated_{name}"
-    function = b.module.globals.get(name)
-    if function is None:
-        function = ir.Function(b.module, ir.FunctionType(result, args), name)
-        function.linkage = "internal"
-        function.attributes.add("nounwind")
-        inside = ir.IRBuilder(function.append_basic_block())
-        value = emit(inside, *function.args)
-        inside.ret_void() if value is None else inside.ret(value)
-    return function
 
 
 def _dot(b: ir.IRBuilder, acc: Any, unsigned: Any, signed: Any, width: int) -> Any:
@@ -67,7 +51,7 @@ _VECTOR = {"llvm.x86.avx512.vpdpbusd.512": _vpdpbusd, "llvm.x86.avx512.vpdpwssd.
 
 
 def _declare(b: ir.IRBuilder, name: str, result: ir.Type, args: list[ir.Type]) -> Any:
-    return _function(b, name, result, args, _VECTOR[name])
+    return function(b, name, result, args, _VECTOR[name])
 
 
 def _at(b: ir.IRBuilder, config: Any, base: int, tile: Any, kind: ir.Type) -> Any:
@@ -161,13 +145,9 @@ def _state(b: ir.IRBuilder) -> tuple[Any, Any]:
 
 def _op(self: Any, b: ir.IRBuilder, name: str, *args: Any) -> None:
     args = (*_state(b), *(b.zext(a, I64) if a.type == I8 else a for a in args))
-    b.call(_function(b, name, VOID, [a.type for a in args], _OPS[name]), args)
+    b.call(function(b, name, VOID, [a.type for a in args], _OPS[name]), args)
 
 
 amx.Amx.op, amx.Amx.target = _op, HOST  # type: ignore[method-assign]
 avx512vnni.declare, avx512vnni.Avx512Vnni.target = _declare, HOST  # type: ignore[attr-defined]
-_all = cpu.features() | {feature for needed in ISAS.values() for feature in needed if needed == ISAS["amx"]}
-cpu.features = lambda: _all  # type: ignore[assignment]
-_mark = "emulated " + hashlib.sha256(pathlib.Path(__file__).read_bytes()).hexdigest()
-jit.stamp = lambda *facts: cache.stamp(*facts, _mark)  # type: ignore[attr-defined]
-jit.environment = lambda facts: cache.environment(facts + _mark)  # type: ignore[attr-defined]
+begin(set(ISAS["amx"]), __file__)

@@ -1,4 +1,4 @@
-"""AMX and AVX512-VNNI on any CPU: tests of this and other rooms, in a process whose instructions are emulated."""
+"""AMX, AVX512-VNNI and NEON on any CPU: tests of this and other rooms, in a process whose instructions are emulated."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from fastq.machine import arm
 from tests import attack
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -21,18 +22,27 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
         ("kernels/test_segments.py", "test_the_equation and amx", 27),
         ("engine/test_prepared.py", "(bring_themselves or not_aligned) and amx", 14),
         ("products/test_top_k.py", "(stable_sort or integers) and amx and not 150", 17),
+        ("kernels/test_matmul.py", "test_edges and neon and (3bit or 8bit)", 12),
+        ("kernels/test_segments.py", "test_the_equation and neon", 81),
         *(
             pytest.param(file, which, least, marks=pytest.mark.exhaustive)
             for file, which, least in (
                 ("kernels/test_matmul.py", "amx and (2bit or 5bit)", 36),
                 ("kernels/test_segments.py", "amx", 142),
                 ("products/test_activations.py", "test_every_instruction_set and amx", 16),
+                ("kernels/test_matmul.py", "neon", 798),
+                ("kernels/test_segments.py", "neon", 426),
+                ("products/test_activations.py", "test_every_instruction_set and neon", 48),
+                ("products/test_top_k.py", "(stable_sort or integers) and neon and not 150", 51),
+                ("engine/test_roofline.py", "neon", 90),
             )
         ),
     ],
 )
 def test_on_any_cpu(file, which, least):
-    plugins = ["-p", "no:xdist", "-p", "tests.kernels.emulated"]
+    if "neon" in which and arm.is_arm():
+        pytest.skip("this CPU has NEON itself")
+    plugins = ["-p", "no:xdist", "-p", f"tests.kernels.emulated{'_neon' * ('neon' in which)}"]
     command = [sys.executable, "-m", "pytest", "-q", *plugins, f"tests/{file}", "-k", which]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

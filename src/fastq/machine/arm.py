@@ -50,8 +50,8 @@ def _macos() -> set[str]:
 
     def says_yes(name: bytes) -> bool:
         value, size = ctypes.c_int(0), ctypes.c_size_t(ctypes.sizeof(ctypes.c_int))
-        failed = ask(b"hw.optional.arm." + name, ctypes.byref(value), ctypes.byref(size), None, ctypes.c_size_t(0))
-        return not failed and value.value != 0  # a system that does not know the name fails
+        ask(b"hw.optional.arm." + name, ctypes.byref(value), ctypes.byref(size), None, ctypes.c_size_t(0))
+        return value.value != 0  # which a system that does not know the name leaves as it is
 
     return {feature for feature, name in MACOS.items() if says_yes(name)}
 
