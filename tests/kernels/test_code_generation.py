@@ -65,13 +65,14 @@ def test_blocks_for_few_rows_stay_in_registers(name):
         assert count.spills == 0
 
 
-@pytest.mark.parametrize(("name", "most"), [("neon_i8mm", 406), ("neon_dotnarrow", 406), ("neonnarrow", 714)])
+@pytest.mark.parametrize(("name", "most"), [("neon_i8mm", 385), ("neon_dotnarrow", 385), ("neonnarrow", 672)])
 def test_three_bits_unpacked_in_registers(name, most):
     """One row, a tile of 384 bytes; the same instructions for usdot and sdot."""
     unit = NEON[name]
     isa = unit.micro_kernel()
     (count,) = longest(packed.packed(isa, TileFormat(3), isa.gemv_shapes[:1], 16), unit)
     assert count.all <= most
+    assert count.spills == 0 or name == "neonnarrow"
 
 
 def test_a_spill_is_seen():

@@ -69,6 +69,7 @@ class MicroKernel:
     width = 64  # bytes per vector register; a row of a right tile takes 64 / width of them
     gemv_shapes: tuple[Shape, ...] = ()  # blocks for few rows, in order of rows
     gemm_passes = 1  # of the block for many rows
+    row_by_row = False  # whether a row of a packed tile is unpacked right before its products, rather than all at once
     grids = 1  # of accumulators, each of rows and columns of the block; `finalize` makes one of them
 
     def __init__(self, unit: Unit) -> None:

@@ -12,7 +12,7 @@ per register of columns; scaling its codes would take 32. A product of 1 x 4096 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -94,7 +94,7 @@ def multiplied(
     rows: int,
     left: Any,
     tile: Any,
-    codes: Callable[[int], list[Any]],
+    codes: Callable[[int], Sequence[Any]],
     sets: Sets,
     steps: range = range(STEPS),
 ) -> Sets:

@@ -7,7 +7,7 @@ a single float scale per column, and stays exact. Per row of a tile that costs a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from llvmlite import ir
@@ -20,15 +20,30 @@ QUARTERS = DEPTH // QUARTER
 GROUP_BYTES = 2 * BLOCK  # factors and shifts of a group
 
 
-def unpacked_rows(b: ir.IRBuilder, isa: MicroKernel, bits: int, tile: Any, part: int) -> list[Any]:
+class Rows(Sequence[Any]):
+    """Rows of codes that are unpacked where they are asked for, each once."""
+
+    def __init__(self, unpacked: Callable[[int], Any]) -> None:
+        self._unpacked = unpacked
+
+    def __len__(self) -> int:
+        return STEPS
+
+    def __getitem__(self, row: Any) -> Any:
+        if row >= STEPS:
+            raise IndexError(row)
+        return self._unpacked(row)
+
+
+def unpacked_rows(b: ir.IRBuilder, isa: MicroKernel, bits: int, tile: Any, part: int) -> Sequence[Any]:
     """The 16 rows of a packed tile (one register-wide part of each), as vectors of codes.
 
     One shift and one AND per plane bring back a row; the planes' bits are shifted right into their place in the code.
     """
     words = ir.VectorType(I16, isa.width // 2)
     loaded: dict[int, Any] = {}
-    rows = []
-    for row in range(STEPS):
+
+    def one_row(row: int) -> Any:
         code = None
         for place in places(bits, row):
             vector = loaded.get(place.offset)
@@ -44,8 +59,10 @@ def unpacked_rows(b: ir.IRBuilder, isa: MicroKernel, bits: int, tile: Any, part:
             mask = (2**place.width - 1) << place.target
             piece = b.and_(vector, filled(words, mask * 0x0101))
             code = piece if code is None else b.or_(code, piece)
-        rows.append(b.bitcast(code, isa.byte_type))
-    return rows
+        return b.bitcast(code, isa.byte_type)
+
+    rows = Rows(one_row)
+    return rows if isa.row_by_row else list(rows)
 
 
 class Groups:
@@ -98,7 +115,7 @@ class Groups:
         words = ir.VectorType(I16, self.isa.width // 2)
         return b.bitcast(factor, words), b.bitcast(twice(shift, 8), self.isa.byte_type)
 
-    def scaled(self, b: ir.IRBuilder, rows: list[Any], states: list[list[Any]], part: int) -> list[Any]:
+    def scaled(self, b: ir.IRBuilder, rows: Sequence[Any], states: list[list[Any]], part: int) -> list[Any]:
         """Rows of codes as they are multiplied; `states` are those of the tile's quarters."""
         results: list[Any] = []
         loaded: tuple[Any, Any] = (None, None)
@@ -135,7 +152,7 @@ class Tiles(NamedTuple):
     first: Any
     last: Any
 
-    def rows(self, b: ir.IRBuilder, t: Any, part: int) -> list[Any]:
+    def rows(self, b: ir.IRBuilder, t: Any, part: int) -> Sequence[Any]:
         """The codes of one part of tile t."""
         tile = b.gep(self.pointer, [b.mul(t, I64(tile_bytes(self.form.bits)))])
         return unpacked_rows(b, self.isa, self.form.bits, tile, part)
