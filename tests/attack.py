@@ -8,7 +8,8 @@
 Cases run in processes of their own, one for each instruction set where that matters: one that dies or hangs has found
 something, and the next one goes on behind it. It ends with each kind of finding, and how to see that again.
 
-With FASTQ_TEST_EMULATED=1 in the environment, instructions of AMX and AVX512-VNNI are emulated (kernels/emulated.py).
+With FASTQ_TEST_EMULATED=x86 in the environment, instructions of AMX and AVX512-VNNI are emulated
+(kernels/emulated.py), with FASTQ_TEST_EMULATED=neon those of NEON.
 """
 
 from __future__ import annotations
@@ -199,8 +200,8 @@ def main() -> int:
     given = parser.parse_args()
     if unknown := set(given.names) - set(ATTACKS):
         parser.error(f"names must be of {', '.join(ATTACKS)}; got {', '.join(sorted(unknown))}")
-    if os.environ.get("FASTQ_TEST_EMULATED"):
-        module_of("kernels.emulated")
+    if emulated := os.environ.get("FASTQ_TEST_EMULATED"):
+        module_of({"x86": "kernels.emulated", "neon": "kernels.emulated_neon"}[emulated])
     if given.child:
         run_here(given.names[0], range(given.start, given.stop), given.seconds, given.mistake)
     start = int(time.time()) % 10**7 * 100 if given.start is None else given.start

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from fastq.kernels.table import ISAS
 from fastq.machine import arm
 from tests import attack
 
@@ -52,11 +53,12 @@ def test_on_any_cpu(file, which, least):
 
 
 @pytest.mark.exhaustive
-def test_memory_that_is_not_theirs(monkeypatch):
+@pytest.mark.parametrize(("which", "isa"), [("x86", "amx"), *(("neon", isa) for isa in ISAS if "neon" in isa)])
+def test_memory_that_is_not_theirs(which, isa, monkeypatch):
     """Kernels read and write what they were given, and nothing beside it."""
     if not attack.isas_of("guard"):
         pytest.skip("guard needs another system")
-    monkeypatch.setenv("FASTQ_TEST_EMULATED", "1")
-    done = attack.run("guard", "amx", range(40))
+    monkeypatch.setenv("FASTQ_TEST_EMULATED", which)
+    done = attack.run("guard", isa, range(40))
     assert "\n".join(map(str, done.found)) == ""
     assert done.count == 40
