@@ -35,7 +35,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
                 ("kernels/test_segments.py", "neon", 426),
                 ("products/test_activations.py", "test_every_instruction_set and neon", 48),
                 ("products/test_top_k.py", "(stable_sort or integers) and neon and not 150", 51),
-                ("engine/test_roofline.py", "neon", 90),
+                ("engine/test_roofline.py", "neon", 60),
             )
         ),
     ],
