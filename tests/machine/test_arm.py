@@ -120,7 +120,8 @@ def test_macos(system, names, isa):
         feature = name.decode().removeprefix("hw.optional.arm.FEAT_")
         if feature == "I8MM" and "DotProd" not in names:
             return -1  # an older system
-        value._obj.value = feature in names
+        ctypes.memmove(value, (feature in names).to_bytes(4, sys.byteorder), 4)
+        size._obj.value = 4
         return 0
 
     assert system("darwin", sysctlbyname=sysctlbyname)[1] == isa

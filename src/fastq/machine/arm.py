@@ -9,11 +9,13 @@ import ctypes
 import sys
 from typing import Any
 
+from fastq.machine import sysctl
+
 # Each system's own number, or name, of an extension, by LLVM's name of it. Linux: asm/hwcap.h; the first number is that
 # of the auxiliary vector's entry (AT_HWCAP, AT_HWCAP2), the second that of the bit. macOS: names below hw.optional.arm.
 # Windows: PF_ARM_..._INSTRUCTIONS_AVAILABLE of winnt.h.
 LINUX = {"neon": (16, 1), "dotprod": (16, 20), "i8mm": (26, 13)}
-MACOS = {"dotprod": b"FEAT_DotProd", "i8mm": b"FEAT_I8MM"}
+MACOS = {"dotprod": "FEAT_DotProd", "i8mm": "FEAT_I8MM"}
 WINDOWS = {"dotprod": 43, "i8mm": 66}
 
 # Names of CPUs for which LLVM (20 and 22) cannot compile any loop: it ends the process, "incomplete machine model".
@@ -46,14 +48,7 @@ def _linux() -> set[str]:
 
 
 def _macos() -> set[str]:
-    ask = ctypes.CDLL(None).sysctlbyname
-
-    def says_yes(name: bytes) -> bool:
-        value, size = ctypes.c_int(0), ctypes.c_size_t(ctypes.sizeof(ctypes.c_int))
-        ask(b"hw.optional.arm." + name, ctypes.byref(value), ctypes.byref(size), None, ctypes.c_size_t(0))
-        return value.value != 0  # which a system that does not know the name leaves as it is
-
-    return {feature for feature, name in MACOS.items() if says_yes(name)}
+    return {feature for feature, name in MACOS.items() if sysctl.number(f"hw.optional.arm.{name}")}
 
 
 def _windows() -> set[str]:
