@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tempfile
 import traceback
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import pytest
 import fastq as fq
 from fastq.machine import pool
 from fastq.quant.moment import SecondMoment
+
+from .test_messages import in_use
 
 PACKAGE = Path(fq.__file__).parent
 VERBS = ("quantize|multiply|use|call|cut|pass|give|leave|unset|convert|decorate|contract|sum|reshape|join|index|keep|"
@@ -68,6 +71,15 @@ def fitted():
     return calibrator.quantize(W)
 
 
+def saved_beside_one_that_is_open():
+    with tempfile.TemporaryDirectory() as folder:
+        q().save(f"{folder}/one")
+        opened = fq.load(f"{folder}/one", mmap=False)
+        opened.save(f"{folder}/one", overwrite=True)
+        opened.save(f"{folder}/other")
+        return opened
+
+
 # Words of the hint, the call that it is given for, and calls that obey it.
 HINTS = {
     "columns on the right": (
@@ -79,6 +91,11 @@ HINTS = {
         "multiply q.dequantize(); if a row of it is an output (N x K, as torch has weights), multiply q.T",
         lambda: np.ones((2, 8)) @ fq.quantize(np.eye(8), axis=1),
         lambda: np.ones((2, 8)) @ fq.quantize(np.eye(8), axis=1).T,
+    ),
+    "a file that Windows has mapped": (
+        "delete that first (or load the folder with mmap=False), or save elsewhere",
+        in_use,
+        lambda: saved_beside_one_that_is_open(),
     ),
     "search along the other axis": (
         "quantize with axis=-1, or pass axis=-2 if items lie along the other one",
@@ -304,7 +321,7 @@ HINTS = {
 def met(name):
     """The error that a hint is given in."""
     words, fails, *_ = HINTS[name]
-    with pytest.raises((TypeError, ValueError, OverflowError, IndexError)) as caught:
+    with pytest.raises((TypeError, ValueError, OverflowError, IndexError, PermissionError)) as caught:
         fails()
     assert words in str(caught.value)
     return caught.value

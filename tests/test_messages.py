@@ -22,6 +22,7 @@ from fastq.quant.gptq import Gptq, quantize_columns
 from fastq.quant.moment import SecondMoment
 from fastq.quant.spec import QuantSpec
 from fastq.storage import out_of_core
+from fastq.storage.folder import replacing
 
 from .cases import instruction_set
 from .qarray.test_from_parts import WRONG as OF_PARTS
@@ -42,6 +43,14 @@ TOP = np.finfo(np.float32).max
 FAR = np.repeat([-TOP, TOP], 64)[:, None]
 LONG = np.full((1, 33_026), 255, np.uint8)
 READ_ONLY = np.broadcast_to(np.float32(0), (2, 2))
+
+
+def in_use():
+    """What Windows says of a file that is mapped."""
+    error = PermissionError(13, "Access is denied")
+    error.winerror = 32  # type: ignore[attr-defined]
+    with replacing(Path("items")):
+        raise error
 
 
 def items():
@@ -164,6 +173,8 @@ def on(isa, call=q):
 
 
 CASES = {
+    "a file that Windows has mapped": (in_use, PermissionError,
+        r"items must not be in use while it is replaced; Windows says .*denied.*, or save elsewhere$"),
     "a name that is none": (lambda: fq.matmull, AttributeError, r"module 'fastq' has no attribute 'matmull'"),
     # calibration
     "calibration of text": (lambda: SecondMoment.of("rows"), TypeError,
