@@ -175,6 +175,8 @@ def on(isa, call=q):
 CASES = {
     "a file that Windows has mapped": (in_use, PermissionError,
         r"items must not be in use while it is replaced; Windows says .*denied.*, or save elsewhere$"),
+    "a function that has no answer": (lambda: fq.quantize_all({"w": X}, include=int), ValueError,
+        r"include must be a function that has an answer for each name; for 'w' it raised ValueError: invalid literal"),
     "a name that is none": (lambda: fq.matmull, AttributeError, r"module 'fastq' has no attribute 'matmull'"),
     # calibration
     "calibration of text": (lambda: SecondMoment.of("rows"), TypeError,

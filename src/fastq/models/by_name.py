@@ -28,10 +28,20 @@ def fitting(pattern: Any, argument: str, names: Collection[str]) -> set[str]:
     return found
 
 
+def _answer(function: Callable[[str], Any], argument: str, name: str) -> Any:
+    try:
+        return function(name)
+    except Exception as error:
+        raise ValueError(
+            f"{argument} must be a function that has an answer for each name; for {shown(name)} it raised "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
 def chosen(value: Any, argument: str, names: Collection[str]) -> set[str]:
     """The names that a function says yes to, or that one of several patterns fits."""
     if callable(value):
-        return {name for name in names if truth(value(name), f"the answer of {argument}")}
+        return {name for name in names if truth(_answer(value, argument, name), f"the answer of {argument}")}
     if not isinstance(value, str) and not isinstance(value, Iterable):
         raise TypeError(f"{argument} must be a pattern, several, or a function of a name; got {with_type(value)}")
     return set[str]().union(*(fitting(p, argument, names) for p in ((value,) if isinstance(value, str) else value)))
@@ -44,7 +54,7 @@ class ByName:
     """
 
     def __init__(self, value: Any, argument: str, names: Collection[str], check: Check, default: Any = None) -> None:
-        self._value, self._check, self._default = value, check, check(default)
+        self._value, self._argument, self._check, self._default = value, argument, check, check(default)
         self.named = set[str]()  # the names that patterns fit
         if isinstance(value, Mapping):
             places = {pattern: fitting(pattern, argument, names) for pattern in value}
@@ -60,4 +70,6 @@ class ByName:
         """The value for an array."""
         if isinstance(self._value, dict):
             return self._value.get(name, self._default)
-        return self._check(self._value(name)) if callable(self._value) else self._value
+        if callable(self._value):
+            return self._check(_answer(self._value, self._argument, name))
+        return self._value
