@@ -31,10 +31,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
                 ("kernels/test_matmul.py", "amx and (2bit or 5bit)", 36),
                 ("kernels/test_segments.py", "amx", 142),
                 ("products/test_activations.py", "test_every_instruction_set and amx", 16),
-                ("kernels/test_matmul.py", "neon", 779),
-                ("kernels/test_segments.py", "neon", 426),
-                ("products/test_activations.py", "test_every_instruction_set and neon", 48),
-                ("products/test_top_k.py", "(stable_sort or integers) and neon and not 150", 51),
+                ("kernels/test_segments.py", "neon_i8mm", 142),
+                ("products/test_activations.py", "test_every_instruction_set and neon_i8mm", 16),
+                ("products/test_top_k.py", "(stable_sort or integers) and neon_i8mm and not 150", 17),
                 ("engine/test_roofline.py", "neon", 60),
             )
         ),
