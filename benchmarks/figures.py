@@ -86,6 +86,11 @@ def share_of_peak(group: str, name: str, isa: str | None = None) -> Callable[[Ru
     return find
 
 
+def rate_of(group: str, name: str, than: str) -> Callable[[Run], Value]:
+    """A contender's operations per second, as a multiple of another's."""
+    return lambda run: Value(run.row(group, name).rate / run.row(group, than).rate)
+
+
 def share_of_bandwidth(group: str, name: str) -> Callable[[Run], Value]:
     """The bytes per second that a contender reads, as a share of what was measured in this run."""
 
@@ -209,8 +214,9 @@ def _search() -> Iterator[Figure]:
     ):
         yield Figure(f"top_k, 32 queries, int8: against {other}", "times", bar, stretch,
                      faster("search: 32 queries, 200000x384", best, other))  # fmt: skip
-    yield Figure("top_k, 1000 queries, int8: time against that of the products alone", "times", 1.5, 1.2,
-                 faster("search: 1000 queries, 200000x384", "products alone", best), less=True)  # fmt: skip
+    group, product = "search: 1000 queries, 200000x384", "a product of codes, 1024x4096x4096"
+    yield Figure("top_k, 1000 queries, int8: time against its operations at the rate of 1024x4096x4096", "times",
+                 1.5, 1.2, rate_of(group, product, best), less=True)  # fmt: skip
     yield Figure("top_k, 1 query, int8: share of the bandwidth of memory", "share", 0.7, 0.85,
                  share_of_bandwidth("search: 1 queries, 200000x384", best))  # fmt: skip
     for items in (200_000, 1_000_000):
