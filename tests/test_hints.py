@@ -35,6 +35,10 @@ def q(w=W, bits=8, **form):
     return fq.quantize(w, bits, **form)
 
 
+def narrow(kind):
+    return fq.from_parts([[0], [1]], kind([[2]] * 2), bits=2, offset=kind([[1]] * 2), dtype=np.float16)
+
+
 def reordered():
     return fq.from_parts(**q(axis=0, group_size=16).parts(), order=np.roll(np.arange(64), 5))
 
@@ -176,6 +180,11 @@ HINTS = {
         "join what q.dequantize() gives",
         lambda: np.concatenate([reordered(), reordered()]),
         lambda: np.concatenate([reordered().dequantize(), reordered().dequantize()]),
+    ),
+    "arrays with scales of two types, joined": (
+        "join what q.dequantize() gives",
+        lambda: np.concatenate([narrow(np.float16), narrow(np.float32)]),
+        lambda: np.concatenate([narrow(np.float16).dequantize(), narrow(np.float32).dequantize()]),
     ),
     "symmetric codes without a sign": (
         "pass zero_point=8 if they count from 0, or codes.astype(np.int8) if they are from -8 to 7",

@@ -95,6 +95,10 @@ def ordered():
     return fq.from_parts(**q(axis=0).parts(), order=[1, 0])
 
 
+def narrow(kind):
+    return fq.from_parts([[0], [1]], kind([[2]] * 2), bits=2, offset=kind([[1]] * 2), dtype=np.float16)
+
+
 def asymmetric(**form):
     return fq.quantize(X, scheme="asymmetric", **form)
 
@@ -589,6 +593,8 @@ CASES = {
         r"arrays that are joined must have groups of one size; got groups of 1, None"),
     "joined of two balances": (lambda: np.concatenate([q(axis=0, balance=[1, 2]), q(axis=0)], axis=1), ValueError,
         r"arrays that are joined beside their balance must have the same one; got different ones"),
+    "joined of two types": (lambda: np.concatenate([narrow(np.float16), narrow(np.float32)]), ValueError,
+        r"arrays that are joined must all have scales of one.* got float16, float32: join what q\.dequantize\(\)"),
     "joined of two orders": (lambda: np.concatenate([ordered(), q(axis=0)], axis=1),
         ValueError, r"arrays that are joined beside their order must have the same one; got different ones"),
     "joined along an order": (lambda: np.concatenate([ordered(), ordered()]), ValueError,

@@ -6,7 +6,7 @@ Messages are NumPy's own where NumPy has one.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +46,15 @@ def float_type(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:
 def as_floats(array: Array, name: str) -> Array:
     """The array in the type that arrays are quantized in."""
     return array.astype(float_type(array.dtype, name), copy=False)
+
+
+@overload
+def wide(values: Array) -> Array: ...
+@overload
+def wide(values: Array | None) -> Array | None: ...
+def wide(values: Array | None) -> Array | None:
+    """Parameters as kernels and stores take them: those of float16 and bfloat16 in float32, which is exact."""
+    return values if values is None or values.dtype.itemsize != 2 else values.astype(np.float32)
 
 
 @lru_cache(maxsize=256)

@@ -6,10 +6,9 @@
 The configuration has ``"quantization": {"group_size": 64, "bits": 4, "mode": "affine"}``, and by the name of a module
 what is different there. Modes other than affine are of floats of 4 and 8 bits.
 
-With float32 scales, numbers are those of MLX in every bit. With float16 and bfloat16, MLX's dequantize on the CPU
-rounds ``scale * code`` to that type, and then the sum (on GPUs, compilers may join the two); fastq computes in float32
-and rounds once. So half of the numbers of 4 bits differ by one rounding. MLX's products by rows (x @ w.T on the CPU, of
-4 and 8 bits) compute ``scale * code + bias`` in float32, too.
+Numbers are those of MLX's dequantize on the CPU in every bit: it computes in the type of the scales, so of float16 and
+bfloat16 it rounds ``scale * code``, and then the sum (on GPUs, compilers may join the two). MLX's products by rows
+(x @ w.T on the CPU, of 4 and 8 bits) compute ``scale * code + bias`` in float32, as products do here.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ from fastq.qarray.build import from_parts
 NAME = "MLX"
 PARTS = ("weight", "scales", "biases")
 BITS, GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)
-ROUNDED = " (MLX rounds {} twice, fastq once)"
 
 
 def entry(module: Module, config: Mapping[str, Any]) -> Entry:
@@ -46,8 +44,7 @@ def entry(module: Module, config: Mapping[str, Any]) -> Entry:
         )
     bits, size = _widths(module, settings, packed[-1], shape[-1])
     whole = (*shape[:-1], shape[-1] * size)
-    form = described(bits, shape[-1], size) + ("" if kind == "float32" else ROUNDED.format(kind))
-    return module.entry(whole, form, lambda: _read(module, bits, size, whole))
+    return module.entry(whole, described(bits, shape[-1], size), lambda: _read(module, bits, size, whole))
 
 
 def _widths(module: Module, settings: Mapping[str, Any], words: int, groups: int) -> tuple[int, int]:

@@ -6,13 +6,15 @@ A quantized array is written as the arguments of :func:`fastq.from_parts`, each 
 suffix      type   is
 =========== ====== ====================================================================================
 codes       int32  the dense bit stream along the axis, or along the last one without an axis
-scale       floats of the logical type where that is exact, else of float32 or float64
+scale       floats of the logical type where that is exact, else of float32 or float64 *
 zero_point  uint8  of asymmetric arrays
-offset      floats of affine arrays
+offset      floats of affine arrays, and of scale's type
 group_scale int8   integer scales of groups
 balance     floats factors by channel
 order       int64  the places of codes along the axis
 =========== ====== ====================================================================================
+
+(* Of affine arrays, the type that the equation is computed in.)
 
 The suffix stands behind a dot. But an array that compressed-tensors' ``pack-quantized`` (version 0.20) has, too, has
 the names of that library: ``*.weight_packed``, ``*.weight_scale``, ``*.weight_shape``, and ``*.weight_zero_point``,

@@ -126,10 +126,12 @@ def checked(name: Any, value: Any) -> Value:
 
 def _narrow(q: QArray) -> str:
     """The type that scale and offset are written in: that of half the size, if it is the logical one and exact."""
-    floats = [array for array in (_scale(q), q.offset) if array is not None]
+    if q.offset is not None:  # numbers are computed in its type, and those of 16 bits are rounded twice
+        return str(q.offset.dtype)
+    scale = _scale(q)
     with np.errstate(over="ignore"):
-        exact = all(np.array_equal(array.astype(q.dtype).astype(array.dtype), array) for array in floats)
-    return str(q.dtype if q.dtype.itemsize == 2 and floats[0].dtype == np.float32 and exact else floats[0].dtype)
+        exact = np.array_equal(scale.astype(q.dtype).astype(scale.dtype), scale)
+    return str(q.dtype if q.dtype.itemsize == 2 and scale.dtype == np.float32 and exact else scale.dtype)
 
 
 def _scale(q: QArray) -> Array:

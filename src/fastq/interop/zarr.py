@@ -19,6 +19,7 @@ import zarr
 from zarr.errors import ContainsArrayError, ContainsGroupError
 
 from fastq.layout.tiles import BLOCK, DEPTH, ceil_div, tile_bytes
+from fastq.promotion import wide
 from fastq.qarray.apart import canonical_arrays
 from fastq.qarray.array import QArray
 from fastq.qarray.parts import naming, put_together
@@ -209,7 +210,7 @@ def _new_group(store: Any, overwrite: bool) -> zarr.Group:
 
 def _create(group: zarr.Group, form: Metadata, lengths: Lengths, q: QArray) -> dict[str, Any]:
     """Make the arrays; a stored chunk belongs to one chunk of the quantized array, so writers never meet."""
-    arrays = {}
+    arrays, floats = {}, wide(q.scale).dtype
     for name, (shape, types) in form.arrays().items():
         if name == "sums" or (name == "balance" and q.balance is None):
             continue
@@ -218,7 +219,7 @@ def _create(group: zarr.Group, form: Metadata, lengths: Lengths, q: QArray) -> d
             if lengths[axis] < form.shape[axis]:
                 cuts[i] = ceil_div(lengths[axis], step)
         arrays[name] = group.create_array(
-            name, shape=shape, dtype=q.scale.dtype if name in ("scale", "offset") else types[0], chunks=tuple(cuts),
+            name, shape=shape, dtype=floats if name in ("scale", "offset") else types[0], chunks=tuple(cuts),
             compressors=None, filters=None, fill_value=0,
             config={"write_empty_chunks": True},  # a chunk that is not there is missing
         )  # fmt: skip

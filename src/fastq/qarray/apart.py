@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastq.layout.bitstream import pack_bits
+from fastq.promotion import wide
 from fastq.qarray.rearrange import array_parts, group_scales, oriented, with_parts
 from fastq.scheme import ROW
 from fastq.storage.folder import write
@@ -29,7 +30,8 @@ def take_apart(q: QArray, pack: bool = True) -> tuple[dict[str, Array], dict[str
     form = Metadata.of(q)
     if pack or q._store.packed:
         form = form.packed()
-    arrays = {"scale": q._scale, "zero_point": q._zero, "offset": q._offset, "balance": q.balance, "order": q.order}
+    scale, offset = wide(q._scale), wide(q._offset)
+    arrays = {"scale": scale, "zero_point": q._zero, "offset": offset, "balance": q.balance, "order": q.order}
     scales = None
     if form.k_segments is None:
         arrays["codes"], scales = q.codes, group_scales(q)

@@ -17,7 +17,7 @@ from fastq.qarray.parts import put_together
 from fastq.quant.affine import extremes
 from fastq.quant.spec import QuantSpec, parameter_shape
 from fastq.scheme import ACTIVATIONS, largest_factor
-from fastq.storage.metadata import ATTRIBUTES, LOGICAL, VERSION, must
+from fastq.storage.metadata import ATTRIBUTES, LOGICAL, NARROW, VERSION, must
 from fastq.validation import check_axis, check_bits, check_group, data_type, integer, truth, word
 
 Shape = tuple[int, ...]
@@ -65,13 +65,15 @@ def from_parts(
     scale : array_like
         Finite numbers, negative ones and 0 too; one for each run of elements that share it, so of the shape of
         ``np.max(x, axis=axis, keepdims=True)``, or with one entry per group along the axis. What broadcasts to that
-        shape will do. float16 and bfloat16 become float32, which is exact.
+        shape will do. float16 and bfloat16 become float32, which is exact, but see `offset`.
     bits : int
         Bits per code, 2 to 8.
     zero_point : array_like, optional
         Codes that stand for 0, one per scale.
     offset : array_like, optional
-        Numbers, one per scale.
+        Numbers, one per scale. If both are arrays of float16, or of bfloat16, they stay so, and numbers are computed in
+        that type, as NumPy and MLX do: ``scale * code`` is rounded to it, then the sum. (Not with another `dtype`, nor
+        a balance. Products compute in float32 all the same.)
     group_scale : array_like, optional
         Integer scales of groups, from ``-2**(8-bits)`` to ``2**(8-bits)`` but for 0 (see :func:`fastq.quantize`). Then
         `scale` is the one that all groups along the axis share, and has length 1 there.
@@ -172,7 +174,9 @@ def from_parts(
         arrays["order"] = _along_axis("order", places, along, values.shape).astype(np.int64)
     known = (list(values.shape), logical if dtype is None else _logical(dtype), bits, scheme, along, group_size)
     attributes = dict(zip(ATTRIBUTES, (VERSION, *known, spec.rotation, False, None)))
-    return put_together(arrays, {**attributes, "activations": word(activations, "activations", ACTIVATIONS)})
+    attributes["activations"] = word(activations, "activations", ACTIVATIONS)
+    attributes[NARROW] = _narrow(scale, offset) and known[1] == logical and "balance" not in arrays
+    return put_together(arrays, attributes)
 
 
 def _lengths(shape: Any) -> Shape:
@@ -263,6 +267,12 @@ def _floats(scale: Any, offset: Any, spec: QuantSpec, shape: Shape) -> tuple[str
     of_scale = parameter_shape(shape, spec.axis, None if spec.integer else spec.group)
     with np.errstate(over="ignore"):
         return logical, {name: _of_shape(name, v, of_scale).astype(held) for name, v in given.items()}
+
+
+def _narrow(*given: Any) -> bool:
+    """Whether scale and offset are arrays of one type of 16 bits."""
+    kinds = {str(getattr(values, "dtype", None)) for values in given}
+    return len(kinds) == 1 and kinds <= set(LOGICAL[:2])
 
 
 def _of_shape(name: str, values: Array, shape: Shape) -> Array:

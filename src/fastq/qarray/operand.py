@@ -14,6 +14,7 @@ import numpy.typing as npt
 from fastq.engine.operands import BatchIndex, ChannelTransform, ColumnParams, LineParams, Right
 from fastq.layout.tiles import Segments, segments
 from fastq.products.operands import Operand
+from fastq.promotion import wide
 from fastq.qarray.rearrange import expanded, group_scales, in_codes_order, part, swapped_matrices
 from fastq.quant.spec import QuantSpec
 from fastq.scheme import ACTIVATIONS, code_range
@@ -80,6 +81,7 @@ def _lines(q: QArray, index: BatchIndex, side: str) -> LineParams:
     def of_matrix(p: Array | None) -> Array | None:
         if p is None:
             return None
+        p = wide(p)
         if q.axis == kept and q.group_size is not None:
             p = np.take(p, np.arange(q.shape[kept]) // q.group_size, axis=kept)
         return _entry(p, at)

@@ -25,7 +25,8 @@ order      1, but for the axis                          int64    arrays whose co
 (* uint8, unless symmetric; floats are float32 or float64.) Attributes are JSON values: `fastq` (the version of this
 form, 1), `shape`, `dtype`, `bits`, `scheme`, `axis`, `group_size`, `rotation`, `flipped`, and `cuts`, the length of the
 segments that K is cut into (:class:`fastq.layout.tiles.Segments`), null where nothing is packed; and `activations`,
-where they are not "row".
+where they are not "row"; and `narrow`, true for affine arrays whose scale and offset are of the logical type, if that
+has 16 bits: numbers are computed in it.
 """
 
 from __future__ import annotations
@@ -116,9 +117,11 @@ def put_together(arrays: Mapping[str, Array], attributes: Mapping[str, Any]) -> 
     order = parts.get("order")
     if order is not None and order.size and np.array_equal(order.reshape(-1), np.arange(order.size)):
         order = None  # products are spared a copy
-    parameters = parts["scale"], *map(parts.get, ("zero_point", "offset", "balance")), order
     # NumPy knows bfloat16 once its package is imported.
     dtype = importlib.import_module("ml_dtypes").bfloat16 if form.dtype == "bfloat16" else form.dtype
+    if form.narrow:
+        parts |= {name: _narrowed(name, parts[name], dtype) for name in ("scale", "offset")}
+    parameters = parts["scale"], *map(parts.get, ("zero_point", "offset", "balance")), order
     return QArray._make(store, False, spec, parameters, dtype, form.activations)
 
 
@@ -162,6 +165,14 @@ def _check_values(parts: dict[str, Array], form: Metadata) -> None:
         _check_factors(parts["factors"], limits)
     if "offset" in parts:
         must(parts["offset"].dtype == parts["scale"].dtype, "offset must be of scale's type", parts["offset"].dtype)
+
+
+def _narrowed(name: str, values: Array, dtype: Any) -> Array:
+    """Parameters in the logical type."""
+    with np.errstate(over="ignore"):
+        narrow = values.astype(dtype)
+    must(np.array_equal(narrow.astype(values.dtype), values), f"{name} must be exact in {np.dtype(dtype)}", "others")
+    return narrow
 
 
 def _check_factors(factors: Array, limits: CodeRange) -> None:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from fastq.engine.operands import AxisIndex
 from fastq.layout.tiles import QUARTER
+from fastq.promotion import wide
 from fastq.quant.spec import parameter_shape
 
 Array = npt.NDArray[Any]
@@ -53,6 +54,11 @@ class ArrayParts(NamedTuple):
             return self
         zero = None if self.group_zero is None else self.group_zero.astype(np.int32)
         return self._replace(scale=self.scale * self.group_scale, zero=zero, group_scale=None, group_zero=None)
+
+    @property
+    def widened(self) -> ArrayParts:
+        """The same with a scale and an offset that are not of 16 bits."""
+        return self.mapped(wide, "scale", "offset")
 
 
 BY_GROUP = ("scale", "zero", "offset", "group_scale", "group_zero")
@@ -261,6 +267,12 @@ def joined(parts: Sequence[ArrayParts], axis: int) -> ArrayParts:
 def _common(parts: Sequence[ArrayParts], axis: int) -> int | None:
     """The axis along which the joined array shares scales; None if all arrays have one scale, and the same."""
     axes = {p.axis for p in parts}
+    kinds = {p.scale.dtype for p in parts}
+    if len(kinds) > 1 and any(kind.itemsize == 2 for kind in kinds):
+        raise ValueError(
+            "arrays that are joined must all have scales of one type if one has scales of 16 bits, because numbers are "
+            f"computed in it; got {_listed([p.scale.dtype for p in parts])}: join what q.dequantize() gives"
+        )
     if len({p.rotation for p in parts}) > 1:
         raise ValueError("arrays that are joined must be rotated in blocks of one size; got blocks of "
                          + _listed([p.rotation for p in parts]))  # fmt: skip

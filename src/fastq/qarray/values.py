@@ -36,8 +36,8 @@ def dequantize(q: QArray, dtype: npt.DTypeLike | None = None, out: Array | None 
     Returns
     -------
     numpy.ndarray
-        ``scale * (codes - zero_point)`` or ``scale * codes + offset``, computed in scale's type; times `balance`, and
-        put where `order` says.
+        ``scale * (codes - zero_point)`` or ``scale * codes + offset``, computed in scale's type as NumPy computes it;
+        times `balance`, and put where `order` says.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def astype(q: QArray, dtype: npt.DTypeLike) -> QArray:
     dtype('float64')
     """
     logical = _float_type(dtype)
-    return q if logical == q.dtype else with_store(q, parameters_only(q), q._store, q._transposed, logical)
+    return q if logical == q.dtype else with_store(q, parameters_only(q).widened, q._store, q._transposed, logical)
 
 
 def item(q: QArray) -> float:
@@ -135,10 +135,17 @@ def equals(q: QArray, other: Any) -> bool:
     if not isinstance(other, Operand):
         return False
     attributes = ("shape", "dtype", "bits", "scheme", "axis", "group_size", "rotation")
+    if _narrow(q) != _narrow(other):
+        return False  # numbers are computed in another type
     arrays = ("scale", "zero_point", "offset", "group_scale", "balance", "order", "codes")
     return all(getattr(q, name) == getattr(other, name) for name in attributes) and all(
         structure.equal(getattr(q, name), getattr(other, name)) for name in arrays
     )
+
+
+def _narrow(q: Any) -> bool:
+    """Whether its numbers are computed in 16 bits, those of its logical type."""
+    return bool(q.scale.dtype.itemsize == 2)
 
 
 def times(q: QArray, factor: Any, divide: bool) -> QArray:
@@ -154,7 +161,7 @@ def times(q: QArray, factor: Any, divide: bool) -> QArray:
             f"factors of a quantized array must broadcast to its shape {q.shape}, because they are folded into its "
             f"scale; got shape {np.shape(by)}: multiply q.dequantize()"
         )
-    p = parameters_only(q)
+    p = parameters_only(q).widened
     if dtype == np.float64:
         p = p.mapped(lambda values: values.astype(np.float64), "scale", "offset")
     with np.errstate(over="ignore"):

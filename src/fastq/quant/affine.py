@@ -21,10 +21,21 @@ LONG_RUN = 16384  # a whole array under one scale is cut into runs of this lengt
 
 
 def restore(codes: Array, spec: QuantSpec, params: QuantParams, balance: Array | None, out: Array) -> None:
-    """``out = balance * H (scale * (codes - zero) + offset)``, computed in scale's type; H is the rotation."""
+    """``out = balance * H (scale * (codes - zero) + offset)``, computed in scale's type; H is the rotation.
+
+    If that is one of 16 bits, the product is rounded to it, and then the sum.
+    """
     scale, zero, offset, _ = params.mapped(lambda p: expand(p, codes.shape, spec.axis, spec.group))
     limits, work = spec.limits, scale.dtype
     values = out if out.dtype == work else np.empty(out.shape, work)
+    if (
+        offset is not None and work.itemsize == 2
+    ):  # neither balanced nor rotated; what overflows is infinite, as in NumPy
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.multiply(codes, scale, out=values, dtype=work)
+            np.add(values, offset, out=values)
+            out[...] = values.astype(out.dtype, copy=False)
+        return
     if zero is not None:
         np.subtract(codes, zero, out=values, dtype=work, casting="unsafe")
         np.multiply(values, scale, out=values)

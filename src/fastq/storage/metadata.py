@@ -26,6 +26,7 @@ VERSION = 1  # of the form; another one is another set of arrays
 IN_STORE = ("tiles", "sums", "groups", "codes", "factors", "zeros")  # what fastq.engine.store.Store holds
 NAMES = (*IN_STORE, "scale", "zero_point", "offset", "balance", "order")
 ATTRIBUTES = ("fastq", "shape", "dtype", "bits", "scheme", "axis", "group_size", "rotation", "flipped", "cuts")
+NARROW = "narrow"  # the attribute; left out where it is false, as "activations" where they are "row"
 FLOATS = "float32", "float64"
 LOGICAL = ("float16", "bfloat16", *FLOATS)
 
@@ -44,12 +45,14 @@ class Metadata(NamedTuple):
     grouped: bool = False  # integer group scales are packed beside the tiles
     activations: str = ROW  # how products quantize the floats that they meet
     ordered: bool = False  # its codes lie in an order of their own along the axis
+    narrow: bool = False  # scale and offset are of the logical type, of 16 bits, and the equation is computed in it
 
     @classmethod
     def of(cls, q: Any) -> Metadata:
         """That of a QArray, not packed."""
         spec = QuantSpec(q.bits, q.axis, q.group_size, q.scheme, q.axis_scale is not None, q.rotation)
-        return cls(q.shape, str(q.dtype), spec, activations=q.activations, ordered=q.order is not None)
+        narrow = q.scheme == "affine" and q.scale.dtype.itemsize == 2
+        return cls(q.shape, str(q.dtype), spec, activations=q.activations, ordered=q.order is not None, narrow=narrow)
 
     @property
     def k_axis(self) -> int:
@@ -65,7 +68,7 @@ class Metadata(NamedTuple):
         """The form packed along the axis that shares a scale, if it can be; of an array of another shape, if given."""
         spec, shape = self.spec, self.shape if shape is None else shape
         form = Metadata(shape, self.dtype, spec, spec.axis == len(shape) - 1)
-        form = form._replace(activations=self.activations, ordered=self.ordered)
+        form = form._replace(activations=self.activations, ordered=self.ordered, narrow=self.narrow)
         if len(shape) < 2 or 0 in shape:
             return form._replace(transposed=False)
         along_k = spec.axis == form.k_axis
@@ -134,7 +137,8 @@ class Metadata(NamedTuple):
         of_spec = spec.bits, spec.scheme, spec.axis, spec.group, spec.rotation
         common = dict(zip(ATTRIBUTES, (VERSION, list(self.shape), self.dtype, *of_spec, self.transposed, size)))
         # Left out where they are the usual ones, as in what was written before there were others.
-        return common if self.activations == ROW else {**common, "activations": self.activations}
+        rare = {"activations": self.activations} if self.activations != ROW else {}
+        return {**common, **rare, **({NARROW: True} if self.narrow else {})}
 
 
 def parsed(attributes: Mapping[str, Any], names: Mapping[str, Any]) -> Metadata:
@@ -182,8 +186,15 @@ def parsed(attributes: Mapping[str, Any], names: Mapping[str, Any]) -> Metadata:
     must(
         _one_of(activations, ACTIVATIONS), f"attribute activations must be one of {', '.join(ACTIVATIONS)}", activations
     )
+    narrow = attributes.get(NARROW, False)
+    must(isinstance(narrow, bool), f"attribute {NARROW} must be true or false", narrow)
+    must(
+        not narrow or (scheme == "affine" and dtype in LOGICAL[:2] and "balance" not in names),
+        f"attribute {NARROW} is for affine arrays of 16 bits without a balance",
+        f"scheme={scheme!r}, dtype={dtype!r}, arrays {', '.join(names)}",
+    )
     spec = QuantSpec(bits, axis, group, scheme, integer, rotation)
-    metadata = Metadata(tuple(shape), dtype, spec, activations=activations, ordered="order" in names)
+    metadata = Metadata(tuple(shape), dtype, spec, activations=activations, ordered="order" in names, narrow=narrow)
     if not packed:
         return metadata
     metadata = metadata._replace(transposed=transposed, grouped=grouped)
