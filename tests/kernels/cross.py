@@ -10,9 +10,13 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 from numba.core.llvm_bindings import create_pass_builder
 
-from fastq.machine.ir import I32, I64, P8, Target, _define
+from fastq.machine.ir import F32, F64, I16, I32, I64, P8, Target, _define
 
 ARM = "aarch64-unknown-linux-gnu"
+KINDS = {"int": I64, "f32": F32, "f64": F64} | {
+    f"{name}*": element.as_pointer()
+    for name, element in {"i32": I32, "i64": I64, "u16": I16, "f32": F32, "f64": F64}.items()
+}
 
 
 class Function(NamedTuple):
@@ -37,7 +41,7 @@ def has_target(triple: str) -> bool:
 
 def assembly(function: Function, triple: str) -> list[str]:
     """The lines of a micro-kernel, optimized as kernels are."""
-    types = [{"int": I64, "i32*": I32.as_pointer()}.get(kind, P8) for kind in function.kinds]
+    types = [KINDS.get(kind, P8) for kind in function.kinds]
     module = ir.Module(function.name)
     module.triple = triple
     _define(module, function.name, types, function.target, function.emit).linkage = ""

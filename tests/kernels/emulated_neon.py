@@ -12,7 +12,7 @@ from llvmlite import ir
 
 from fastq.kernels.dot import neon
 from fastq.kernels.table import ISAS
-from fastq.machine import arm
+from fastq.machine import arm, cpu
 from fastq.machine.ir import HOST, I32, declare
 from tests.kernels.emulation import begin, function
 
@@ -54,7 +54,22 @@ def _addp(b: ir.IRBuilder, x: Any, y: Any) -> Any:
     return b.add(_every(b, both, 2, 0), _every(b, both, 2, 1))
 
 
-_OPS = {"usdot": _dot(False), "sdot": _dot(True), "smull": _smull, "saddlp": _saddlp, "addp": _addp}
+def _usmmla(b: ir.IRBuilder, acc: Any, x: Any, y: Any) -> Any:
+    """Lane 2 * i + j is the product of row i of x with row j of y, 8 elements each."""
+    for i in range(2):
+        for j in range(2):
+            one, other = (
+                b.shuffle_vector(v, v, ir.Constant(ir.VectorType(I32, 8), list(range(8 * r, 8 * r + 8))))
+                for v, r in ((x, i), (y, j))
+            )
+            products = b.mul(_wide(b, one, 32, False), _wide(b, other, 32))
+            total = b.call(declare(b, "llvm.vector.reduce.add.v8i32", I32, [products.type]), [products])
+            lane = I32(2 * i + j)
+            acc = b.insert_element(acc, b.add(b.extract_element(acc, lane), total), lane)
+    return acc
+
+
+_OPS = {"usdot": _dot(False), "usmmla": _usmmla, "sdot": _dot(True), "smull": _smull, "saddlp": _saddlp, "addp": _addp}
 
 
 def _declare(b: ir.IRBuilder, name: str, result: ir.Type, args: list[ir.Type]) -> Any:
@@ -64,6 +79,7 @@ def _declare(b: ir.IRBuilder, name: str, result: ir.Type, args: list[ir.Type]) -
 
 
 neon.declare = _declare  # type: ignore[attr-defined]
-for unit in (neon.NeonI8mm, neon.NeonDotNarrow, neon.NeonNarrow):
+for unit in (neon.NeonI8mm, neon.NeonMmla, neon.NeonDotNarrow, neon.NeonNarrow):
     unit.target = HOST
+cpu.wide = lambda: False  # registers are few
 begin({feature for isa, needed in ISAS.items() if isa.startswith("neon") for feature in needed}, __file__)

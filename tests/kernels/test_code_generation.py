@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from fastq.kernels.dot import micro, packed
+from fastq.kernels.dot import micro, packed, unpack
 from fastq.kernels.dot.micro import Shape
+from fastq.kernels.jobs import LEFT_ROWS
+from fastq.kernels.quantize import codes, extremes, search, symmetric
 from fastq.kernels.table import UNITS
-from fastq.layout.tiles import DEPTH, TileFormat
+from fastq.layout.tiles import DEPTH, LeftFormat, TileFormat
+from fastq.machine import cpu
 from tests.kernels import cross
 from tests.kernels.cross import ARM, Count
 
@@ -19,13 +24,13 @@ pytestmark = pytest.mark.skipif(not cross.has_target(ARM), reason="LLVM without 
 
 @pytest.fixture(autouse=True)
 def not_for_numba(monkeypatch):
-    for module in (micro, packed):
+    for module in (micro, packed, unpack, codes, extremes, search, symmetric):
         monkeypatch.setattr(module, "ir_function", cross.Function)
 
 
-def longest(function, unit, passes=1):
+def longest(function, unit, passes=1, product=None):
     loops = cross.loops(cross.assembly(function, ARM))[:passes]
-    return [cross.counted(body, PRODUCTS[unit.isa]) for body in loops]
+    return [cross.counted(body, product or PRODUCTS[unit.isa]) for body in loops]
 
 
 @pytest.mark.parametrize(
@@ -55,6 +60,19 @@ def test_the_block_for_many_rows(name, most, products, loads, spills):
     assert macs / (isa.gemm_passes * most) >= least
 
 
+def test_the_block_of_copied_tiles():
+    """21.7 multiplications and additions per instruction; what copies a tile takes 64 to zip it."""
+    unit = NEON["neon_i8mm"]
+    isa = unit.micro_kernel().zipped
+    (count,) = longest(micro.dense(isa, (Shape(unit.rows, 1, 1),), 16), unit, product="usmmla")
+    assert (count.products, count.loads, count.spills) == (128, 80, 0)
+    assert count.all <= 189
+    for bits, most in ((8, 213), (4, 269), (3, 459)):
+        (count,) = longest(unpack.unpack(isa, TileFormat(bits)), unit, product="zip2")
+        assert (count.products, count.spills) == (32, 0)
+        assert count.all <= most
+
+
 @pytest.mark.parametrize("name", NEON)
 def test_blocks_for_few_rows_stay_in_registers(name):
     """But for the block of four rows, which is the one for many."""
@@ -65,6 +83,18 @@ def test_blocks_for_few_rows_stay_in_registers(name):
         assert count.spills == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "bits", "rows", "most"),
+    [("neon_i8mm", 4, 4, 389), ("neon_dotnarrow", 2, 4, 393), ("neonnarrow", 4, 2, 737)],
+)
+def test_bits_of_one_plane_abreast(name, bits, rows, most):
+    unit = NEON[name]
+    isa = unit.micro_kernel()
+    (shape,) = (shape for shape in isa.gemv_shapes if shape.rows == rows)
+    (count,) = longest(packed.packed(isa, TileFormat(bits), (shape,), 16), unit)
+    assert (count.all, count.spills) <= (most, 0)
+
+
 @pytest.mark.parametrize(("name", "most"), [("neon_i8mm", 385), ("neon_dotnarrow", 385), ("neonnarrow", 672)])
 def test_three_bits_unpacked_in_registers(name, most):
     """One row, a tile of 384 bytes; the same instructions for usdot and sdot."""
@@ -73,6 +103,51 @@ def test_three_bits_unpacked_in_registers(name, most):
     (count,) = longest(packed.packed(isa, TileFormat(3), isa.gemv_shapes[:1], 16), unit)
     assert count.all <= most
     assert count.spills == 0 or name == "neonnarrow"
+
+
+LEFT = LeftFormat()
+FLOAT_LOOPS = {
+    "largest of a row": lambda kind: extremes.row_top(kind),
+    "largest of eight rows": lambda kind: extremes.row_top(kind, LEFT_ROWS),
+    "largest, balanced": lambda kind: extremes.row_top(kind, 1, True),
+    "largest of eight, balanced": lambda kind: extremes.row_top(kind, LEFT_ROWS, True),
+    "left codes": lambda kind: symmetric.symmetric_codes(kind, LEFT),
+    "other left codes": lambda kind: codes.row_codes(kind, LEFT),
+    "planes": lambda kind: codes.plane_codes(kind, LEFT),
+    "codes of a row": lambda kind: codes.row_codes(kind),
+    "symmetric codes of a row": lambda kind: symmetric.symmetric_codes(kind),
+    "codes of columns": lambda kind: codes.column_codes(kind),
+    "extremes of a row": lambda kind: extremes.row_extremes(kind),
+    "extremes of columns": lambda kind: extremes.column_extremes(kind),
+    "a trial of the search": lambda kind: search._trial(kind),
+}
+OF_HALVES = list(FLOAT_LOOPS)[:7]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(name, kind) for name in FLOAT_LOOPS for kind in ("f32", "f64", *("f16", "bf16") * (name in OF_HALVES))],
+)
+def test_loops_over_floats_stay_in_registers(name, kind, monkeypatch):
+    """Quantizing, the left pass and the search, on 32 registers of 128 bits: loops over vectors spill nothing."""
+    monkeypatch.setattr(cpu, "wide", lambda: False)
+    bodies = cross.loops(cross.assembly(FLOAT_LOOPS[name](kind), ARM))
+    # Those over scalars, for what vectors leave over, load no whole register, nor, of 16 bits, half of one.
+    load = re.compile(r"ld[rp]\s+[qd]" if kind in ("f16", "bf16") else r"ld[rp]\s+q")
+    vectors = [body for body in bodies if any(load.match(line) and "[sp" not in line for line in body)]
+    assert vectors
+    for body in vectors:
+        # The search holds the sums of lanes that have passed, and reloads a constant.
+        most = {"f32": 1, "f64": 4}[kind] if "search" in name else 0
+        assert cross.counted(body, "f").spills <= most
+
+
+@pytest.mark.parametrize("kind", ["f32", "f64"])
+def test_sixteen_lanes_are_too_many(kind, monkeypatch):
+    """For such registers; so the test above can fail."""
+    monkeypatch.setattr(cpu, "wide", lambda: True)
+    bodies = cross.loops(cross.assembly(extremes.row_top(kind, LEFT_ROWS), ARM))
+    assert max(cross.counted(body, "f").spills for body in bodies) > 100
 
 
 def test_a_spill_is_seen():

@@ -25,6 +25,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
         ("products/test_top_k.py", "(stable_sort or integers) and amx and not 150", 17),
         ("kernels/test_matmul.py", "test_edges and neon and (3bit or 8bit)", 12),
         ("kernels/test_segments.py", "test_the_equation and neon", 81),
+        # Quantizing, where registers are few.
+        ("kernels/test_symmetric.py", "test_rows_near_ties or at_the_ends or neon_dot", 60),
         *(
             pytest.param(file, which, least, marks=pytest.mark.exhaustive)
             for file, which, least in (
@@ -35,6 +37,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
                 ("products/test_activations.py", "test_every_instruction_set and neon_i8mm", 16),
                 ("products/test_top_k.py", "(stable_sort or integers) and neon_i8mm and not 150", 17),
                 ("engine/test_roofline.py", "neon", 60),
+                ("quant/test_quantize.py", "neon_dot", 400),
             )
         ),
     ],

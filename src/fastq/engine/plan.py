@@ -78,11 +78,12 @@ def plan_matmul(m: int, n: int, k_segments: Segments, form: TileFormat, output: 
         panels, block_chunk = ceil_div(blocks, panel), panel
         row_chunk = max(grain, rows // grain * grain)
         if weights <= OWN_RIGHT:
-            least, most = OWN_ROWS if form.bits == 8 else OWN_ROWS_PACKED
+            least, most = OWN_ROWS_PACKED if unit.copies(form.bits, segmented) else OWN_ROWS
             own_rows = _own_rows(m, max(least, grain), min(most, row_chunk), SHARES * workers)
         while workers > 1 and row_chunk > 4 * TILE_ROWS and panels * ceil_div(m, row_chunk) < SHARES * workers:
             row_chunk = max(grain, row_chunk // 2 // grain * grain)
-    scratch = panel * tiles * tile_bytes(8) if form.bits < 8 else 0
+    copies = form.bits < 8 if shape == "gemv" else unit.copies(form.bits, segmented)
+    scratch = panel * tiles * tile_bytes(8) if copies else 0
     return Plan(unit, shape, form, output, workers, row_chunk, block_chunk, scratch, segmented, own_rows)
 
 

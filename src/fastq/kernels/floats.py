@@ -8,7 +8,11 @@ from typing import Any, NamedTuple
 from llvmlite import ir
 
 from fastq.kernels.jobs import LANES
+from fastq.machine import cpu
 from fastq.machine.ir import F32, F64, I16, I32, I64, filled, load_at, shaped, store_vector
+
+# Bytes of vectors that a loop may hold where registers have 512 in all, so that none is spilled.
+NARROW = 256
 
 # Conversions in integer arithmetic: what LLVM makes of its own half type is an instruction on most CPUs, but on others
 # a call of a function that the process may lack.
@@ -79,6 +83,14 @@ class FloatType(NamedTuple):
     def vector(self) -> ir.VectorType:
         """A vector of :data:`~fastq.kernels.jobs.LANES` in the computed type."""
         return ir.VectorType(self.type, LANES)
+
+    def lanes(self, vectors: int) -> int:
+        """How many lanes, 16 at most, vectors have of which a loop keeps so many in registers."""
+        if cpu.wide():
+            return LANES
+        # Conversions take registers, too, and so do comparisons of 64-bit integers on NEON.
+        most = NARROW // (vectors * 4 * (1 if self.name == "f32" else 2 * self.ints.width // 32))
+        return min(LANES, 1 << max(1, most.bit_length() - 1))
 
     def load(self, b: ir.IRBuilder, pointer: Any, index: Any, like: ir.Type) -> Any:
         """One element or a vector of them, as `like` is, in the computed type."""

@@ -31,11 +31,16 @@ class Unit(NamedTuple):
     k_block: int  # tiles per block of K, for a GEMM that is blocked along K where that is one segment; 0: it is not
     rate: float  # 10^9 operations per second and core, roughly; the planner weighs threads with it
     where: str  # module:class of the micro-kernel's differences
+    zipped: bool = False  # whether the GEMM of one segment copies all tiles, in the order that its instruction wants
 
     @property
     def left_bytes(self) -> int:
         """Bytes per code in a left tile."""
         return self.left.bytes
+
+    def copies(self, bits: int, segmented: bool) -> bool:
+        """Whether its GEMM copies tiles of this width into scratch."""
+        return bits < 8 or (self.zipped and not segmented)
 
     def micro_kernel(self) -> Any:
         """The :class:`fastq.kernels.dot.micro.MicroKernel`."""
@@ -50,7 +55,7 @@ UNITS = (
     Unit("avxvnni", "avxvnni", range(2, 9), INT8, 4, 1, 4, 0, 250.0, "dot.avxvnni:AvxVnni"),
     Unit("avx2", "avx2", range(8, 9), PAIRED, 8, 1, 4, 0, 100.0, "dot.avx2:Avx2"),
     Unit("avx2narrow", "avx2", range(2, 8), INT8, 4, 1, 4, 0, 120.0, "dot.avx2:Avx2Narrow"),
-    Unit("neon_i8mm", "neon_i8mm", range(2, 9), INT8, 4, 1, 4, 0, 250.0, "dot.neon:NeonI8mm"),
+    Unit("neon_i8mm", "neon_i8mm", range(2, 9), INT8, 4, 1, 4, 0, 250.0, "dot.neon:NeonI8mm", True),
     Unit("neon_dot", "neon_dot", range(8, 9), INT8, 4, 1, 4, 0, 150.0, "dot.neon:NeonDot"),
     Unit("neon_dotnarrow", "neon_dot", range(2, 8), INT8, 4, 1, 4, 0, 150.0, "dot.neon:NeonDotNarrow"),
     Unit("neon", "neon", range(8, 9), INT8, 4, 1, 4, 0, 30.0, "dot.neon:Neon"),

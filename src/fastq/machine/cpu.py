@@ -32,6 +32,11 @@ def features() -> frozenset[str]:
     return frozenset(names)
 
 
+def wide() -> bool:
+    """Whether the vector registers hold 2 KiB in all, as those of AVX-512 do, rather than 512 bytes (AVX2, NEON)."""
+    return "avx512f" in features()
+
+
 def _tiles_permitted() -> bool:
     """Ask Linux to let this process use the tile registers (ARCH_REQ_XCOMP_PERM).
 

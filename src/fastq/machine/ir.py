@@ -258,9 +258,18 @@ def _define(module: ir.Module, name: str, arg_types: list[ir.Type], target: Targ
 
 
 def loop(
-    b: ir.IRBuilder, start: Any, stop: Any, step: int, carried: list[Any], body: Callable[..., list[Any]]
+    b: ir.IRBuilder,
+    start: Any,
+    stop: Any,
+    step: int,
+    carried: list[Any],
+    body: Callable[..., list[Any]],
+    short: bool = False,
 ) -> list[Any]:
-    """Emit ``for i in range(start, stop, step): carried = body(i, carried)`` and return the last `carried`."""
+    """Emit ``for i in range(start, stop, step): carried = body(i, carried)`` and return the last `carried`.
+
+    `short`: it takes a few turns, such as what vectors leave over; LLVM leaves it as it is.
+    """
     before = b.block
     block, done = b.append_basic_block("loop"), b.append_basic_block("done")
     b.cbranch(b.icmp_signed("<", start, stop), block, done)
@@ -276,9 +285,29 @@ def loop(
     for phi, value in zip(phis, results):
         phi.add_incoming(value, b.block)
     after = b.block
-    b.cbranch(b.icmp_signed("<", following, stop), block, done)
+    back = b.cbranch(b.icmp_signed("<", following, stop), block, done)
+    if short:
+        back.set_metadata("llvm.loop", _as_it_is(b.module))
     b.position_at_end(done)
     return joined(b, [(carried, before), (results, after)])
+
+
+def _as_it_is(module: ir.Module) -> Any:
+    """Metadata of a loop that is neither vectorized nor unrolled: they refer to themselves, and so to one loop."""
+    vectorized = module.add_metadata([ir.MetaDataString(module, "llvm.loop.vectorize.enable"), I1(0)])
+    unrolled = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
+    loop_id = module.add_metadata([vectorized, unrolled, I64(len(module.metadata))])
+    loop_id.operands = (loop_id, vectorized, unrolled)
+    return loop_id
+
+
+def side_by_side(b: ir.IRBuilder, vectors: list[Any]) -> Any:
+    """Vectors of one length, a power of two of them, as one."""
+    while len(vectors) > 1:
+        count = 2 * vectors[0].type.count
+        lanes = ir.Constant(ir.VectorType(I32, count), list(range(count)))
+        vectors = [b.shuffle_vector(*pair, lanes) for pair in zip(vectors[::2], vectors[1::2])]
+    return vectors[0]
 
 
 def splat(b: ir.IRBuilder, value: Any, n: int) -> Any:

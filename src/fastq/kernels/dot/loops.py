@@ -25,20 +25,22 @@ DENSE_TILE = tile_bytes(8)
 def gemm(isa: MicroKernel, form: TileFormat, output: Output, segmented: bool = False) -> Any:
     """Many rows: a panel of column blocks stays in the L2 cache while the rows of a chunk pass by.
 
-    A low-bit panel is unpacked once into this thread's scratch and then used like an 8-bit one. `segmented`: K has
-    several segments.
+    A low-bit panel is unpacked once into this thread's scratch and then used like an 8-bit one; one of 8 bits is copied
+    there, if the micro-kernel wants its tiles in another order. `segmented`: K has several segments.
     """
     rows, panel = isa.rows, isa.blocks
     pitch = panel * BLOCK
     shapes = tuple(Shape(rows, n + 1, 1, isa.gemm_passes) for n in range(panel))
-    micro = None if segmented else dense(isa, shapes, pitch)
+    many = isa if segmented else isa.zipped or isa
+    micro = None if segmented else dense(many, shapes, pitch)
     sums_of = amx_sums if isa.k_block else dense_sums
     micro_sums = sums_of(isa, shapes, pitch, output) if segmented else None
     finish = epilogue(isa.target, isa.tag, output, pitch, segmented)
-    widen = unpack(isa, form) if form.bits < 8 else None
+    copies = form.bits < 8 or many is not isa
+    widen = unpack(many, form) if copies else None
     acc_room, sum_room = stack(rows * pitch * 4, "i32*"), stack(rows * pitch * SIZES[output.computed])
     left_row, left_tile = DEPTH * isa.left_bytes, TILE_ROWS * DEPTH * isa.left_bytes
-    bits, packed_tile = form.bits, tile_bytes(form.bits)
+    packed_tile = tile_bytes(form.bits)
     top, wanted, take_in = output.top, kept, select(output, pitch) if output.top else None
     bring, (begin_ticket, end_ticket), own_job = brought(output.planes), through_room(output), job_room(MatmulJob)
 
@@ -67,7 +69,7 @@ def gemm(isa: MicroKernel, form: TileFormat, output: Output, segmented: bool = F
                 if top and not wanted(job, block, width):
                     continue
                 right = at(job.right, block * tiles * packed_tile)
-                if bits < 8:
+                if copies:
                     for i in range(width):
                         groups = at(job.groups, (block + i) * job.group_pitch)
                         source = at(right, i * tiles * packed_tile)

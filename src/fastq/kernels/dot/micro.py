@@ -70,6 +70,7 @@ class MicroKernel:
     gemv_shapes: tuple[Shape, ...] = ()  # blocks for few rows, in order of rows
     gemm_passes = 1  # of the block for many rows
     row_by_row = False  # whether a row of a packed tile is unpacked right before its products, rather than all at once
+    whole_tiles = False  # whether the k-loop takes whole tiles, beyond the last step, too, where left codes are 0
     grids = 1  # of accumulators, each of rows and columns of the block; `finalize` makes one of them
 
     def __init__(self, unit: Unit) -> None:
@@ -95,6 +96,16 @@ class MicroKernel:
     def narrow(self) -> MicroKernel:
         """What multiplies codes of at most 7 bits, where a unit for 8 has a shorter way for them."""
         return self
+
+    @property
+    def zipped(self) -> MicroKernel | None:
+        """What multiplies many rows in one segment of K, where it has tiles of another order copied for it."""
+        return None
+
+    def copied(self, b: ir.IRBuilder, rows: Sequence[Any], part: int) -> Iterator[tuple[int, Any]]:
+        """Places in a copied tile of 8 bits, and the registers that lie there, of one part of each row."""
+        for step, row in enumerate(rows):
+            yield step * ROW_BYTES + part * self.width, row
 
     def zeros(self, rows: int, columns: int) -> list[Any]:
         """Accumulators before the first product: grids of `rows` times so many registers of columns."""
@@ -210,6 +221,9 @@ def dense(isa: MicroKernel, shapes: tuple[Shape, ...], pitch: int, passing: bool
     name = f"fastq_dense_{isa.tag}_{pitch}_{'passing_' * passing}" + "_".join("x".join(map(str, s)) for s in shapes)
 
     def emit(b, a, w, block_stride, steps, out, index):
+        if isa.whole_tiles:
+            steps = b.and_(b.add(steps, I64(STEPS - 1)), I64(-STEPS))
+
         def variant(shape):
             for parts in passes(isa, shape):
                 ahead = passing and parts[0] == 0

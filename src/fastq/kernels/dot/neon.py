@@ -27,9 +27,11 @@ from typing import Any
 from llvmlite import ir
 
 from fastq.kernels.dot.micro import MicroKernel, Sets, Shape
-from fastq.machine.ir import I8, I16, I32, Target, declare, filled, load_vector, splat
+from fastq.kernels.table import Unit
+from fastq.layout.tiles import ROW_BYTES, STEPS
+from fastq.machine.ir import I8, I32, Target, declare, filled, load_vector, splat
 
-BYTES, WORDS, INTS = ir.VectorType(I8, 16), ir.VectorType(I16, 8), ir.VectorType(I32, 4)
+BYTES, WORDS, INTS, LONGS = (ir.VectorType(ir.IntType(bits), 128 // bits) for bits in (8, 16, 32, 64))
 QUAD = 4  # steps in a register of left codes
 
 
@@ -37,8 +39,9 @@ def _call(b: ir.IRBuilder, name: str, *args: Any, to: ir.Type = INTS) -> Any:
     return b.call(declare(b, f"llvm.aarch64.neon.{name}", to, [a.type for a in args]), args)
 
 
-def _picked(b: ir.IRBuilder, vector: Any, lanes: list[int]) -> Any:
-    return b.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(I32, len(lanes)), lanes))
+def _picked(b: ir.IRBuilder, first: Any, second: Any, lanes: list[int]) -> Any:
+    """Some lanes of two registers, one after the other."""
+    return b.shuffle_vector(first, second, ir.Constant(ir.VectorType(I32, len(lanes)), lanes))
 
 
 class _Neon(MicroKernel):
@@ -54,7 +57,7 @@ class _Neon(MicroKernel):
 
     def lane(self, b: ir.IRBuilder, codes: Any, step: int) -> Any:
         """The codes of one of four steps, as often as `product` takes them."""
-        return b.bitcast(_picked(b, codes, [step] * 4), BYTES)
+        return b.bitcast(_picked(b, codes, codes, [step] * 4), BYTES)
 
     def passed(self, b: ir.IRBuilder, accs: list[Any], left: list[Any]) -> None:
         """What becomes of four steps of left codes, a register per row, apart from the products."""
@@ -95,6 +98,57 @@ class NeonI8mm(_Neon):
     def product(self, b, acc, left, right):
         return _call(b, "usdot.v4i32.v16i8", acc, right, left)
 
+    @property
+    def zipped(self) -> MicroKernel:
+        return NeonMmla(self.unit)
+
+
+class NeonMmla(MicroKernel):
+    """``usmmla`` for many rows, in tiles that are copied for it (with or without unpacking codes).
+
+    An instruction multiplies 2 columns by 2 rows, 8 k each, and does twice the work of a dot product. Two steps of a
+    column lie side by side for it: a register of a copied tile has 2 columns, so two steps are the registers of columns
+    0 and 1, 2 and 3, and so on. Left codes are paired in registers. A tile takes 189 instructions, of which 128 are
+    products, and spills nothing, where ``usdot`` takes 301; copying it takes 213, once for all rows. Zipping right
+    codes beside the products, tiles being read as they lie, would take 64 more in each block of four rows.
+    """
+
+    target = Target("cortex-a76", "+dotprod,+i8mm")  # for Neoverse N1 LLVM spills a register
+    width = 16
+    whole_tiles = True
+
+    def __init__(self, unit: Unit) -> None:
+        super().__init__(unit)
+        self.tag += "_zipped"
+
+    def copied(self, b, rows, part):
+        for step in range(0, STEPS, 2):
+            two = [b.bitcast(rows[step + i], INTS) for i in range(2)]
+            for i, lanes in enumerate(([0, 4, 1, 5], [2, 6, 3, 7])):
+                yield step * ROW_BYTES + (2 * part + i) * self.width, _picked(b, two[0], two[1], lanes)
+
+    def multiply(self, b, sets, rows, steps, left, right):
+        accs = list(sets[0])
+        per_pair = 2 * self.parts  # registers that hold two steps of all columns
+        for first in range(0, steps, QUAD):
+            codes = [load_vector(b, left(row, first), LONGS) for row in range(rows)]
+            for half in range(2):
+                step, lanes = first + 2 * half, [half, 2 + half]
+                pairs = [b.bitcast(_picked(b, codes[r], codes[r + 1], lanes), BYTES) for r in range(0, rows, 2)]
+                for column, register in enumerate([*right(step), *right(step + 1)]):
+                    for pair, here in enumerate(pairs):
+                        i = pair * per_pair + column
+                        accs[i] = _call(b, "usmmla.v4i32.v16i8", accs[i], register, here)
+        return [accs]
+
+    def finalize(self, b, accs, rows):
+        size, results = 2 * self.parts, list[Any]()
+        for first in range(0, len(accs), size):
+            for row in range(2):
+                lanes = [row, 2 + row, 4 + row, 6 + row]
+                results += [_picked(b, accs[i], accs[i + 1], lanes) for i in range(first, first + size, 2)]
+        return results
+
 
 class NeonDotNarrow(_Neon):
     """``sdot`` for codes of at most 7 bits (Graviton 2, Ampere Altra, Apple M1, Cortex-A76)."""
@@ -121,10 +175,10 @@ class NeonNarrow(_Neon):
     gemv_shapes = (Shape(1, 1, 1), Shape(2, 1, 1), Shape(4, 1, 1, 2))
 
     def lane(self, b, codes, step):
-        return b.bitcast(_picked(b, codes, [step] * 2), ir.VectorType(I8, 8))
+        return b.bitcast(_picked(b, codes, codes, [step] * 2), ir.VectorType(I8, 8))
 
     def right(self, b, row):
-        return [_picked(b, row, list(range(half, half + 8))) for half in (0, 8)]
+        return [_picked(b, row, row, list(range(half, half + 8))) for half in (0, 8)]
 
     def product(self, b, acc, left, right):
         products = _call(b, "smull.v8i16", right, left, to=WORDS)

@@ -195,7 +195,7 @@ class Tiles(NamedTuple):
 
 
 def unpack(isa: MicroKernel, form: TileFormat) -> Any:
-    """``unpack(dense, packed, first_tile, last_tile, groups, quarters)``: turn packed tiles into 8-bit tiles."""
+    """``unpack(dense, packed, first_tile, last_tile, groups, quarters)``: copy tiles, packed or not, as 8-bit ones."""
     name = f"fastq_unpack_{isa.tag}_{form.tag}"
 
     def emit(b, out, tiles, first, last, groups, quarters):
@@ -205,8 +205,8 @@ def unpack(isa: MicroKernel, form: TileFormat) -> Any:
             passing.fetch(b, t)
             target = b.gep(out, [b.mul(b.sub(t, first), I64(STEPS * ROW_BYTES))])
             for part in range(isa.parts):
-                for step, row in enumerate(rows(part)):
-                    store_vector(b, row, b.gep(target, [I64(step * ROW_BYTES + part * isa.width)]))
+                for place, register in isa.copied(b, rows(part), part):
+                    store_vector(b, register, b.gep(target, [I64(place)]))
             return []
 
         passing.each(b, (groups, quarters), [], one_tile)

@@ -1,4 +1,4 @@
-"""Codes of runs of floats, as IR over vectors of 16.
+"""Codes of runs of floats, as IR over vectors of 16, or of fewer where registers are few.
 
 Like :mod:`fastq.kernels.quantize.extremes` these functions carry no instruction set; their results are the same bits
 everywhere, since subtraction, division and rounding to even are exact or correctly rounded.
@@ -40,6 +40,7 @@ from fastq.machine.ir import (
 # is 1.8e-4, and twice that for scales whose reciprocal is subnormal. More steps than that are cut off either way. Codes
 # of two planes have 32 times as many steps.
 TIE, WIDE_TIE = 2.0**-11, 2.0**-6
+VECTORS = 3  # that a loop holds for each result
 
 
 def clipped(b: ir.IRBuilder, value: Any, low: Any, high: Any) -> Any:
@@ -125,14 +126,15 @@ def _write_run(
     place: Any,
     totals: Sequence[Any],
     codes_at: Callable[..., Any],
+    lanes: int = LANES,
 ) -> None:
-    """Write the codes ``codes_at(i, type)`` (int32, 16 at a time or one) for i < n from `place` on, and add them up.
+    """Write the codes ``codes_at(i, type)`` (int32, some at a time or one) for i < n from `place` on, and add them up.
 
     There is a code for each writer, and a total for each.
     """
-    ints = ir.VectorType(I32, LANES)
+    ints = ir.VectorType(I32, lanes)
 
-    def sixteen(i, sums):
+    def several(i, sums):
         codes = codes_at(i, ints)
         for writer, code in zip(writers, codes):
             store_vector(b, writer.narrowed(code), writer.place(b.add(place, i)))
@@ -144,13 +146,13 @@ def _write_run(
             writer.single(code, b.add(place, i))
         return [b.add(*pair) for pair in zip(sums, codes)]
 
-    bulk = b.and_(n, I64(-LANES))
+    bulk = b.and_(n, I64(-lanes))
     if writers[0].tiled:
         # A vector must not cross the end of a tile.
-        aligned = b.icmp_signed("==", b.and_(place, I64(LANES - 1)), I64(0))
+        aligned = b.icmp_signed("==", b.and_(place, I64(lanes - 1)), I64(0))
         bulk = b.select(aligned, bulk, I64(0))
-    sums = loop(b, I64(0), bulk, LANES, [ir.Constant(ints, None)] * len(writers), sixteen)
-    sums = loop(b, bulk, n, 1, [reduced(b, b.add, total) for total in sums], one)
+    sums = loop(b, I64(0), bulk, lanes, [ir.Constant(ints, None)] * len(writers), several)
+    sums = loop(b, bulk, n, 1, [reduced(b, b.add, total) for total in sums], one, True)
     for total, rest in zip(totals, sums):
         b.store(b.add(b.load(total), rest), total)
 
@@ -167,16 +169,17 @@ def row_codes(kind: str, left: LeftFormat | None = None) -> Any:
     sum is added to ``total[0]``.
     """
     floats = FLOATS[kind]
+    lanes = floats.lanes(VECTORS)
 
     def emit(b, x, n, scale, zero, offset, low, high, out, place, total):
         parameters = (scale, zero, offset, low, high)
         one = _Steps(b, *parameters)
-        sixteen = _Steps(b, *(splat(b, v, LANES) for v in parameters))
+        several = _Steps(b, *(splat(b, v, lanes) for v in parameters))
 
         def code_at(i, like):
-            return [(one if like is I32 else sixteen)(b, floats.load(b, x, i, like))]
+            return [(one if like is I32 else several)(b, floats.load(b, x, i, like))]
 
-        _write_run(b, [CodeWriter(b, left, out)], n, place, [total], code_at)
+        _write_run(b, [CodeWriter(b, left, out)], n, place, [total], code_at, lanes)
 
     kinds = (floats.pointer, "int", *(floats.computed,) * 5, "u8*", "int", "i32*")
     return ir_function(f"fastq_row_codes_{kind}_{tag(left)}", kinds, HOST, emit)
@@ -188,20 +191,21 @@ def plane_codes(kind: str, left: LeftFormat) -> Any:
     A code is ``256 * high byte + low byte``, both of them signed; codes go from -high to high.
     """
     floats = FLOATS[kind]
+    lanes = floats.lanes(VECTORS)
 
     def emit(b, x, n, scale, high, out, low_out, place, total, low_total):
         nought = floats.type(0)
         parameters = (scale, nought, nought, b.fneg(high), high)
         one = _Steps(b, *parameters, tie=WIDE_TIE)
-        sixteen = _Steps(b, *(splat(b, v, LANES) for v in parameters), tie=WIDE_TIE)
+        several = _Steps(b, *(splat(b, v, lanes) for v in parameters), tie=WIDE_TIE)
 
         def codes_at(i, like):
-            code = (one if like is I32 else sixteen)(b, floats.load(b, x, i, like))
+            code = (one if like is I32 else several)(b, floats.load(b, x, i, like))
             upper = b.ashr(b.add(code, filled(like, 128)), filled(like, 8))
             return [upper, b.sub(code, b.shl(upper, filled(like, 8)))]
 
         writers = [CodeWriter(b, left, place_of) for place_of in (out, low_out)]
-        _write_run(b, writers, n, place, [total, low_total], codes_at)
+        _write_run(b, writers, n, place, [total, low_total], codes_at, lanes)
 
     kinds = (floats.pointer, "int", *(floats.computed,) * 2, "u8*", "u8*", "int", "i32*", "i32*")
     return ir_function(f"fastq_plane_codes_{kind}_{tag(left)}", kinds, HOST, emit)
@@ -227,10 +231,12 @@ def copied_codes(left: LeftFormat) -> Any:
 def column_codes(kind: str) -> Any:
     """``column_codes(x, n, scale, zero, offset, low, high, out)``: codes of a run with parameters per element."""
     floats = FLOATS[kind]
+    lanes = floats.lanes(VECTORS)
+    vector = ir.VectorType(floats.type, lanes)
 
     def emit(b, x, n, scale, zero, offset, low, high, out):
         def part(like):
-            bounds = [splat(b, v, LANES) if like is not floats.type else v for v in (low, high)]
+            bounds = [splat(b, v, lanes) if like is not floats.type else v for v in (low, high)]
 
             def body(i, _):
                 value, *parameters = (floats.load(b, p, i, like) for p in (x, scale, zero, offset))
@@ -240,9 +246,9 @@ def column_codes(kind: str) -> Any:
 
             return body
 
-        bulk = b.and_(n, I64(-LANES))
-        loop(b, I64(0), bulk, LANES, [], part(floats.vector))
-        loop(b, bulk, n, 1, [], part(floats.type))
+        bulk = b.and_(n, I64(-lanes))
+        loop(b, I64(0), bulk, lanes, [], part(vector))
+        loop(b, bulk, n, 1, [], part(floats.type), True)
 
     kinds = (floats.pointer, "int", *[floats.pointer] * 3, kind, kind, "u8*")
     return ir_function(f"fastq_column_codes_{kind}", kinds, HOST, emit)

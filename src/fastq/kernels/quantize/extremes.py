@@ -1,18 +1,19 @@
 """Extremes of runs of floats, as IR over vectors of 16.
 
-These functions carry no instruction set: LLVM turns vectors of 16 into what the host has, and minima and maxima are the
-same bits everywhere.
+These functions carry no instruction set: LLVM turns vectors into what the host has, and minima and maxima are the same
+bits everywhere. Vectors have 16 lanes, or as many as leave all that a loop holds in registers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 from llvmlite import ir
 
 from fastq.kernels.floats import FLOATS, FloatType
-from fastq.kernels.jobs import LANES
+from fastq.machine import cpu
 from fastq.machine.ir import HOST, I64, filled, ir_function, loop, reduced, shaped, splat
 
 CHAINS = 4  # vectors of a row at a time: one alone would wait for the latency of the comparisons
@@ -51,7 +52,10 @@ def row_top(kind: str, rows: int = 1, balanced: bool = False) -> Any:
     read one by one, 64 MiB of rows came from memory at 9 GB/s.
     """
     stored, computed = FLOATS[kind], FLOATS[FLOATS[kind].computed]
-    ints = shaped(computed.ints, computed.vector)
+    chains = CHAINS if rows == 1 or cpu.wide() else 1
+    lanes = stored.lanes(rows * chains * (1 + balanced))
+    vector = ir.VectorType(computed.type, lanes)
+    ints = shaped(computed.ints, vector)
 
     def emit(b, x, n, pitch, out, factors=None, room=None, room_pitch=None):
         larger = pick(b, "u")
@@ -64,21 +68,18 @@ def row_top(kind: str, rows: int = 1, balanced: bool = False) -> Any:
             return _magnitude(b, computed, value)
 
         def several(i, tops):
-            places = [(r, b.add(i, I64(c * LANES))) for r in range(rows) for c in range(CHAINS)]
-            return [larger(magnitude(*place, computed.vector), top) for place, top in zip(places, tops)]
+            places = [(r, b.add(i, I64(c * lanes))) for r in range(rows) for c in range(chains)]
+            return [larger(magnitude(*place, vector), top) for place, top in zip(places, tops)]
 
-        bulk = b.and_(n, I64(-CHAINS * LANES))
-        tops = loop(b, I64(0), bulk, CHAINS * LANES, [ir.Constant(ints, None)] * (rows * CHAINS), several)
+        bulk = b.and_(n, I64(-chains * lanes))
+        tops = loop(b, I64(0), bulk, chains * lanes, [ir.Constant(ints, None)] * (rows * chains), several)
         for r in range(rows):
-            p, q, s, t = tops[CHAINS * r : CHAINS * (r + 1)]
-            top, done = larger(larger(p, q), larger(s, t)), bulk
+            top, done = reduce(larger, tops[chains * r : chains * (r + 1)]), bulk
             if rows == 1:  # it may be a short run, a group
-                done = b.and_(n, I64(-LANES))
-                (top,) = loop(
-                    b, bulk, done, LANES, [top], lambda i, t: [larger(magnitude(0, i, computed.vector), t[0])]
-                )
+                done = b.and_(n, I64(-lanes))
+                (top,) = loop(b, bulk, done, lanes, [top], lambda i, t: [larger(magnitude(0, i, vector), t[0])], True)
             top = reduced(b, larger, top)
-            (top,) = loop(b, done, n, 1, [top], lambda i, t, r=r: [larger(magnitude(r, i, computed.type), t[0])])
+            (top,) = loop(b, done, n, 1, [top], lambda i, t, r=r: [larger(magnitude(r, i, computed.type), t[0])], True)
             computed.store(b, b.bitcast(top, computed.type), out, I64(r))
 
     kinds = [stored.pointer, "int", "int", computed.pointer]
@@ -89,24 +90,25 @@ def row_top(kind: str, rows: int = 1, balanced: bool = False) -> Any:
 def row_extremes(kind: str) -> Any:
     """``row_extremes(x, n, out)``: out[0], out[1] = min, max of n > 0 floats; out[2] = 1 if one is not finite, or 0."""
     floats = FLOATS[kind]
-    vector, element = floats.vector, floats.type
+    lanes, element = floats.lanes(6), floats.type
+    vector = ir.VectorType(element, lanes)
 
     def emit(b, x, n, out):
-        first = splat(b, floats.load(b, x, I64(0), element), LANES)
+        first = splat(b, floats.load(b, x, I64(0), element), lanes)
         start = [first, first, ir.Constant(shaped(floats.ints, vector), None)]
-        bulk = b.and_(n, I64(-2 * LANES))
+        bulk = b.and_(n, I64(-2 * lanes))
 
         def two(i, state):
             # Two chains: one alone would wait for the latency of the comparisons.
             p = _extend(b, floats, floats.load(b, x, i, vector), state[:3])
-            return p + _extend(b, floats, floats.load(b, x, b.add(i, I64(LANES)), vector), state[3:])
+            return p + _extend(b, floats, floats.load(b, x, b.add(i, I64(lanes)), vector), state[3:])
 
-        state = loop(b, I64(0), bulk, 2 * LANES, start * 2, two)
+        state = loop(b, I64(0), bulk, 2 * lanes, start * 2, two)
         extremes = [
             reduced(b, pick(b, order), pick(b, order)(p, q)) for order, p, q in zip("<>u", state[:3], state[3:])
         ]
         low, high, size = loop(
-            b, bulk, n, 1, extremes, lambda i, state: _extend(b, floats, floats.load(b, x, i, element), state)
+            b, bulk, n, 1, extremes, lambda i, state: _extend(b, floats, floats.load(b, x, i, element), state), True
         )
         floats.store(b, low, out, I64(0))
         floats.store(b, high, out, I64(1))
@@ -123,9 +125,11 @@ def column_extremes(kind: str) -> Any:
     since each page of memory should be visited once: strips of 16 columns took twice as long.
     """
     floats = FLOATS[kind]
+    lanes = floats.lanes(6)
+    vector = ir.VectorType(floats.type, lanes)
 
     def emit(b, x, pitch, rows, columns, low, high, flag):
-        wide, bulk = b.and_(columns, I64(-LANES)), b.and_(rows, I64(-TOGETHER))
+        wide, bulk = b.and_(columns, I64(-lanes)), b.and_(rows, I64(-TOGETHER))
 
         def along(first, count, like):
             starts = [b.mul(b.add(first, I64(r)), pitch) for r in range(count)]
@@ -142,8 +146,8 @@ def column_extremes(kind: str) -> Any:
 
         def some_rows(count):
             def body(i, sizes):
-                (size,) = loop(b, I64(0), wide, LANES, sizes[:1], along(i, count, floats.vector))
-                (rest,) = loop(b, wide, columns, 1, sizes[1:], along(i, count, floats.type))
+                (size,) = loop(b, I64(0), wide, lanes, sizes[:1], along(i, count, vector))
+                (rest,) = loop(b, wide, columns, 1, sizes[1:], along(i, count, floats.type), True)
                 return [size, rest]
 
             return body
@@ -154,7 +158,7 @@ def column_extremes(kind: str) -> Any:
             return []
 
         loop(b, I64(0), columns, 1, [], begin)
-        nothing = [ir.Constant(shaped(floats.ints, like), None) for like in (floats.vector, floats.type)]
+        nothing = [ir.Constant(shaped(floats.ints, like), None) for like in (vector, floats.type)]
         sizes = loop(b, I64(0), bulk, TOGETHER, nothing, some_rows(TOGETHER))
         size, rest = loop(b, bulk, rows, 1, sizes, some_rows(1))
         size = pick(b, "u")(reduced(b, pick(b, "u"), size), rest)

@@ -22,6 +22,7 @@ from fastq.kernels.quantize.descent import (
     make_search,
     make_shared,
 )
+from fastq.machine import cpu
 from fastq.machine.ir import (
     HOST,
     I64,
@@ -34,6 +35,7 @@ from fastq.machine.ir import (
     loop,
     reduced,
     round_even,
+    side_by_side,
     splat,
     stack,
     take,
@@ -45,16 +47,19 @@ def _trial(kind: str) -> Any:
     """One pass over a run: sums in 16 lanes, lane i taking elements i, i + 16, ...; then over lanes, by halves; then
     the rest.
 
-    The order is fixed, so that the search comes to the same parameters on every CPU.
+    The order is fixed, so that the search comes to the same parameters on every CPU. Where registers are few, they
+    hold the sums of some lanes, and the run passes by as often as it takes.
     """
     floats = FLOATS[kind]
+    width = LANES if cpu.wide() else 32 // floats.size
+    vector = ir.VectorType(floats.type, width)
 
     def emit(b, x, weights, n, factor, scale, zero, offset, low, high, out):
         inverse = b.fdiv(floats.type(1.0), scale)
         scalars = (factor, scale, inverse, zero, offset, low, high)
 
         def part(like):
-            f, s, inv, z, o, lo, hi = (splat(b, v, LANES) for v in scalars) if like is not floats.type else scalars
+            f, s, inv, z, o, lo, hi = (splat(b, v, width) for v in scalars) if like is not floats.type else scalars
 
             def body(i, sums):
                 value = b.fsub(b.fmul(floats.load(b, x, i, like), f), o)
@@ -75,9 +80,13 @@ def _trial(kind: str) -> Any:
 
             return body
 
+        def lanes_from(first):
+            return loop(b, I64(first), bulk, LANES, [ir.Constant(vector, None)] * SUMS, part(vector))
+
         bulk = b.and_(n, I64(-LANES))
-        lanes = loop(b, I64(0), bulk, LANES, [ir.Constant(floats.vector, None)] * SUMS, part(floats.vector))
-        totals = loop(b, bulk, n, 1, [reduced(b, b.fadd, v) for v in lanes], part(floats.type))
+        passes = [lanes_from(first) for first in range(0, LANES, width)]
+        lanes = [side_by_side(b, list(parts)) for parts in zip(*passes)]
+        totals = loop(b, bulk, n, 1, [reduced(b, b.fadd, v) for v in lanes], part(floats.type), True)
         for i, total in enumerate(totals):
             floats.store(b, total, out, I64(i))
 

@@ -3,20 +3,21 @@
 Since no quotient exceeds the codes' range, a number is rounded to a whole one by adding 1.5 * 2**23 (2**52 for
 float64), whose last bit is worth one; its lowest byte is then the code. Everything else is as in
 :mod:`fastq.kernels.quantize.codes`: the product with the reciprocal stands for the quotient unless it comes close to a
-tie, which is looked for in 64 at a time.
+tie, which is looked for in 64 at a time (or in as many as registers hold).
 """
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 from llvmlite import ir
 
 from fastq.kernels.floats import FLOATS
-from fastq.kernels.jobs import LANES
 from fastq.kernels.quantize.codes import CodeWriter, tag
 from fastq.kernels.quantize.extremes import pick
 from fastq.layout.tiles import DEPTH, LeftFormat
+from fastq.machine import cpu
 from fastq.machine.cpu import CACHE_LINE
 from fastq.machine.ir import (
     HOST,
@@ -51,24 +52,31 @@ def symmetric_codes(kind: str, left: LeftFormat | None = None) -> Any:
     fetching what the other one will need made 64 MiB take 3.7 ms instead of 3.1.)
     """
     floats = FLOATS[kind]
-    vector, ints = floats.vector, shaped(floats.ints, floats.vector)
+    lanes, together = floats.lanes(4), 4 if cpu.wide() else 1
+    step, vector = lanes * together, ir.VectorType(floats.type, lanes)
+    ints = shaped(floats.ints, vector)
 
     def emit(b, x, n, scale, high, out, place, total, ahead):
         magic = filled(vector, floats.magic)
-        largest, scales = splat(b, high, LANES), splat(b, scale, LANES)
+        largest, scales = splat(b, high, lanes), splat(b, scale, lanes)
         top, bottom = b.fadd(magic, largest), b.fsub(magic, largest)
         inverse = b.fdiv(filled(vector, 1.0), scales)
         start, writer, larger = b.bitcast(x, P8), CodeWriter(b, left, out), pick(b, ">")
 
-        def chunk(i, carried):
-            for line in range(0, 0 if left else CHUNK * floats.size, CACHE_LINE):
+        def place_of(i, vectors):
+            if step == CHUNK:
+                return writer.place(b.add(place, i), within=vectors * lanes)
+            return writer.place(b.add(place, b.add(i, I64(vectors * lanes))))
+
+        def some(i, carried):
+            for line in range(0, 0 if left else step * floats.size, CACHE_LINE):
                 there = b.add(b.mul(b.add(i, ahead), I64(floats.size)), I64(line))
                 prefetch(b, b.gep(start, [there]), 3)
-            values = [floats.load(b, x, b.add(i, I64(j)), vector) for j in range(0, CHUNK, LANES)]
+            values = [floats.load(b, x, b.add(i, I64(j * lanes)), vector) for j in range(together)]
             quick = [b.fmul(value, inverse) for value in values]
             rounded = [b.fadd(q, magic) for q in quick]
             gaps = [float_function(b, "fabs", b.fsub(q, b.fsub(r, magic))) for q, r in zip(quick, rounded)]
-            worst = larger(larger(gaps[0], gaps[1]), larger(gaps[2], gaps[3]))
+            worst = reduce(larger, gaps)
             close = any_lane(b, b.fcmp_ordered(">", worst, filled(vector, 0.5 - TIE)))
 
             def divided():
@@ -81,11 +89,11 @@ def symmetric_codes(kind: str, left: LeftFormat | None = None) -> Any:
                 bits = b.bitcast(value, ints)  # the magic number's own bits are beyond the lowest 22
                 sums = b.add(sums, bits)
                 narrow = writer.narrowed(bits)
-                store_vector(b, narrow, writer.place(b.add(place, i), within=j * LANES))
+                store_vector(b, narrow, place_of(i, j))
             return [sums]
 
         bulk = b.and_(n, I64(-CHUNK))
-        (sums,) = loop(b, I64(0), bulk, CHUNK, [ir.Constant(ints, None)], chunk)
+        (sums,) = loop(b, I64(0), bulk, step, [ir.Constant(ints, None)], some)
         summed = reduced(b, b.add, sums)
         if floats.computed == "f64":
             summed = b.trunc(summed, I32)
