@@ -57,7 +57,7 @@ def test_chunks_are_whole_tiles_and_give_every_thread_work(isa, m, bits, group):
             assert plan.block_chunk % 2 == 0
     else:
         assert 128 / plan.block_chunk >= 4
-    copied = bits < 8 or (plan.shape == "gemm" and plan.unit.zipped and not plan.segmented)
+    copied = bits < 8 or (plan.shape == "gemm" and plan.unit.copying and not plan.segmented)
     assert (plan.scratch > 0) == (copied or blocked)
 
 

@@ -39,7 +39,7 @@ def longest(function, unit, passes=1, product=None):
         # 13.6 multiplications and additions per instruction.
         ("neon_i8mm", 301, 256, 80, 0),
         ("neon_dotnarrow", 301, 256, 80, 0),
-        # 10.75, of which the sums of left codes take 0.45: four more products per four steps.
+        # 10.75, for several segments; the sums of left codes take 0.45 of it: four more products per four steps.
         ("neon_dot", 381, 272, 80, 0),
         # 3.2 and 2.8, in two passes over 8 columns each.
         ("neonnarrow", 638, 256, 48, 0),
@@ -60,17 +60,31 @@ def test_the_block_for_many_rows(name, most, products, loads, spills):
     assert macs / (isa.gemm_passes * most) >= least
 
 
-def test_the_block_of_copied_tiles():
-    """21.7 multiplications and additions per instruction; what copies a tile takes 64 to zip it."""
-    unit = NEON["neon_i8mm"]
-    isa = unit.micro_kernel().zipped
-    (count,) = longest(micro.dense(isa, (Shape(unit.rows, 1, 1),), 16), unit, product="usmmla")
-    assert (count.products, count.loads, count.spills) == (128, 80, 0)
-    assert count.all <= 189
-    for bits, most in ((8, 213), (4, 269), (3, 459)):
-        (count,) = longest(unpack.unpack(isa, TileFormat(bits)), unit, product="zip2")
-        assert (count.products, count.spills) == (32, 0)
+@pytest.mark.parametrize(
+    ("name", "product", "most", "products", "loads", "spills"),
+    [
+        ("neon_i8mm", "usmmla", 189, 128, 80, 0),  # 21.7 multiplications and additions per instruction
+        ("neon_dot", "sdot", 317, 272, 80, 0),  # 12.9
+        ("neon", "smull", 690, 256, 48, 17),  # 3.0
+    ],
+)
+def test_the_block_of_copied_tiles(name, product, most, products, loads, spills):
+    unit = NEON[name]
+    isa = unit.micro_kernel().on_copies
+    shape = Shape(unit.rows, 1, 1, isa.gemm_passes)
+    for count in longest(micro.dense(isa, (shape,), 16), unit, isa.gemm_passes, product):
+        assert (count.products, count.loads) == (products, loads)
+        assert count.spills <= spills
         assert count.all <= most
+
+
+@pytest.mark.parametrize(("name", "bits", "most"), [("neon_i8mm", 8, 213), ("neon_i8mm", 3, 459), ("neon_dot", 8, 213)])
+def test_what_copies_tiles(name, bits, most):
+    """64 more instructions per tile than without zipping, or flipping bits."""
+    unit = NEON[name]
+    (count,) = longest(unpack.unpack(unit.micro_kernel().on_copies, TileFormat(bits)), unit)
+    assert count.all <= most
+    assert count.spills == 0
 
 
 @pytest.mark.parametrize("name", NEON)

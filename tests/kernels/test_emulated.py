@@ -38,6 +38,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
                 ("products/test_top_k.py", "(stable_sort or integers) and neon_i8mm and not 150", 17),
                 ("engine/test_roofline.py", "neon", 60),
                 ("quant/test_quantize.py", "neon_dot", 400),
+                ("kernels/test_same_bits.py", "test_quantized_times_quantized and (neon_dot or neon_i8mm)", 100),
             )
         ),
     ],

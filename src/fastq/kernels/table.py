@@ -31,7 +31,7 @@ class Unit(NamedTuple):
     k_block: int  # tiles per block of K, for a GEMM that is blocked along K where that is one segment; 0: it is not
     rate: float  # 10^9 operations per second and core, roughly; the planner weighs threads with it
     where: str  # module:class of the micro-kernel's differences
-    zipped: bool = False  # whether the GEMM of one segment copies all tiles, in the order that its instruction wants
+    copying: bool = False  # whether the GEMM of one segment copies all tiles, in the form that its instruction wants
 
     @property
     def left_bytes(self) -> int:
@@ -40,7 +40,7 @@ class Unit(NamedTuple):
 
     def copies(self, bits: int, segmented: bool) -> bool:
         """Whether its GEMM copies tiles of this width into scratch."""
-        return bits < 8 or (self.zipped and not segmented)
+        return bits < 8 or (self.copying and not segmented)
 
     def micro_kernel(self) -> Any:
         """The :class:`fastq.kernels.dot.micro.MicroKernel`."""
@@ -56,9 +56,9 @@ UNITS = (
     Unit("avx2", "avx2", range(8, 9), PAIRED, 8, 1, 4, 0, 100.0, "dot.avx2:Avx2"),
     Unit("avx2narrow", "avx2", range(2, 8), INT8, 4, 1, 4, 0, 120.0, "dot.avx2:Avx2Narrow"),
     Unit("neon_i8mm", "neon_i8mm", range(2, 9), INT8, 4, 1, 4, 0, 250.0, "dot.neon:NeonI8mm", True),
-    Unit("neon_dot", "neon_dot", range(8, 9), INT8, 4, 1, 4, 0, 150.0, "dot.neon:NeonDot"),
+    Unit("neon_dot", "neon_dot", range(8, 9), INT8, 4, 1, 4, 0, 150.0, "dot.neon:NeonDot", True),
     Unit("neon_dotnarrow", "neon_dot", range(2, 8), INT8, 4, 1, 4, 0, 150.0, "dot.neon:NeonDotNarrow"),
-    Unit("neon", "neon", range(8, 9), INT8, 4, 1, 4, 0, 30.0, "dot.neon:Neon"),
+    Unit("neon", "neon", range(8, 9), INT8, 4, 1, 4, 0, 30.0, "dot.neon:Neon", True),
     Unit("neonnarrow", "neon", range(2, 8), INT8, 4, 1, 4, 0, 30.0, "dot.neon:NeonNarrow"),
     Unit("portable", "portable", range(2, 9), INT8, 4, 1, 4, 0, 20.0, "dot.portable:Portable"),
 )

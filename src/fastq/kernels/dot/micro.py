@@ -98,8 +98,8 @@ class MicroKernel:
         return self
 
     @property
-    def zipped(self) -> MicroKernel | None:
-        """What multiplies many rows in one segment of K, where it has tiles of another order copied for it."""
+    def on_copies(self) -> MicroKernel | None:
+        """What multiplies many rows in one segment of K, where it has tiles copied for it in another form."""
         return None
 
     def copied(self, b: ir.IRBuilder, rows: Sequence[Any], part: int) -> Iterator[tuple[int, Any]]:

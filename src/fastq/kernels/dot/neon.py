@@ -7,12 +7,13 @@ bytes alone. Codes of at most 7 bits are both. Of 8-bit codes 128 is taken off, 
 
 and the sums of left codes are added up beside the products. (What the left tile holds counts, not the sums of rows that
 come with it: between segments it holds anything, and a right code of 0 is -128 here.) A step of the register block,
-four rows and 16 columns, takes 16 dot products and 4 instructions more for the highest bits; the sums take one per row
-and four steps. Added up by themselves, they would take as many, and loads of their own.
+four rows and 16 columns, takes 16 dot products; the sums take one per row and four steps. Added up by themselves, they
+would take as many, and loads of their own. Flipping the highest bits takes 4 instructions more per step. So many rows
+of one segment meet copies of tiles, where they are flipped.
 
 A dot product takes its left codes from a lane of a register: four steps of a row are one load. With a load per step
 (``ld1r``) the block takes 420 instructions per 64 k, with lanes 301 (usdot; LLVM 22). 8 x 8 takes 305 and spills,
-6 x 16 and 8 x 16 spill more. The block of ``sdot`` with sums takes 381.
+6 x 16 and 8 x 16 spill more. The block of ``sdot`` with sums takes 381, over copies 317.
 
 How LLVM orders and spills depends on the CPU that it believes to compile for. What is stated is the one, without SVE,
 whose code is best: Neoverse N1 spills nothing in the block of ``sdot`` with sums, Cortex-A76 6 registers, and the 3-bit
@@ -33,6 +34,7 @@ from fastq.machine.ir import I8, I32, Target, declare, filled, load_vector, spla
 
 BYTES, WORDS, INTS, LONGS = (ir.VectorType(ir.IntType(bits), 128 // bits) for bits in (8, 16, 32, 64))
 QUAD = 4  # steps in a register of left codes
+_HIGHEST = filled(BYTES, 0x80)
 
 
 def _call(b: ir.IRBuilder, name: str, *args: Any, to: ir.Type = INTS) -> Any:
@@ -99,7 +101,7 @@ class NeonI8mm(_Neon):
         return _call(b, "usdot.v4i32.v16i8", acc, right, left)
 
     @property
-    def zipped(self) -> MicroKernel:
+    def on_copies(self) -> MicroKernel:
         return NeonMmla(self.unit)
 
 
@@ -160,7 +162,7 @@ class NeonDotNarrow(_Neon):
 
     def added(self, b: ir.IRBuilder, total: Any, codes: Any) -> Any:
         """``total`` plus `worth` times the codes of a register, in whatever lanes."""
-        return _call(b, "sdot.v4i32.v16i8", total, codes, filled(BYTES, 0x80))
+        return _call(b, "sdot.v4i32.v16i8", total, codes, _HIGHEST)
 
 
 class NeonNarrow(_Neon):
@@ -195,18 +197,34 @@ class NeonNarrow(_Neon):
 
 
 class _Flipped(_Neon):
-    """Codes of 8 bits, less 128. One more grid has the sums of left codes, of each row in its first column."""
+    """Codes of 8 bits, less 128. One more grid has the sums of left codes, of each row in its first column.
+
+    Many rows meet copies of tiles, in which the highest bits are flipped already.
+    """
 
     added: Callable[..., Any]
     worth: int  # of a left code in these sums
     unflipped: type[_Neon]
+
+    def __init__(self, unit: Unit, flipped: bool = False) -> None:
+        super().__init__(unit)
+        self.flipped = flipped  # tiles are such copies
+        self.tag += "_flipped" * flipped
+
+    @property
+    def on_copies(self) -> MicroKernel | None:
+        return None if self.flipped else type(self)(self.unit, flipped=True)
+
+    def copied(self, b, rows, part):
+        for place, row in super().copied(b, rows, part):
+            yield place, b.xor(row, _HIGHEST) if self.flipped else row
 
     @property
     def narrow(self) -> MicroKernel:
         return self.unflipped(self.unit)
 
     def right(self, b, row):
-        return super().right(b, b.xor(row, filled(BYTES, 0x80)))
+        return super().right(b, row if self.flipped else b.xor(row, _HIGHEST))
 
     def passed(self, b, accs, left):
         first = len(accs) // self.grids * (self.grids - 1)
