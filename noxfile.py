@@ -54,6 +54,7 @@ def types(session: nox.Session) -> None:
     """Types, of the package and of a user's code."""
     install(session, "dev")
     session.run("python", "-m", "mypy")
+    session.run("python", "-m", "pytest", "-m", "exhaustive", "tests/test_typing.py")
 
 
 @nox.session

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "src" / "fastq"
 # From the ground up, a row per folder (and one for the loose files between two of them). A module may import its own
 # room and what is below it.
 FLOORS = [
-    {"errors", "lock", "numpys", "scheme", "version"},
+    {"errors", "lock", "numpys", "scheme", "typed", "version"},
     {"progress", "promotion"},
     {"validation"},
     {"machine"},

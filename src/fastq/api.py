@@ -3,43 +3,55 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from fastq.engine.groups import GroupScales
-from fastq.engine.store import Store
 from fastq.errors import shown
 from fastq.products import dispatch
 from fastq.products.foreign import as_array, is_dask
 from fastq.products.requantize import requantized
 from fastq.products.task import Extras
-from fastq.products.ufunc import UfuncOptions
+from fastq.products.ufunc import Fused, Options, UfuncOptions
 from fastq.progress import Mebibytes, by_share
-from fastq.promotion import EIGHT_BIT, float_type, is_float
+from fastq.promotion import EIGHT_BIT, float_type
 from fastq.qarray.array import QArray, Scheme
+from fastq.qarray.of_task import as_qarray, of_task
 from fastq.qarray.parts import load, put_together
-from fastq.quant import affine
-from fastq.quant.by_method import Tell, by_method
 from fastq.quant.gptq import Gptq
 from fastq.quant.methods import Percentile
-from fastq.quant.spec import Quantized, QuantSpec
+from fastq.quant.spec import QuantSpec
 from fastq.quant.task import QuantTask, check_parameters
 from fastq.storage import out_of_core
 from fastq.storage.maps import map_of
+from fastq.typed import (
+    Activations,
+    Array,
+    Bytes,
+    Codes,
+    DType,
+    Epilogue,
+    Float64,
+    Floats,
+    Int32,
+    Kind,
+    Of,
+    Out,
+    Real,
+    Unknown,
+)
 from fastq.validation import data_type, truth
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-Array = npt.NDArray[Any]
-Activations = Literal["row", "group", "two-plane"]
-Epilogue = Literal["relu", "gelu", "silu"] | Callable[[Any], Any] | None
-Bytes = type[np.int8] | type[np.uint8] | np.dtype[np.int8] | np.dtype[np.uint8] | Literal["int8", "uint8"]
-Out = TypeVar("Out", bound=Array)
+    from fastq.quant.moment import SecondMoment
+
+Number = QArray | Real
+Inexact = QArray | Floats
 
 
 def quantize(
@@ -51,7 +63,7 @@ def quantize(
     scheme: Scheme = "symmetric",
     group_scale: Literal["integer", "float"] | None = None,
     method: Literal["minmax", "mse", "percentile", "gptq"] | Percentile | Gptq = "minmax",
-    calibration: Any = None,
+    calibration: SecondMoment | npt.ArrayLike | Iterable[Any] | None = None,
     scale: npt.ArrayLike | None = None,
     zero_point: npt.ArrayLike | None = None,
     balance: npt.ArrayLike | None = None,
@@ -186,28 +198,12 @@ def quantize(
     return load(out)
 
 
-def of_task(array: Array, task: QuantTask, name: str, tell: Tell = None) -> QArray:
-    """Quantize an array in memory; `name` stands for it in messages."""
-    floats = float_type(array.dtype, name)
-    values = task.transform(array.astype(floats, copy=False))
-    if task.given is not None:
-        result = affine.quantize(values, task.spec, task.given, name)
-    else:
-        result = by_method(values, task.spec, task.method, task.transformed_moment(), name, tell)
-    logical = array.dtype if is_float(array.dtype) else floats
-    return _array(result, task.spec, logical.newbyteorder("="), task.balance)
-
-
-def _array(result: Quantized, spec: QuantSpec, dtype: np.dtype[Any], balance: Array | None = None) -> QArray:
-    """The quantized array that users see."""
-    scale, zero, offset, group_scale = result.params
-    scales = None
-    if group_scale is not None and spec.group is not None:
-        scales, zero = GroupScales(spec.group, group_scale, None if zero is None else zero.astype(np.uint8)), None
-    store = Store(result.codes, spec.limits, spec.bits, scales)
-    return QArray._make(store, False, spec, (scale, zero, offset, balance, None), dtype)
-
-
+@overload
+def dequantize(q: QArray, dtype: npt.DTypeLike | None = None, *, out: Out) -> Out: ...
+@overload
+def dequantize(q: QArray, dtype: DType[Kind], out: None = None) -> Of[Kind]: ...
+@overload
+def dequantize(q: QArray, dtype: npt.DTypeLike | None = None, out: Array | None = None) -> Array: ...
 def dequantize(q: QArray, dtype: npt.DTypeLike | None = None, out: Array | None = None) -> Array:
     """Turn a quantized array back into numbers; see :meth:`fastq.QArray.dequantize`.
 
@@ -244,20 +240,31 @@ def dequantize(q: QArray, dtype: npt.DTypeLike | None = None, out: Array | None 
 
 @overload
 def matmul(
-    a: Any, b: Any, out: None = None, *, bits: int = 8, bias: npt.ArrayLike | None = None, epilogue: Epilogue = None,
-    dtype: Bytes, scale: npt.ArrayLike | None = None, zero_point: npt.ArrayLike | None = None,
-    activations: Activations | None = None,
+    a: Any, b: Any, out: None = None, *, dtype: Bytes, scale: npt.ArrayLike | None = None,
+    zero_point: npt.ArrayLike | None = None, **options: Unpack[Fused],
 ) -> QArray: ...  # fmt: skip
 @overload
 def matmul(
-    a: Any, b: Any, out: Out, *, bits: int = 8, bias: npt.ArrayLike | None = None, epilogue: Epilogue = None,
-    dtype: npt.DTypeLike | None = None, activations: Activations | None = None, **options: Unpack[UfuncOptions],
+    a: Any, b: Any, out: Out | tuple[Out], *, dtype: npt.DTypeLike | None = None, **options: Unpack[Options],
 ) -> Out: ...  # fmt: skip
 @overload
-def matmul(
-    a: Any, b: Any, out: Any = None, *, bits: int = 8, bias: npt.ArrayLike | None = None, epilogue: Epilogue = None,
-    dtype: npt.DTypeLike | None = None, activations: Activations | None = None, **options: Unpack[UfuncOptions],
-) -> Any: ...  # fmt: skip
+def matmul(a: Any, b: Any, out: None = None, *, dtype: DType[Kind], **options: Unpack[Options]) -> Of[Kind]: ...
+@overload
+def matmul(a: Unknown, b: Number, out: None = None, *, dtype: None = None, **options: Unpack[Options]) -> Array: ...
+@overload
+def matmul(a: Number, b: Unknown, out: None = None, *, dtype: None = None, **options: Unpack[Options]) -> Array: ...
+@overload
+def matmul(a: Codes, b: Codes, out: None = None, *, dtype: None = None, **options: Unpack[Options]) -> Int32: ...
+@overload
+def matmul(a: Float64, b: Number, out: None = None, *, dtype: None = None, **options: Unpack[Options]) -> Float64: ...
+@overload
+def matmul(a: Number, b: Float64, out: None = None, *, dtype: None = None, **options: Unpack[Options]) -> Float64: ...
+@overload
+def matmul(a: Inexact, b: Number, out: None = None, *, dtype: None = None, **options: Unpack[Options]) -> Floats: ...
+@overload
+def matmul(a: Number, b: Inexact, out: None = None, *, dtype: None = None, **options: Unpack[Options]) -> Floats: ...
+@overload
+def matmul(a: Any, b: Any, out: Any = None, *, dtype: Any = None, **options: Unpack[Options]) -> Any: ...
 def matmul(
     a: Any,
     b: Any,
@@ -383,4 +390,4 @@ def _requantized(a: Any, b: Any, out: Any, extras: Extras, dtype: np.dtype[Any],
     axis = None if one or not task.shape else len(task.shape) - 1
     spec, computed = QuantSpec(8, axis, None, scheme), np.dtype(task.output.type)
     given = check_parameters(scale, zero_point, spec, task.shape, computed)
-    return _array(requantized(task, spec, given), spec, computed)
+    return as_qarray(requantized(task, spec, given), spec, computed)

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, overload
 
-import numpy as np
 import numpy.typing as npt
 
 from fastq.products import top_k as search
+from fastq.qarray.array import QArray
+from fastq.typed import Array, Floats, Int64, Real
 
-Array = npt.NDArray[Any]
 
-
+@overload
+def top_k(
+    x: QArray | Real, q: QArray, k: int = 10, *, axis: int = -1, largest: bool = True, rescore: Any = None,
+    oversample: int = 4, bias: npt.ArrayLike | None = None, where: npt.ArrayLike | None = None,
+    out: tuple[Array, Int64] | None = None,
+) -> tuple[Floats, Int64]: ...  # fmt: skip
+@overload
+def top_k(
+    x: Any, q: Any, k: int = 10, *, axis: int = -1, largest: bool = True, rescore: Any = None,
+    oversample: int = 4, bias: npt.ArrayLike | None = None, where: npt.ArrayLike | None = None,
+    out: tuple[Array, Int64] | None = None,
+) -> tuple[Array, Int64]: ...  # fmt: skip
 def top_k(
     x: Any,
     q: Any,
@@ -24,8 +35,8 @@ def top_k(
     oversample: int = 4,
     bias: npt.ArrayLike | None = None,
     where: npt.ArrayLike | None = None,
-    out: tuple[Array, npt.NDArray[np.int64]] | None = None,
-) -> tuple[Array, npt.NDArray[np.int64]]:
+    out: tuple[Array, Int64] | None = None,
+) -> tuple[Array, Int64]:
     """The best `k` scores of each query, and whose they are: ``x @ q.T`` without its matrix.
 
     Scores are compared with the best ones so far while they are in the cache, and mostly dropped ::
@@ -95,7 +106,7 @@ def top_k(
 
 def merge_top_k(
     parts: Iterable[tuple[npt.ArrayLike, npt.ArrayLike]], k: int = 10, *, largest: bool = True
-) -> tuple[Array, npt.NDArray[np.int64]]:
+) -> tuple[Array, Int64]:
     """The best `k` of the answers of several searches, of parts of a database.
 
     Parameters

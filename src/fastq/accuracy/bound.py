@@ -16,11 +16,12 @@ from fastq.promotion import result_shape
 from fastq.qarray.array import QArray
 from fastq.quant.affine import check_finite
 from fastq.quant.spec import expand
+from fastq.typed import Activations, Float64
 
 Array = npt.NDArray[Any]
 
 
-def matmul_error_bound(a: Any, b: Any, *, bits: int = 8, activations: str | None = None) -> Any:
+def matmul_error_bound(a: Any, b: Any, *, bits: int = 8, activations: Activations | None = None) -> Float64:
     """How far ``fq.matmul(a, b, bits=bits)`` may be from the exact product, element by element.
 
     The exact product is that of the numbers that the operands hold; a :class:`fastq.QArray` holds those of its codes
@@ -73,7 +74,8 @@ def matmul_error_bound(a: Any, b: Any, *, bits: int = 8, activations: str | None
     a, b = dispatch.arrays(a, b)
     natural = dispatch.natural_type(a, b)
     if natural is None:
-        return _of_numpy(a, b)
+        known: Float64 = _of_numpy(a, b)
+        return known
     extras = Extras(bits, activations=activations)
     turned = dispatch.needs_turning(a, b, activations)
     task = (Task.turned_of if turned else Task.of)(a, b, extras, natural)

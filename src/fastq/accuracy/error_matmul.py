@@ -17,6 +17,7 @@ from fastq.promotion import EIGHT_BIT
 from fastq.quant.affine import finite_numbers, quantize, unbalance
 from fastq.quant.spec import QuantSpec, expand
 from fastq.scheme import ACTIVATIONS, CodeRange
+from fastq.typed import Activations
 from fastq.validation import word
 
 Array = npt.NDArray[Any]
@@ -74,7 +75,7 @@ class MatmulError:
 
 
 def error_matmul(
-    x: npt.ArrayLike | Operand, w: npt.ArrayLike, q: Operand, *, activations: str | None = None
+    x: npt.ArrayLike | Operand, w: npt.ArrayLike, q: Operand, *, activations: Activations | None = None
 ) -> MatmulError:
     """Tell which part of the error of ``x @ q`` comes from the weights, from x, and from rounding.
 

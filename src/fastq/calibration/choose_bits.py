@@ -70,7 +70,7 @@ class Choice:
     bits_per_weight: float
     sqnr_db: float
     scheme: Scheme = "symmetric"
-    method: Any = "mse"
+    method: ScaleMethod = "mse"
     axis: int = 0
     report: str = field(default="", compare=False)
 

@@ -6,9 +6,13 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastq.errors import shown
+from fastq.typed import Array
+
+if TYPE_CHECKING:
+    from fastq.qarray.array import QArray
 
 
 class Entry(NamedTuple):
@@ -23,7 +27,7 @@ class Entry(NamedTuple):
         return f"Entry(shape={self.shape}, kind={self.kind!r}, nbytes={self.nbytes})"
 
 
-class Opened(Mapping[str, Any]):
+class Opened(Mapping[str, "QArray | Array"]):
     """The arrays of a file, by name; each is read when it is asked for, and again when it is asked for again.
 
     Attributes
@@ -36,8 +40,9 @@ class Opened(Mapping[str, Any]):
     def __init__(self, path: str, form: str, entries: Mapping[str, Entry]) -> None:
         self.path, self.format, self._entries = path, form, dict(entries)
 
-    def __getitem__(self, name: str) -> Any:
-        return self.entry(name).read()
+    def __getitem__(self, name: str) -> QArray | Array:
+        array: QArray | Array = self.entry(name).read()
+        return array
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)

@@ -21,6 +21,7 @@ from fastq.machine import pool
 from fastq.products.sums import sums
 from fastq.promotion import as_floats, is_float
 from fastq.qarray.array import QArray
+from fastq.qarray.of_task import as_qarray
 from fastq.quant import affine, groups
 from fastq.quant.spec import Quantized, QuantParams, QuantSpec, expand
 
@@ -109,7 +110,7 @@ def coded(
     if name == "a":
         np.maximum(codes, 1 - 2 ** (spec.bits - 1), out=codes)
     dtype = x.dtype if is_float(x.dtype) else values.dtype
-    q = api._array(Quantized(codes, params), spec, dtype.newbyteorder("="))
+    q = as_qarray(Quantized(codes, params), spec, dtype.newbyteorder("="))
     return q if name != "x" else _prepacked(q)
 
 

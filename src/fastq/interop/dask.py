@@ -31,6 +31,7 @@ from fastq.qarray.array import QArray
 from fastq.qarray.operand import check_summed
 from fastq.quant.spec import QuantSpec
 from fastq.scheme import ROW
+from fastq.typed import Activations
 from fastq.validation import check_bias, check_bits, check_dtype
 
 __all__ = ["DaskQArray", "from_qarray", "matmul", "quantize", "top_k"]
@@ -43,7 +44,7 @@ def matmul(
     bits: int = 8,
     bias: npt.ArrayLike | None = None,
     dtype: npt.DTypeLike | None = None,
-    activations: str | None = None,
+    activations: Activations | None = None,
 ) -> Any:
     """``fastq.matmul`` of Dask arrays, lazily.
 

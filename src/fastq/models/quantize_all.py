@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import numpy.typing as npt
 
-from fastq.api import of_task
 from fastq.errors import shown, with_type
 from fastq.formats import blocks, saving
 from fastq.formats.opening import open
@@ -19,6 +18,7 @@ from fastq.models.rules import Decision, Rules, called, seen
 from fastq.progress import Mebibytes, by_share, watched
 from fastq.promotion import float_type
 from fastq.qarray.array import Scheme
+from fastq.qarray.of_task import of_task
 from fastq.quant.gptq import Gptq
 from fastq.quant.methods import Percentile
 from fastq.quant.moment import SecondMoment
@@ -169,7 +169,7 @@ def _told(tell: Callable[[int, int], Any], start: int, total: int, done: int, _:
     tell(start + done, total)
 
 
-def _in_memory(mapping: Mapping[str, Any], decisions: Mapping[str, Decision], tell: Tell) -> dict[str, Any]:
+def _in_memory(mapping: Mapping[str, Any], decisions: Mapping[str, Decision], tell: Tell) -> dict[str, saving.Value]:
     """All arrays, quantized as decided."""
     return {
         name: value if decision.task is None else of_task(value, decision.task, called(name), within)
@@ -179,7 +179,7 @@ def _in_memory(mapping: Mapping[str, Any], decisions: Mapping[str, Decision], te
 
 def _to_file(
     out: str | os.PathLike[str], mapping: Mapping[str, Any], decisions: Mapping[str, Decision], tell: Tell
-) -> Mapping[str, Any]:
+) -> Mapping[str, saving.Value]:
     """The same, written to a file one by one; large ones block by block."""
     forms = {name: decision.form for name, decision in decisions.items() if decision.form is not None}
     with saving.new_file(out, forms) as file:

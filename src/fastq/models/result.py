@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from fastq.typed import Array
+
+if TYPE_CHECKING:
+    from fastq.qarray.array import QArray
 
 
 class Row(NamedTuple):
@@ -50,7 +55,7 @@ class Report(tuple[Row, ...]):
         return "\n".join((*table, total))
 
 
-class QuantizedModel(Mapping[str, Any]):
+class QuantizedModel(Mapping[str, "QArray | Array"]):
     """The arrays of a model after :func:`fastq.quantize_all`, by name.
 
     Attributes
@@ -62,10 +67,10 @@ class QuantizedModel(Mapping[str, Any]):
         `what` (how it was quantized, or why it was not), and the bytes `before` and, in a file, `after`.
     """
 
-    def __init__(self, arrays: Mapping[str, Any], report: Report) -> None:
+    def __init__(self, arrays: Mapping[str, QArray | Array], report: Report) -> None:
         self.arrays, self.report = arrays, report
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> QArray | Array:
         return self.arrays[name]
 
     def __iter__(self) -> Iterator[str]:

@@ -15,6 +15,7 @@ from numpy.lib.stride_tricks import as_strided
 from fastq import numpys
 from fastq.errors import shown
 from fastq.promotion import result_shape
+from fastq.typed import Activations, Epilogue
 from fastq.validation import axes_of
 
 Array = npt.NDArray[Any]
@@ -27,6 +28,19 @@ class UfuncOptions(TypedDict, total=False):
     casting: Literal["no", "equiv", "safe", "same_kind", "unsafe"]
     order: Literal["K", "A", "C", "F"]
     subok: bool
+
+
+class Fused(TypedDict, total=False):
+    """Keywords of :func:`fastq.matmul` that say what is computed, whatever the type of the product."""
+
+    bits: int
+    bias: npt.ArrayLike | None
+    epilogue: Epilogue
+    activations: Activations | None
+
+
+class Options(Fused, UfuncOptions, total=False):
+    """All keywords on which the type of the product does not depend."""
 
 
 class Call(NamedTuple):

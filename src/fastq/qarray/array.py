@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import prod
-from types import EllipsisType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
+from typing import Any, Literal, NoReturn, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from fastq import numpys
 from fastq.engine.operands import ColumnParams
 from fastq.engine.store import Store
-from fastq.products import dispatch
 from fastq.products.operands import Operand
-from fastq.qarray import functions, operand, rearrange, values
+from fastq.qarray import operand, rearrange, values
 from fastq.qarray.apart import parts, save
-from fastq.qarray.rearrange import group_scales, indexed, swapped_matrices, unpacked
+from fastq.qarray.operators import Operators
+from fastq.qarray.rearrange import group_scales, swapped_matrices, unpacked
 from fastq.qarray.summary import summary
 from fastq.quant.spec import QuantSpec
 from fastq.scheme import ROW
+from fastq.typed import Activations, Array, Codes, Int32
 
-Array = npt.NDArray[Any]
+Some = TypeVar("Some", bound=Array)
 Scheme = Literal["symmetric", "asymmetric", "affine"]
 # Members that the engine calls, and no user: they are those of Operand.
 _OF_PRODUCTS = {name for name in (*vars(Operand), "ready") if not name.startswith("_")} - {"activations"}
@@ -31,7 +30,7 @@ _OF_PRODUCTS = {name for name in (*vars(Operand), "ready") if not name.startswit
 __all__ = ["QArray", "Scheme"]
 
 
-class QArray(Operand, NDArrayOperatorsMixin):
+class QArray(Operand, Operators):
     """A quantized array: codes of 2 to 8 bits and the parameters that turn them back into numbers.
 
     ``x = scale * (code - zero_point)``, or for affine arrays ``x = scale * code + offset``. Make one with
@@ -96,6 +95,7 @@ class QArray(Operand, NDArrayOperatorsMixin):
     __slots__ = ("_balance", "_cache", "_offset", "_order", "_scale", "_store", "_transposed", "_zero", "activations",
                  "axis", "bits", "dtype", "group_size", "ready", "rotation", "scheme", "shape")  # fmt: skip
 
+    activations: Activations
     axis: int | None
     bits: int
     group_size: int | None
@@ -112,13 +112,6 @@ class QArray(Operand, NDArrayOperatorsMixin):
 
     __array_priority__ = 10.0  # libraries that go by it take a quantized array for more than an ndarray
     __hash__ = None  # type: ignore[assignment]  # as an ndarray's
-
-    if TYPE_CHECKING:  # of NDArrayOperatorsMixin, which cannot say as much
-
-        def __neg__(self) -> QArray: ...
-        def __mul__(self, other: Any) -> QArray: ...
-        def __rmul__(self, other: Any) -> QArray: ...
-        def __truediv__(self, other: Any) -> QArray: ...
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise TypeError("a QArray is made by fastq.quantize(x, bits=...)")
@@ -175,12 +168,12 @@ class QArray(Operand, NDArrayOperatorsMixin):
         return None if self._store.groups_shape is None else self._scale
 
     @property
-    def group_scale(self) -> Array | None:
+    def group_scale(self) -> npt.NDArray[np.int8] | None:
         """Integer scales of groups (int8), read-only; None where groups have float scales, or there are none."""
         return None if (scales := group_scales(self)) is None else _frozen(scales.scale)
 
     @property
-    def zero_point(self) -> Array | None:
+    def zero_point(self) -> Int32 | None:
         """The zero point of an asymmetric array, read-only."""
         if (scales := group_scales(self)) is None or scales.zero is None:
             return self._zero
@@ -202,7 +195,7 @@ class QArray(Operand, NDArrayOperatorsMixin):
         return self._order
 
     @property
-    def codes(self) -> Array:
+    def codes(self) -> Codes:
         """The codes, read-only; int8 for symmetric arrays, uint8 for others.
 
         Examples
@@ -301,28 +294,6 @@ class QArray(Operand, NDArrayOperatorsMixin):
     prepack = operand.prepack
     with_activations = operand.with_activations
 
-    # NumPy's protocols
-
-    def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise TypeError(
-            "a QArray is not converted to an ndarray silently, because that takes up to 16 times its memory; "
-            "call q.dequantize()"
-        )
-
-    def __matmul__(self, other: Any) -> Any:
-        return numpys.matmul(self, other) if functions.foreign((other,)) else dispatch.matmul(self, other)
-
-    def __rmatmul__(self, other: Any) -> Any:
-        return numpys.matmul(other, self) if functions.foreign((other,)) else dispatch.matmul(other, self)
-
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
-        if ufunc is numpys.matmul and method == "__call__" and not functions.foreign(inputs):
-            return dispatch.matmul(inputs[0], inputs[1], None if out is None else out[0], **kwargs)
-        return functions.ufunc(ufunc, method, inputs, out, kwargs)
-
-    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        return functions.function(func, types, args, kwargs)
-
     # Copies
 
     def __deepcopy__(self, memo: dict[int, Any]) -> QArray:
@@ -350,23 +321,7 @@ class QArray(Operand, NDArrayOperatorsMixin):
 
     __repr__ = summary
 
-    @overload
-    def __getitem__(self, key: slice | EllipsisType | list[int] | npt.NDArray[Any]) -> QArray: ...
-    @overload
-    def __getitem__(self, key: Any) -> Any: ...
-    def __getitem__(self, key: Any) -> Any:
-        return indexed(self, key)
-
-    def __setitem__(self, key: Any, value: Any) -> NoReturn:
-        raise TypeError(
-            "a quantized array is immutable, because new values would need other scales; got an assignment: quantize "
-            "anew from q.dequantize()"
-        )
-
-    def __delitem__(self, key: Any) -> NoReturn:
-        raise ValueError("cannot delete array elements")
-
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[QArray | Any]:
         if not self.shape:
             raise TypeError("iteration over a 0-d array")
         whole = unpacked(self) if self.ndim < 3 else self
@@ -393,7 +348,7 @@ class QArray(Operand, NDArrayOperatorsMixin):
         return self.shape[0]
 
 
-def _frozen(array: Array) -> Array:
+def _frozen(array: Some) -> Some:
     """A read-only view."""
     view = array.view()
     view.flags.writeable = False

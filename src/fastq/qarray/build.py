@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +18,10 @@ from fastq.quant.affine import extremes
 from fastq.quant.spec import QuantSpec, parameter_shape
 from fastq.scheme import ACTIVATIONS, largest_factor
 from fastq.storage.metadata import ATTRIBUTES, LOGICAL, NARROW, VERSION, must
+from fastq.typed import Activations
 from fastq.validation import check_axis, check_bits, check_group, data_type, integer, truth, word
 
 Shape = tuple[int, ...]
-Activations = Literal["row", "group", "two-plane"]
 
 # Integers of fewer bits than a byte, as ml_dtypes has them: NumPy does not compute in them.
 _SMALL = {f"{sign}int{bits}": np.dtype(f"{sign}int8") for sign in ("", "u") for bits in (1, 2, 4)}

@@ -18,6 +18,7 @@ from fastq.promotion import wide
 from fastq.qarray.rearrange import expanded, group_scales, in_codes_order, part, swapped_matrices
 from fastq.quant.spec import QuantSpec
 from fastq.scheme import ACTIVATIONS, code_range
+from fastq.typed import Activations
 from fastq.validation import word
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def prepack(q: QArray) -> QArray:
     return q
 
 
-def with_activations(q: QArray, activations: str) -> QArray:  # noqa: D417, a method
+def with_activations(q: QArray, activations: Activations) -> QArray:  # noqa: D417, a method
     """The same array, with another way of quantizing the floats that are multiplied with it.
 
     Codes and parameters are shared. ``x @ q`` and NumPy's functions quantize rows of x in this way (columns, in

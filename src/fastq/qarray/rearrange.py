@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,7 @@ Array = npt.NDArray[Any]
 # The methods of QArray
 
 
-def transpose(q: QArray, *axes: Any) -> QArray:
+def transpose(q: QArray, *axes: SupportsIndex | Sequence[SupportsIndex] | None) -> QArray:
     """The array with its axes permuted, as ``ndarray.transpose`` does it.
 
     Examples
@@ -33,10 +34,9 @@ def transpose(q: QArray, *axes: Any) -> QArray:
     >>> fq.quantize(np.zeros((5, 2, 3))).transpose(1, 0, 2).shape
     (2, 5, 3)
     """
-    if len(axes) == 1 and not isinstance(axes[0], int | np.integer):
-        axes = axes[0]
+    given: Any = axes[0] if len(axes) == 1 and not isinstance(axes[0], int | np.integer) else axes
     reverse = tuple(range(q.ndim))[::-1]
-    order = reverse if axes is None else _several(axes, "axes") or reverse
+    order = reverse if given is None else _several(given, "axes") or reverse
     if len(order) != q.ndim:
         raise ValueError("axes don't match array")
     order = axes_of(order, q.ndim)
@@ -47,7 +47,7 @@ def transpose(q: QArray, *axes: Any) -> QArray:
     return with_parts(q, structure.permuted(array_parts(q), order))
 
 
-def swapaxes(q: QArray, axis1: int, axis2: int) -> QArray:
+def swapaxes(q: QArray, axis1: SupportsIndex, axis2: SupportsIndex) -> QArray:
     """The array with two axes interchanged.
 
     Examples
@@ -62,7 +62,7 @@ def swapaxes(q: QArray, axis1: int, axis2: int) -> QArray:
     return transpose(q, order)
 
 
-def reshape(q: QArray, *shape: Any) -> QArray:
+def reshape(q: QArray, *shape: SupportsIndex | Sequence[SupportsIndex]) -> QArray:
     """The array in another shape, elements in C order.
 
     Runs of elements that share a scale must stay together in one axis of the new shape.
@@ -79,9 +79,9 @@ def reshape(q: QArray, *shape: Any) -> QArray:
     >>> q.reshape(2, 2, 6).scale.shape
     (2, 2, 1)
     """
-    if len(shape) == 1 and not isinstance(shape[0], int | np.integer):
-        shape = _several(shape[0], "shape")
-    new_shape = structure.placeholder(q.shape).reshape(shape).shape
+    one = len(shape) == 1 and not isinstance(shape[0], int | np.integer)
+    lengths: Any = _several(shape[0], "shape") if one else shape
+    new_shape = structure.placeholder(q.shape).reshape(lengths).shape
     return q if new_shape == q.shape else with_parts(q, structure.reshaped(array_parts(q), new_shape))
 
 

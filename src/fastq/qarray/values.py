@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -13,16 +13,22 @@ from fastq.qarray import structure
 from fastq.qarray.rearrange import parameters_only, with_store
 from fastq.quant import affine
 from fastq.quant.spec import QuantParams, QuantSpec
+from fastq.typed import Array, DType, Kind, Of, Out
 from fastq.validation import data_type, real
 
 if TYPE_CHECKING:
     from fastq.qarray.array import QArray
 
-Array = npt.NDArray[Any]
 # NumPy 2.0 exports no read-only array.
 _NUMPY_KNOWS_NO_READ_ONLY = np.lib.NumpyVersion(np.__version__) < "2.1.0"
 
 
+@overload
+def dequantize(q: QArray, dtype: npt.DTypeLike | None = None, *, out: Out) -> Out: ...
+@overload
+def dequantize(q: QArray, dtype: DType[Kind], out: None = None) -> Of[Kind]: ...
+@overload
+def dequantize(q: QArray, dtype: npt.DTypeLike | None = None, out: Array | None = None) -> Array: ...
 def dequantize(q: QArray, dtype: npt.DTypeLike | None = None, out: Array | None = None) -> Array:  # noqa: D417, a method
     """Turn the codes back into numbers.
 
