@@ -24,6 +24,7 @@ from fastq.machine.job import Job
 I1, I8, I16, I32, I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
 F32, F64 = ir.FloatType(), ir.DoubleType()
 P8, VOID = I8.as_pointer(), ir.VoidType()
+Body = Callable[..., list[Any]]  # of a loop: what it carries on, from the index and what is carried
 
 ELEMENTS = {
     "u8*": types.uint8,
@@ -258,17 +259,11 @@ def _define(module: ir.Module, name: str, arg_types: list[ir.Type], target: Targ
 
 
 def loop(
-    b: ir.IRBuilder,
-    start: Any,
-    stop: Any,
-    step: int,
-    carried: list[Any],
-    body: Callable[..., list[Any]],
-    short: bool = False,
+    b: ir.IRBuilder, start: Any, stop: Any, step: int, carried: list[Any], body: Body, short: bool = False
 ) -> list[Any]:
     """Emit ``for i in range(start, stop, step): carried = body(i, carried)`` and return the last `carried`.
 
-    `short`: it takes a few turns, such as what vectors leave over; LLVM leaves it as it is.
+    `short`: it takes a few turns, such as for what vectors leave over; LLVM leaves it as it is.
     """
     before = b.block
     block, done = b.append_basic_block("loop"), b.append_basic_block("done")
@@ -294,20 +289,11 @@ def loop(
 
 def _as_it_is(module: ir.Module) -> Any:
     """Metadata of a loop that is neither vectorized nor unrolled: they refer to themselves, and so to one loop."""
-    vectorized = module.add_metadata([ir.MetaDataString(module, "llvm.loop.vectorize.enable"), I1(0)])
-    unrolled = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
-    loop_id = module.add_metadata([vectorized, unrolled, I64(len(module.metadata))])
-    loop_id.operands = (loop_id, vectorized, unrolled)
+    words = [("llvm.loop.vectorize.enable", I1(0)), ("llvm.loop.unroll.disable",)]
+    hints = [module.add_metadata([ir.MetaDataString(module, word), *value]) for word, *value in words]
+    loop_id = module.add_metadata([*hints, I64(len(module.metadata))])
+    loop_id.operands = (loop_id, *hints)
     return loop_id
-
-
-def side_by_side(b: ir.IRBuilder, vectors: list[Any]) -> Any:
-    """Vectors of one length, a power of two of them, as one."""
-    while len(vectors) > 1:
-        count = 2 * vectors[0].type.count
-        lanes = ir.Constant(ir.VectorType(I32, count), list(range(count)))
-        vectors = [b.shuffle_vector(*pair, lanes) for pair in zip(vectors[::2], vectors[1::2])]
-    return vectors[0]
 
 
 def splat(b: ir.IRBuilder, value: Any, n: int) -> Any:
@@ -398,8 +384,7 @@ def replaced_if(
     """``emit()`` where the condition holds, else `values`."""
     before = b.block
     with b.if_then(condition, likely=likely):
-        others = emit()
-        after = b.block
+        others, after = emit(), b.block
     return joined(b, [(values, before), (others, after)])
 
 

@@ -25,6 +25,7 @@ from fastq.kernels.quantize.descent import (
 from fastq.machine import cpu
 from fastq.machine.ir import (
     HOST,
+    I32,
     I64,
     at,
     cast_to,
@@ -35,12 +36,20 @@ from fastq.machine.ir import (
     loop,
     reduced,
     round_even,
-    side_by_side,
     splat,
     stack,
     take,
     type_like,
 )
+
+
+def _side_by_side(b: ir.IRBuilder, vectors: list[Any]) -> Any:
+    """Vectors of one length, a power of two of them, as one."""
+    while len(vectors) > 1:
+        count = 2 * vectors[0].type.count
+        lanes = ir.Constant(ir.VectorType(I32, count), list(range(count)))
+        vectors = [b.shuffle_vector(*pair, lanes) for pair in zip(vectors[::2], vectors[1::2])]
+    return vectors[0]
 
 
 def _trial(kind: str) -> Any:
@@ -85,7 +94,7 @@ def _trial(kind: str) -> Any:
 
         bulk = b.and_(n, I64(-LANES))
         passes = [lanes_from(first) for first in range(0, LANES, width)]
-        lanes = [side_by_side(b, list(parts)) for parts in zip(*passes)]
+        lanes = [_side_by_side(b, list(parts)) for parts in zip(*passes)]
         totals = loop(b, bulk, n, 1, [reduced(b, b.fadd, v) for v in lanes], part(floats.type), True)
         for i, total in enumerate(totals):
             floats.store(b, total, out, I64(i))
