@@ -12,7 +12,7 @@ from fastq.pictures.axis import Axis
 from fastq.pictures.distribution import Distribution
 from fastq.pictures.markup import Markup, tag
 from fastq.pictures.page import figure
-from fastq.pictures.quantities import count, decibels, number, share, shortened
+from fastq.pictures.quantities import count, decibels, number, share
 
 Value = TypeVar("Value")
 GOOD = 60.0  # dB: a full bar; the error is a thousandth of the signal
@@ -87,9 +87,9 @@ def parts(rows: Sequence[tuple[str, float, float]]) -> Markup:
     return card("MatmulError", "root mean square of each part", svg.bars(drawn, "Parts of the error"))
 
 
-def choice(form: str, tried: Sequence[tuple[str, float, float]], chosen: tuple[str, float, float]) -> Markup:
+def choice(tried: Sequence[tuple[str, float, float]], chosen: tuple[str, float, float]) -> Markup:
     """A chosen form among those that were tried, each with bits per weight and SQNR."""
-    return card("Choice", form, *([trials(tried, chosen)] if tried else []))
+    return card("Choice", _trial(*chosen), *([trials(tried, chosen)] if tried else []))
 
 
 def trials(tried: Sequence[tuple[str, float, float]], chosen: tuple[str, float, float]) -> Markup:
@@ -105,4 +105,4 @@ def trials(tried: Sequence[tuple[str, float, float]], chosen: tuple[str, float, 
 
 
 def _trial(name: str, bits: float, sqnr: float) -> str:
-    return f"{shortened(name)}: {number(bits)} bits per weight, {decibels(sqnr)}"
+    return f"{name}: {number(bits, 4)} bits per weight, {decibels(sqnr)}"

@@ -28,10 +28,10 @@ _CHARTS = """
 .fq .bars svg{grid-column:1/-1}.fq .name{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
 .fq .told{font-variant-numeric:tabular-nums;white-space:nowrap}
 .fq .track{fill:var(--track)}.fq line{stroke:var(--line)}.fq .axis,.fq .roof{stroke:var(--muted)}
-.fq .mark{stroke:var(--ink);stroke-dasharray:2 2}.fq .level{stroke:var(--peer);stroke-width:2}
-.fq .guide{stroke:var(--peer);opacity:.45}
+.fq .mark{stroke:var(--ink);stroke-dasharray:2 2}.fq path.level{stroke:var(--peer);stroke-width:2}.fq path.dense{stroke-width:.7}
+.fq path.guide{stroke:var(--peer);opacity:.45}
 .fq .halo{paint-order:stroke;stroke:var(--page);stroke-width:4}
-.fq .joined{stroke-width:2}.fq path{stroke:var(--page);stroke-width:1}
+.fq .joined{stroke-width:2}.fq path{stroke:var(--page);stroke-width:1}.fq path.bin{stroke:none}
 """
 _KINDS = "".join(
     f".fq .{kind}{{fill:var(--{kind})}}.fq .joined.{kind}{{stroke:var(--{kind})}}"
@@ -85,7 +85,8 @@ PAGE = (
 NOTEBOOK = (
     f".fq{{{_variables(ANYWHERE)}max-width:460px;font:13px/1.45 system-ui,sans-serif}}"
     ".fq .small,.fq .muted{opacity:.75}.fq p{margin:0 0 4px}.fq pre{white-space:pre-wrap;font-size:11px;margin:6px 0 0}"
-    ".fq svg{margin:4px 0 2px}" + CHARTS
+    ".fq figure{margin:10px 0 0}.fq figcaption{font-size:12px;opacity:.75}.fq h3{font-size:13px;margin:0 0 4px}"
+    + CHARTS
 )
 
 # Sorts a table by the column whose button was pressed, upwards first; cells without a value stay at the end.

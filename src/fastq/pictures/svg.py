@@ -18,6 +18,7 @@ from fastq.pictures.markup import Markup, join, percent, tag
 from fastq.pictures.quantities import number, shortened
 
 _LEFT = 48  # room for the numbers of an axis
+_WIDE = 1000
 _FEW = 32  # levels
 KINDS = ("ours", "peer", "third", "fourth", "base")  # classes of colours
 _XMLNS = "http://www.w3.org/2000/svg"
@@ -143,17 +144,18 @@ def histogram(edges: Sequence[float], counts: Sequence[float], levels: Sequence[
     """How often values occur, and below it a tick at each level that a code stands for."""
     x = Axis.over([*edges, *levels])
     top = max([c for c in counts if isfinite(c)], default=0) or 1
-    height, drawn = 150, []
+    height = 150
+    steps = []
     for low, high, count in zip(edges, edges[1:], counts):
         if isfinite(count) and count > 0 and isfinite(low) and isfinite(high):
-            tall, width = height * min(count, top) / top, x.at(high) - x.at(low)
-            drawn.append(
-                tag("rect", x=percent(x.at(low)), y=height - tall, width=percent(width), height=tall, class_="base bin")
-            )
-    above = 0 if len(levels) <= _FEW else height + 2  # more lines would hide the bars
-    for at in (x.at(v) for v in levels if isfinite(v)):
-        drawn += [_line(at, above, at, height, "guide")] if above == 0 else []
-        drawn.append(_line(at, height + 2, at, height + 11, "level"))
+            left, right = _WIDE * x.at(low), _WIDE * x.at(high)
+            steps.append(f"M{left:.1f} {height}V{height * (1 - min(count, top) / top):.1f}H{right:.1f}V{height}z")
+    marks = [_WIDE * x.at(v) for v in levels if isfinite(v)]
+    drawn = [_stretched("".join(steps), height, "base bin")]
+    kind = "level" if len(marks) <= _FEW else "level dense"
+    if len(marks) <= _FEW:  # more lines would hide the bars
+        drawn.append(_stretched("".join(f"M{at:.1f} 0V{height}" for at in marks), height, "guide"))
+    drawn.append(_stretched("".join(f"M{at:.1f} {height + 2}v9" for at in marks), height, kind))
     drawn.append(_line(0, height, 1, height, "axis"))
     drawn += [_text(number(v), percent(x.at(v)), height + 26, _anchor(x.at(v)), "small") for v in x.ticks(5)]
     return _chart(drawn, height + 31, label, plain=True)
@@ -197,6 +199,13 @@ def _marker(x: float, y: float, kind: str, name: str) -> Markup:
     inside = [tag("title", name)] if name else []
     path = tag("path", *inside, d=_SHAPES[kind], class_=kind)
     return tag("svg", path, x=percent(x), y=float(y), overflow="visible", width=1, height=1)
+
+
+def _stretched(path: str, height: float, kind: str) -> Markup:
+    """Many small forms as one path, whose x goes from 0 to 1000 and is stretched to the width of the chart."""
+    size = {"width": "100%", "height": height, "viewBox": f"0 0 {_WIDE} {height:.0f}"}
+    drawn = tag("path", d=path, class_=kind, vector_effect="non-scaling-stroke")
+    return tag("svg", drawn, **size, preserveAspectRatio="none", overflow="visible")
 
 
 def key(kind: str) -> Markup:

@@ -19,7 +19,7 @@ from fastq.products.operands import Operand
 from fastq.qarray import functions, operand, rearrange, values
 from fastq.qarray.apart import parts, save
 from fastq.qarray.rearrange import group_scales, indexed, swapped_matrices, unpacked
-from fastq.qarray.summary import summary
+from fastq.qarray.summary import html, summary
 from fastq.quant.spec import QuantSpec
 from fastq.scheme import ROW
 
@@ -348,7 +348,7 @@ class QArray(Operand, NDArrayOperatorsMixin):
         """Public attributes and methods; what only products call is left out."""
         return [n for n in super().__dir__() if n not in _OF_PRODUCTS and (n[0] != "_" or n.startswith("__"))]
 
-    __repr__ = summary
+    __repr__, _repr_html_ = summary, html
 
     @overload
     def __getitem__(self, key: slice | EllipsisType | list[int] | npt.NDArray[Any]) -> QArray: ...
