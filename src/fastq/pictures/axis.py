@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil, floor, isfinite, log10
 
-_LIMIT = 1e300  # beyond it, the length of an axis may overflow
+# Numbers beyond these are drawn as if they were there: ratios and differences of what is left are finite.
+_LEAST, _MOST = 1e-140, 1e140
 
 
 @dataclass(frozen=True)
@@ -20,18 +21,19 @@ class Axis:
     @classmethod
     def over(cls, values: Iterable[float], log: bool = False, zero: bool = False, margin: float = 0.0) -> Axis:
         """An axis on which all finite values lie (positive ones, if it is logarithmic), with a margin as a share."""
-        kept = [min(max(v, -_LIMIT), _LIMIT) for v in map(float, values) if isfinite(v) and (v > 0 or not log)]
+        kept = [_within(v) for v in map(float, values) if isfinite(v) and (v > 0 or not log)]
         if zero:
             kept.append(0.0)
         low, high = (min(kept), max(kept)) if kept else (1.0, 1.0)
+        flat = high - low <= 1e-9 * max(abs(low), abs(high))
         if log:
-            spread = (high / low) ** margin if margin and high > low else 1.0
-            spread = spread if high > low and spread > 1 else 2.0
+            low, high = max(low, _LEAST), max(high, _LEAST)
+            spread = 2.0 if flat else (high / low) ** margin
             return cls(low / spread, high * spread, True)
-        if low == high:
-            return cls(low - (abs(low) / 2 or 1) * (not zero), high + (abs(high) / 2 or 1), False)
+        if flat:
+            return cls(low if zero else low - (abs(low) / 2 or 1.0), high + (abs(high) / 2 or 1.0))
         extra = margin * (high - low)
-        return cls(low if zero and low == 0 else low - extra, high if zero and high == 0 else high + extra, False)
+        return cls(low if zero and low == 0 else low - extra, high if zero and high == 0 else high + extra)
 
     def at(self, value: float) -> float:
         """Where a value lies, from 0 to 1; values beyond an end lie at the end."""
@@ -59,6 +61,10 @@ class Axis:
         within = [1, 2, 5] if high - low < 2 else [1]
         marks = [m * 10.0**e for e in range(first, last + 1) if e % every == 0 for m in within if abs(e) < 300]
         return [mark for mark in marks if self.low <= mark <= self.high]
+
+
+def _within(value: float) -> float:
+    return 0.0 if abs(value) < _LEAST else min(max(value, -_MOST), _MOST)
 
 
 def _round(step: float) -> float:

@@ -1,8 +1,12 @@
-"""The page and the notebook's form of a benchmark: times faster than NumPy, below the roofs of the machine."""
+"""The page and the notebook's form of a benchmark: times faster than NumPy, below the roofs of the machine.
+
+A result is what ``fastq.bench.result.BenchResult`` is: `machine`, `rows`, `roofs`, `notes`, and `by_shape()`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any
 
 from fastq.pictures import svg
@@ -11,128 +15,128 @@ from fastq.pictures.markup import Markup, tag
 from fastq.pictures.page import Cell, Section, cards, figure, legend_of, page, table
 from fastq.pictures.quantities import NONE, decibels, number, seconds, share, times
 
+Result = Any
+Row = Any
 _SMALL = 2 * 256**3  # operations: below, a product is all overhead, and no roof is near
 _KINDS = {"ours": "fastq", "peer": "other libraries", "base": "NumPy, float32"}
 
 
-Row = Any  # as fastq.bench.run.Row: a contender of a contest, with times in seconds
-Run = Any  # as fastq.bench.run.Run: what a benchmark found
-
-
-def bench_page(run: Run, made_by: str = "fastq bench") -> str:
-    """A file that shows a run."""
-    notes = [tag("p", note) for note in run.notes]
+def bench_page(result: Result, made_by: str = "fastq bench") -> str:
+    """The text of a file that shows a benchmark."""
+    when = f"Measured {result.taken}." if result.taken else ""
+    notes = tag("ul", *(tag("li", note) for note in result.notes))
     sections = [
-        Section("Times faster than NumPy", _LEAD, [legend_of(_KINDS), cards(_contests(run))]),
-        Section("The roofs of this machine", _ROOFS, _roofline(run)),
-        Section("All figures", "Press a heading to sort.", [_table(run)] if run.groups else []),
-        Section("Not measured", "", notes),
+        Section("Times faster than NumPy", _LEAD, [legend_of(_KINDS), cards(_contests(result))]),
+        Section("The roofs of this machine", _ROOFS, _roofline(result)),
+        Section("All figures", "Press a heading to sort.", [_table(result.rows)] if result.rows else []),
+        Section("Notes", "", [notes] if result.notes else []),
     ]
-    facts = {str(name): str(value) for name, value in run.machine.items() if not isinstance(value, Mapping | list)}
-    return page("Products on this machine", sections, facts=facts, banner=_banner(run), made_by=made_by)
+    facts = _facts(result.machine)
+    return page("Products on this machine", sections, lead=when, facts=facts, banner=_banner(result), made_by=made_by)
 
 
 _LEAD = (
-    "Float32 np.matmul on the same shape is 1. Bars compare best times; those of all shapes have one scale, and the "
-    "dashed mark is NumPy."
+    "float32 np.matmul of the same shape is 1. Bars compare the best times, all on one scale; the mark in each is "
+    "NumPy. A ratio with a question mark says little, because its times varied too much."
 )
 _ROOFS = (
-    "No product can be above these lines: the slope is reading its operands from memory, each level is what an "
-    "instruction set multiplies out of registers. Small operands lie in caches, which are faster than memory."
+    "The slope is reading the operands from memory, and each level is what an instruction set multiplies out of "
+    "registers. Only small operands, which lie in caches, can be above the slope."
 )
 
 
-def bench_card(run: Run) -> Markup:
-    """The form of a run in a notebook."""
-    told = busy(run)
+def bench_card(result: Result) -> Markup:
+    """The form of a benchmark in a notebook."""
+    told = _busy(result)
     warned = [tag("p", tag("b", f"BUSY: {told}"))] if told else []
-    return card("Products", "times faster than float32 np.matmul", *warned, legend_of(_KINDS), *_contests(run))
+    return card("BenchResult", "times faster than float32 NumPy", *warned, legend_of(_KINDS), *_contests(result))
 
 
-def _banner(run: Run) -> str:
-    told = busy(run)
-    return f"{told}. Other programs took cores while this ran, so do not rely on these figures." if told else ""
+def _facts(machine: Any) -> dict[str, str]:
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    return {
+        "CPU": machine.cpu, "System": machine.system, "Instruction set": machine.isa, "Threads": str(machine.threads),
+        "BLAS": machine.blas, "Versions": versions,
+    }  # fmt: skip
 
 
-def busy(run: Run) -> str:
-    """What took cores away while any contender ran; empty: nothing did."""
-    return next((row.busy for rows in run.groups.values() for row in rows if row.busy), "")
+def _busy(result: Result) -> str:
+    """What took cores away; empty: nothing did."""
+    marked = sum(row.busy for row in result.rows)
+    return result.machine.busy or (f"{marked} of {len(result.rows)} figures" if marked else "")
+
+
+def _banner(result: Result) -> str:
+    told = _busy(result)
+    return f"{told}. Other programs took cores while this ran, so figures with a ? say little." if told else ""
 
 
 def _kind(row: Row) -> str:
-    return "base" if row.baseline else "ours" if row.library is None else "peer"
+    return {"numpy": "base", "fastq": "ours"}.get(row.library, "peer")
 
 
-def _ratio(rows: Sequence[Row], row: Row) -> float:
-    """How many times faster than the baseline of its contest."""
-    base = next((one for one in rows if one.baseline), None)
-    return float("nan") if base is None or not row.best > 0 else base.best / row.best
+def _faster(row: Row) -> str:
+    return times(row.times_faster) + "?" * bool(row.unsteady and row.library != "numpy")
 
 
-def _contests(run: Run) -> list[Markup]:
-    """Bars of each contest, on one scale."""
-    ratios = {group: [_ratio(rows, row) for row in rows] for group, rows in run.groups.items()}
-    top = max((r for of_group in ratios.values() for r in of_group if r < float("inf")), default=1.0)
+def _contests(result: Result) -> list[Markup]:
+    """Bars of each product, all on one scale."""
+    top = max((row.times_faster for row in result.rows if row.times_faster < inf), default=1.0)
     found = []
-    for group, rows in run.groups.items():
+    for shape, rows in result.by_shape().items():
         bars = [
-            svg.Bar(row.title, f"{times(ratio)} · {seconds(row.best)}", [(ratio, _kind(row))])
-            for row, ratio in zip(rows, ratios[group])
+            svg.Bar(row.name, f"{_faster(row)} · {seconds(row.best)}", [(row.times_faster, _kind(row))], mark=1.0)
+            for row in rows
         ]
-        title = group.replace("x", " × ")
-        found.append(figure(svg.bars(bars, f"{group}, times faster than NumPy", top=top, mark=1.0), title))
+        title = shape.replace("x", " × ")
+        found.append(figure(svg.bars(bars, f"{title}: times faster than NumPy", top=top), title))
     return found
 
 
-def _roofline(run: Run) -> list[Markup]:
+def _roofline(result: Result) -> list[Markup]:
     """The roofs, and the products that are large enough for them."""
-    if not run.roofs:
+    rows = [row for row in result.rows if row.operations >= _SMALL and row.nbytes > 0 and row.best > 0]
+    if not (rows and result.roofs):
         return []
-    rows = [row for rows in run.groups.values() for row in rows if row.operations >= _SMALL and row.nbytes > 0]
-    series = []
-    for kind in ("base", "peer", "ours"):  # ours last, so that it lies on top
-        points = [_point(row) for row in rows if _kind(row) == kind and row.best > 0]
-        series.append(svg.Series(_KINDS[kind], points, kind, joined=False))
-    if not any(s.points for s in series):
-        return []
+    series = [  # ours last, so that it lies on top
+        svg.Series(_KINDS[kind], [_point(row) for row in rows if _kind(row) == kind], kind, joined=False)
+        for kind in ("base", "peer", "ours")
+    ]
+    roofs = [svg.Roof(f"{isa} {number(peak, 2)}", peak) for isa, peak in _peaks(result.roofs).items()]
+    bandwidth = result.roofs["bandwidth"]["all"]
+    names = svg.Names("operations per byte of the operands", "operations per second")
+    caption = f"Reading from memory: {number(bandwidth / 1e9)} GB/s."
+    return [figure(svg.roofline(roofs, bandwidth, series, names), legend=_KINDS, caption=caption)]
+
+
+def _peaks(roofs: Mapping[str, Any]) -> dict[str, float]:
+    """The best peak of each instruction set with 8-bit weights."""
     peaks: dict[str, float] = {}
-    for unit in run.roofs["peaks"].values():
+    for unit in roofs["peaks"].values():
         if 8 in unit["bits"]:
             peaks[unit["isa"]] = max(peaks.get(unit["isa"], 0.0), unit["all"])
-    roofs = [svg.Roof(f"{isa} {number(peak, 2)}", peak) for isa, peak in peaks.items()]
-    bandwidth = run.roofs["bandwidth"]["all"]
-    picture = svg.roofline(
-        roofs, bandwidth, series, svg.Names("operations per byte of the operands", "operations per second")
-    )
-    caption = f"The slope is reading {number(bandwidth / 1e9)} GB/s."
-    return [figure(picture, legend=_KINDS, caption=caption)]
+    return peaks
 
 
 def _point(row: Row) -> svg.Point:
     rate = row.operations / row.best
-    name = f"{row.group}, {row.title}: {number(rate)} operations per second"
-    return svg.Point(row.operations / row.nbytes, rate, name)
+    return svg.Point(row.operations / row.nbytes, rate, f"{row.size}, {row.name}: {number(rate)} operations per second")
 
 
-def _table(run: Run) -> Markup:
+def _table(rows: Sequence[Row]) -> Markup:
     columns = ["Product", "Contender", "Bits", "Group", "Faster", "Best", "Median", "Of the roof", "SQNR"]
-    marked = bool(busy(run))
-    rows = [_cells(run, rows, row, marked) for rows in run.groups.values() for row in rows]
-    return table("All figures", [*columns, *(["Busy"] if marked else [])], rows)
+    return table("All figures", columns, map(_cells, rows))
 
 
-def _cells(run: Run, rows: Sequence[Row], row: Row, marked: bool) -> list[Cell]:
-    ratio, roof = _ratio(rows, row), run.roof(row)
-    reached = None if roof is None or not row.best > 0 else roof.seconds / row.best
+def _cells(row: Row) -> list[Cell]:
     return [
-        Cell(row.group),
-        Cell(row.title),
-        Cell("32", 32) if row.baseline else Cell(str(row.bits), row.bits),
-        Cell(NONE) if row.size is None else Cell(str(row.size), row.size),
-        Cell(times(ratio), ratio),
+        Cell(row.size.replace("x", " × ")),
+        Cell(row.name),
+        Cell(str(row.bits), row.bits),
+        Cell(NONE) if row.group is None else Cell(str(row.group), row.group),
+        Cell(_faster(row), row.times_faster),
         Cell(seconds(row.best), row.best),
-        Cell(seconds(row.median), row.median),
-        Cell(NONE) if reached is None else Cell(f"{share(reached)} {roof.name}", reached),
-        Cell(NONE) if row.sqnr is None else Cell(decibels(row.sqnr), row.sqnr),
-        *([Cell(row.busy or NONE, long=True)] if marked else []),
+        Cell(NONE) if row.median is None else Cell(seconds(row.median), row.median),
+        Cell(NONE) if row.share is None else Cell(f"{share(row.share)} {row.roof}", row.share),
+        Cell(NONE) if row.sqnr_db is None else Cell(decibels(row.sqnr_db), row.sqnr_db),
     ]

@@ -1,85 +1,114 @@
-"""The page of the differences of two files: error by layer, and where it comes from."""
+"""The page of the differences of two files: error by layer, and where it comes from.
+
+A difference is what ``fastq.models.difference.Difference`` is: `rows`, `only_first` and `only_second`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from math import isfinite, isnan
+import re
+from collections.abc import Sequence
+from math import isnan, nan
 from typing import Any
 
+from fastq.errors import in_bytes
 from fastq.pictures import svg
 from fastq.pictures.axis import Axis
 from fastq.pictures.compact import GOOD, sqnr_bar
-from fastq.pictures.markup import Markup
+from fastq.pictures.markup import Markup, tag
 from fastq.pictures.page import Cell, Section, cards, figure, page, table
-from fastq.pictures.quantities import NONE, count, decibels, share
+from fastq.pictures.quantities import NONE, count, decibels, number, share
 
+Difference = Any
+Row = Any
 _WORST = 20  # arrays with a bar
-_PROFILE = 12  # so many arrays are worth a look at them in their order
-_SOURCES = {"ours": "rounding", "peer": "scales", "third": "clipping"}
+_MANY = 12  # more than so many arrays are shown all at once, too
 
 
-Row = Any  # an array in two files: its name, sqnr_db, and the shares of rounding, scales and clipping in the noise
-
-
-def diff_page(
-    title: str, rows: Sequence[Row], facts: Mapping[str, str] | None = None, made_by: str = "fastq diff"
-) -> str:
-    """A file that shows differences."""
-    worst = sorted((row for row in rows if not isnan(row.sqnr_db)), key=lambda row: row.sqnr_db)[:_WORST]
-    some = f"The {_WORST} worst of {count(len(rows))} arrays; the table has all." if len(rows) > _WORST else ""
+def diff_page(found: Difference, first: str, second: str, made_by: str = "fastq diff") -> str:
+    """The text of a file that shows how far the second file is from the first."""
+    compared = [row for row in found.rows if row.sqnr_db is not None and not isnan(row.sqnr_db)]
+    some = f"The {_WORST} worst of {count(len(compared))} arrays; the table has all. " * (len(compared) > _WORST)
     sections = [
-        Section("Error by layer", " ".join(filter(None, (some, _ERROR))), _errors(rows, worst)),
-        Section("All arrays", "Press a heading to sort.", [_table(rows)] if rows else []),
+        Section("Error by layer", some + _ERROR, _errors(compared)),
+        Section("All arrays", "Press a heading to sort.", [_table(found.rows)] if found.rows else []),
+        Section("In one file only", "", _lonely(found, first, second)),
     ]
-    return page(title, sections, facts={"Arrays": count(len(rows)), **(facts or {})}, made_by=made_by)
+    facts = {
+        "Exact": first,
+        "Compared": second,
+        "Arrays": f"{count(len(compared))} of {count(len(found.rows))} compared",
+    }
+    return page("What quantizing changed", sections, facts=facts, made_by=made_by)
 
 
-_ERROR = "A short bar is a large error. The other bars are the shares of rounding, scales and clipping in the noise."
+_ERROR = (
+    "A short bar is a large error. It comes from clipping, in elements beyond the first or last code, and from "
+    "rounding. The mark is the part that the best scales would take away, with codes as they are."
+)
 
 
-def _errors(rows: Sequence[Row], worst: Sequence[Row]) -> list[Markup]:
-    noisy = [row for row in worst if isfinite(row.sqnr_db)]
-    found = []
-    if worst:
-        full = {"": f"a full bar is {GOOD:.0f} dB"}
-        bars = [sqnr_bar(row.sqnr_db, row.name) for row in worst]
-        beside = [
-            figure(
-                svg.bars(bars, "SQNR by array, the worst first", top=GOOD),
-                "SQNR, and the error as a share of the signal",
-                legend=full,
-            )
-        ]
-        beside += [figure(_shares(noisy), "Where the error comes from", legend=_SOURCES)] if noisy else []
-        found.append(cards(beside, two=True))
-    if len(rows) > _PROFILE:
-        points = [svg.Point(i + 1.0, row.sqnr_db, f"{row.name}: {decibels(row.sqnr_db)}") for i, row in enumerate(rows)]
-        x, y = Axis(0.0, len(rows) + 1.0), Axis.over([row.sqnr_db for row in rows], margin=0.1)
-        across = [v for v in x.ticks(5) if 1 <= v <= len(rows) and v == int(v)]
-        series = [svg.Series("SQNR", points, joined=False)]
-        found.append(
-            figure(svg.plot(series, svg.Names("array", "SQNR in dB"), x, y, across), "All arrays in their order")
+def _errors(rows: Sequence[Row]) -> list[Markup]:
+    """The worst arrays, and all in their order."""
+    worst = sorted(rows, key=lambda row: row.sqnr_db)[:_WORST]
+    if not worst:
+        return []
+    bars = [sqnr_bar(row.sqnr_db, row.name) for row in worst]
+    full = {"": f"a full bar is {GOOD:.0f} dB"}
+    beside = [
+        figure(svg.bars(bars, "SQNR by array, the worst first", top=GOOD), "SQNR, and error over signal", "", full)
+    ]
+    causes = [_causes(row) for row in worst if row.shares is not None]
+    if causes:
+        legend = {"ours": "rounding", "peer": "clipping", "": "mark: what scales would take away"}
+        beside.append(
+            figure(svg.bars(causes, "Shares of the error", top=1.0), "Where the error comes from", "", legend)
         )
-    return found
+    return [cards(beside, two=True), *([_all(rows)] if len(rows) > _MANY else [])]
 
 
-def _shares(rows: Sequence[Row]) -> Markup:
-    bars = []
-    for row in rows:
-        parts = [(row.rounding, "ours"), (row.scales, "peer"), (row.clipping, "third")]
-        bars.append(svg.Bar(row.name, " · ".join(share(value) for value, _ in parts), parts))
-    return svg.bars(bars, "Shares of rounding, scales and clipping", top=1.0)
+def _causes(row: Row) -> svg.Bar:
+    rounding, clipping, scales = row.shares.rounding, row.shares.clipping, row.shares.scales
+    told = f"{share(rounding)} · {share(clipping)} · {share(scales)}"
+    return svg.Bar(row.name, told, [(rounding, "ours"), (clipping, "peer")], mark=scales)
+
+
+def _all(rows: Sequence[Row]) -> Markup:
+    """In the order of names, where layer 10 follows layer 9."""
+    rows = sorted(rows, key=lambda row: _natural(row.name))
+    points = [svg.Point(i + 1.0, row.sqnr_db, f"{row.name}: {decibels(row.sqnr_db)}") for i, row in enumerate(rows)]
+    x, y = Axis(0.0, len(rows) + 1.0), Axis.over([row.sqnr_db for row in rows], margin=0.1)
+    across = [v for v in x.ticks(5) if 1 <= v <= len(rows) and v == int(v)]
+    series = [svg.Series("SQNR", points, joined=False)]
+    return figure(svg.plot(series, svg.Names("number of the array", "SQNR in dB"), x, y, across), "All arrays, by name")
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A key by which numbers within names are in their order."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.findall(r"\d+|\D+", name)]
 
 
 def _table(rows: Sequence[Row]) -> Markup:
-    columns = ["Name", "SQNR", "Rounding", "Scales", "Clipping"]
-    return table("All arrays", columns, [_cells(row) for row in rows])
+    columns = ["Name", "Shape", "Types", "Size", "SQNR", "Largest error", "Rounding", "Clipping", "Scales"]
+    remarks = any(row.problem for row in rows)
+    return table("All arrays", [*columns, *["Remark"] * remarks], [_cells(row, remarks) for row in rows])
 
 
-def _cells(row: Row) -> list[Cell]:
-    shares = (row.rounding, row.scales, row.clipping)
+def _cells(row: Row, remarks: bool) -> list[Cell]:
+    sqnr, largest = (nan, nan) if row.error is None else (row.error.sqnr_db, row.error.max_abs)
+    shares = (nan,) * 3 if row.shares is None else (row.shares.rounding, row.shares.clipping, row.shares.scales)
     return [
         Cell(row.name),
-        Cell(decibels(row.sqnr_db), row.sqnr_db),
-        *(Cell(NONE if isnan(v) else share(v), v) for v in shares),
+        Cell(" × ".join(map(str, row.shape)) or "1"),
+        Cell(f"{row.kind} → {row.other}"),
+        Cell(in_bytes(row.nbytes), row.nbytes),
+        Cell(decibels(sqnr), sqnr),
+        Cell(number(largest), largest),
+        *(Cell(NONE if isnan(value) else share(value), value) for value in shares),
+        *([Cell(row.problem, long=True)] if remarks else []),
     ]
+
+
+def _lonely(found: Difference, first: str, second: str) -> list[Markup]:
+    """Names without a counterpart."""
+    files = ((first, found.only_first), (second, found.only_second))
+    return [tag("p", tag("b", f"{path}: "), ", ".join(names)) for path, names in files if names]

@@ -28,7 +28,8 @@ _CHARTS = """
 .fq .bars svg{grid-column:1/-1}.fq .name{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
 .fq .told{font-variant-numeric:tabular-nums;white-space:nowrap}
 .fq .track{fill:var(--track)}.fq line{stroke:var(--line)}.fq .axis,.fq .roof{stroke:var(--muted)}
-.fq .mark{stroke:var(--ink);stroke-dasharray:2 2}.fq path.level{stroke:var(--peer);stroke-width:2}.fq path.dense{stroke-width:.7}
+.fq .mark{stroke:var(--ink);stroke-width:1.5}
+.fq path.level{stroke:var(--peer);stroke-width:2}.fq path.dense{stroke-width:.7}
 .fq path.guide{stroke:var(--peer);opacity:.45}
 .fq .halo{paint-order:stroke;stroke:var(--page);stroke-width:4}
 .fq .joined{stroke-width:2}.fq path{stroke:var(--page);stroke-width:1}.fq path.bin{stroke:none}

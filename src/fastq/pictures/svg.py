@@ -38,6 +38,7 @@ class Bar:
     name: str
     told: str
     parts: Sequence[tuple[float, str]]
+    mark: float | None = None  # a value to compare with
 
 
 @dataclass(frozen=True)
@@ -74,26 +75,26 @@ class Roof:
     rate: float
 
 
-def bars(rows: Sequence[Bar], label: str, top: float | None = None, mark: float | None = None) -> Markup:
-    """A list of horizontal bars, each below its name; `top` is the length of the axis, `mark` a value to compare with.
+def bars(rows: Sequence[Bar], label: str, top: float | None = None) -> Markup:
+    """A list of horizontal bars, each below its name; `top` is the length of the axis.
 
     Names are text of the page, which knows how to shorten what has no room.
     """
     lengths = [sum(_length(value) for value, _ in row.parts) for row in rows]
     axis = Axis(0.0, top if top is not None and top > 0 else max(lengths, default=0.0) or 1.0)
-    items = [_bar(row, axis, mark) for row in rows]
+    items = [_bar(row, axis) for row in rows]
     return tag("ul", *items, class_="bars", aria_label=label)
 
 
-def _bar(row: Bar, axis: Axis, mark: float | None) -> Markup:
+def _bar(row: Bar, axis: Axis) -> Markup:
     drawn, at = [tag("rect", x=0, y=3, width="100%", height=8, class_="track")], 0.0
     for value, kind in row.parts:
         width = min(1.0 - at, 1.0 if value == float("inf") else axis.at(_length(value)))
         if width > 0:
             drawn.append(tag("rect", x=percent(at), y=3, width=percent(width), height=8, class_=kind))
         at += width
-    if mark is not None and 0 < axis.at(mark) < 1:
-        drawn.append(_line(axis.at(mark), 0, axis.at(mark), 14, "mark"))
+    if row.mark is not None and 0 < (place := axis.at(row.mark)) < 1:
+        drawn.append(_line(place, 0, place, 14, "mark"))
     name, told = tag("span", shortened(row.name), class_="name", title=row.name), tag("span", row.told, class_="told")
     bar = tag("svg", *drawn, xmlns=_XMLNS, width="100%", height=14, aria_hidden="true")
     return tag("li", name, told, bar)

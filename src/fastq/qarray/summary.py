@@ -9,6 +9,7 @@ from fastq.scheme import ROW
 from fastq.storage.metadata import Metadata
 
 if TYPE_CHECKING:
+    from fastq.pictures.distribution import Distribution
     from fastq.pictures.markup import Markup
     from fastq.qarray.array import QArray
 
@@ -28,13 +29,19 @@ def html(q: QArray) -> str | None:
     return shown(_drawn, q)
 
 
-def _drawn(q: QArray) -> Markup:
+def codes_seen(q: QArray) -> Distribution:
+    """How often each code occurs, in a part of a large array: of a memory map, little more than that is read."""
     from fastq.engine.sample import sample
-    from fastq.pictures import compact, distribution
+    from fastq.pictures.distribution import of_codes
 
     low, high = q._store.limits
-    found = distribution.of_codes(sample(q._store), low, high, q.size)
-    packed = _once_packed(q)
+    return of_codes(sample(q._store), low, high, q.size)
+
+
+def _drawn(q: QArray) -> Markup:
+    from fastq.pictures import compact
+
+    found, packed = codes_seen(q), _once_packed(q)
     sizes = [("codes and parameters", q.nbytes)]
     sizes += [] if packed is None else [("once packed", packed)]
     sizes.append((f"as {q.dtype}", prod(q.shape) * q.dtype.itemsize))
