@@ -60,9 +60,13 @@ def of_numbers(parts: list[Array], levels: npt.ArrayLike, size: int, unit: str, 
     marks = np.sort(np.ravel(levels).astype(np.float64))
     both = np.concatenate([values, marks])
     low, high = (float(both.min()), float(both.max())) if both.size else (0.0, 1.0)
-    if not np.isfinite(high - low):  # the ends of float64
-        values, marks, low, high = values / 4, marks / 4, low / 4, high / 4
-        unit = f"quarter of {unit}"
+    if max(abs(low), abs(high)) > 1e300:  # where differences may overflow
+        values, marks, low, high = values / 1e10, marks / 1e10, low / 1e10, high / 1e10
+        unit = f"{unit} / 10¹⁰"
+    top = max(abs(low), abs(high))
+    if high - low <= max(1e-9 * top, 1e-300):  # all are alike, and bins between them would have no width
+        extra = top / 100 if top > 1e-300 else 0.5
+        low, high = low - extra, high + extra
     counts, edges = np.histogram(values, bins=bins, range=(low, high))
     outside = (values <= marks[0]) | (values >= marks[-1]) if marks.size else np.zeros(1)
     ends = float(outside.mean()) if values.size else 0.0
