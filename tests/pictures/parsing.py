@@ -6,7 +6,7 @@ import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
-VOID = {"meta", "link"}
+VOID = {"meta", "link", "wbr"}
 SVG = "{http://www.w3.org/2000/svg}"
 
 

@@ -102,6 +102,7 @@ def test_tables_sort(browser, files):
 
 def test_keys_sort_too(browser, files):
     browser.open(files["diff"])
+    assert sorted(column(browser, 0)) == sorted(examples.layer_names(40))
     browser.value("document.querySelectorAll('thead button')[3].focus()")
     browser.press("Tab")
     assert browser.value("document.activeElement.textContent") == "SQNR"

@@ -158,6 +158,12 @@ def test_arrays_are_in_the_order_of_their_numbers():
     assert max(layers) > 9
 
 
+def test_names_may_break_between_their_parts():
+    assert page.breakable("a.b_c-<d>") == "a.<wbr>b_<wbr>c-<wbr>&lt;d&gt;"
+    assert page.breakable("..__a") == "..__<wbr>a"
+    assert page.breakable("plain") == "plain"
+
+
 def cell_keys(cells):
     return [td.get("data-v") for td in Page(page.table("t", ["a", "b"], cells)).all("td")]
 

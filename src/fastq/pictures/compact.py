@@ -51,7 +51,7 @@ def distribution(found: Distribution) -> Markup:
 def seen(found: Distribution) -> str:
     """How much of an array was looked at, and how much of that lies at the ends."""
     of = f"{count(found.seen)} of " * (found.seen < found.size) + f"{count(found.size)} elements"
-    return f"{of}, by {found.unit}; {share(found.ends)} at the lowest or highest"
+    return f"{of}, by {found.unit}; {share(found.ends)} have the lowest or highest code"
 
 
 def sqnr_bar(sqnr: float, name: str) -> svg.Bar:

@@ -30,7 +30,7 @@ class Distribution:
     unit : str
         What is along the axis.
     ends : float
-        The share of elements at the lowest or highest level, or beyond.
+        The share of elements whose nearest level is the lowest or the highest.
     """
 
     edges: tuple[float, ...]
@@ -68,8 +68,8 @@ def of_numbers(parts: list[Array], levels: npt.ArrayLike, size: int, unit: str, 
         extra = top / 100 if top > 1e-300 else 0.5
         low, high = low - extra, high + extra
     counts, edges = np.histogram(values, bins=bins, range=(low, high))
-    outside = (values <= marks[0]) | (values >= marks[-1]) if marks.size else np.zeros(1)
-    ends = float(outside.mean()) if values.size else 0.0
+    first, last = (float(marks[:2].mean()), float(marks[-2:].mean())) if marks.size else (-np.inf, np.inf)
+    ends = float(((values < first) | (values > last)).mean()) if values.size else 0.0
     return Distribution(_floats(edges), tuple(counts.tolist()), _floats(marks), values.size, size, unit, ends)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 # XML has no way to write these characters, and UTF-8 none for halves of surrogate pairs (odd names of files have them).
 _UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-_VOID = {"meta", "link"}
+_VOID = {"meta", "link", "wbr"}
 
 
 class Markup(str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite, isnan
@@ -96,6 +97,12 @@ def table(label: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) ->
     return tag("div", inside, class_="scroll", tabindex="0", role="region", aria_label=label)
 
 
+def breakable(name: str) -> Markup:
+    """A name that may be broken between its parts."""
+    parts = re.split(r"(?<=[./_-])(?=[^./_-])", name)
+    return join(join((tag("wbr"), part)) if i else part for i, part in enumerate(parts))
+
+
 def _cell(cell: Cell, column: int, numeric: bool) -> Markup:
     key = None
     if numeric:
@@ -103,5 +110,5 @@ def _cell(cell: Cell, column: int, numeric: bool) -> Markup:
         key = "" if isnan(value) else repr(float(value)) if isfinite(value) else f"{'-' * (value < 0)}Infinity"
     kind = "n" if numeric else "long" if cell.long else None
     if column == 0:
-        return tag("th", cell.told, scope="row", data_v=key, class_="n" if numeric else None)
+        return tag("th", tag("span", breakable(cell.told)), scope="row", data_v=key, class_="n" if numeric else None)
     return tag("td", cell.told, data_v=key, class_=kind)

@@ -47,7 +47,7 @@ CHARTS = (_CHARTS + _KINDS + _LEGEND).replace("\n", "")
 _PAGE = """
 *{box-sizing:border-box}
 body{margin:0;background:var(--page);color:var(--ink);font:16px/1.5 system-ui,sans-serif;-webkit-text-size-adjust:100%}
-main{max-width:1040px;margin:0 auto;padding:24px 16px 48px;overflow-wrap:anywhere}
+main{max-width:1100px;margin:0 auto;padding:24px 16px 48px;overflow-wrap:anywhere}
 h1{font-size:1.6rem;line-height:1.25;margin:0 0 4px}h2{font-size:1.2rem;margin:40px 0 4px}
 h3{font-size:1rem;margin:0 0 8px}p{margin:0 0 12px;max-width:72ch}.muted,footer,figcaption{color:var(--muted)}
 footer{margin-top:48px;font-size:.85rem}figure{margin:16px 0 0}figcaption{font-size:.85rem;margin-top:6px}
@@ -63,12 +63,13 @@ linear-gradient(270deg,var(--page) 30%,transparent) 100%/40px 100% no-repeat loc
 linear-gradient(90deg,var(--line),transparent) 0/14px 100% no-repeat scroll,
 linear-gradient(270deg,var(--line),transparent) 100%/14px 100% no-repeat scroll}
 table{border-collapse:collapse;width:100%;font-size:.85rem;font-variant-numeric:tabular-nums}
-th,td{padding:5px 10px;text-align:left;vertical-align:top;white-space:nowrap}
+th,td{padding:5px 9px;text-align:left;vertical-align:top;white-space:nowrap}
 td.n,th.n{text-align:right}tbody tr+tr>*{border-top:1px solid var(--line)}
-tbody th{font-weight:400;white-space:normal;min-width:min(17rem,42vw);overflow-wrap:anywhere}
+tbody th{font-weight:400;white-space:normal}
+tbody th span{display:block;width:max-content;max-width:min(24rem,42vw);overflow-wrap:anywhere}
 td.long{white-space:normal;min-width:14rem}
 thead th{border-bottom:1px solid var(--muted);vertical-align:bottom;padding:0}
-thead button{all:unset;box-sizing:border-box;width:100%;padding:7px 10px;cursor:pointer;font-weight:600}
+thead button{all:unset;box-sizing:border-box;width:100%;padding:7px 9px;cursor:pointer;font-weight:600}
 thead button:hover{text-decoration:underline}:focus-visible{outline:2px solid var(--ours)!important;outline-offset:-2px}
 thead button:after{content:"";display:inline-block;width:1em;text-align:center}
 [aria-sort=ascending] button:after{content:"\\25B4"}[aria-sort=descending] button:after{content:"\\25BE"}

@@ -117,11 +117,12 @@ def roofline(roofs: Sequence[Roof], bandwidth: float, series: Sequence[Series], 
     """Rates over operations per byte, both logarithmic, below what the machine can do."""
     points = [p for of_kind in series for p in of_kind.points]
     peaks = [r for r in roofs if isfinite(r.rate) and r.rate > 0]
-    x = Axis.over([p.x for p in points], log=True, margin=0.06)
+    slope = bandwidth if isfinite(bandwidth) and bandwidth > 0 else 0.0
+    corners = [r.rate / slope for r in peaks if slope]
+    x = Axis.over([*(p.x for p in points), *corners], log=True, margin=0.06)
     y = Axis.over([*(p.y for p in points), *(r.rate for r in peaks)], log=True, margin=0.08)
     height = 300
     drawn = _frame(x, y, height, names)
-    slope = bandwidth if isfinite(bandwidth) and bandwidth > 0 else 0.0
     for roof in peaks:
         corner = x.at(roof.rate / slope) if slope else 0.0
         level = height * (1 - y.at(roof.rate))
