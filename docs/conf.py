@@ -6,9 +6,8 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
-import pictures
-
 import fastq as fq
+import pictures
 
 project = "fastq"
 author = "The fastq developers"

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "src" / "fastq"
 # room and what is below it.
 FLOORS = [
     {"errors", "lock", "numpys", "scheme", "typed", "version"},
-    {"progress", "promotion"},
+    {"pictures", "progress", "promotion"},
     {"validation"},
     {"machine"},
     {"layout"},

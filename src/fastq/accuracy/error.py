@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Any, ClassVar, Generic, SupportsIndex, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, SupportsIndex, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,9 @@ from fastq.promotion import check_real
 from fastq.qarray.array import QArray
 from fastq.quant.spec import lines, parameter_shape, runs
 from fastq.validation import check_group
+
+if TYPE_CHECKING:
+    from fastq.pictures.markup import Markup
 
 Array = npt.NDArray[Any]
 Value = TypeVar("Value", float, npt.NDArray[np.float64])
@@ -76,6 +79,23 @@ class Error(Generic[Value]):
         words = ", ".join(f"{name} {_shown(getattr(self, name))}" for name in NAMES)
         words += f" ({np.size(self.mse)} values each)" if np.ndim(self.mse) else ""
         return f"{words}\nhint: {self.hint}" if self.hint else words
+
+    def _repr_html_(self) -> str | None:
+        from fastq.pictures.compact import shown
+
+        return shown(_drawn, self)
+
+
+def _drawn(error: Error[Any]) -> Markup:
+    from fastq.pictures import compact, distribution
+
+    shape = np.shape(error.mse)
+    values = {name: getattr(error, name) for name in NAMES if name != "sqnr_db"}
+    if not shape:
+        return compact.measures(values, error.sqnr_db, error.hint)
+    found = distribution.of_numbers(distribution.parts_of(error.sqnr_db), (), np.size(error.sqnr_db), "SQNR in dB")
+    ranges = {name: (np.min(v), np.max(v)) for name, v in values.items() if np.size(v)}
+    return compact.many_measures(f"{np.size(error.mse)} values each, shape {shape}", found, ranges, error.hint)
 
 
 def _shown(value: Any) -> str:

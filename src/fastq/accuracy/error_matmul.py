@@ -73,6 +73,11 @@ class MatmulError:
             lines.append(f"{name:<12}{part.sqnr_db:>6.1f} dB{part.rmse:>12.3g}{part.max_abs:>12.3g}")
         return "\n".join(lines)
 
+    def _repr_html_(self) -> str | None:
+        from fastq.pictures.compact import parts, shown
+
+        return shown(lambda e: parts([(name, getattr(e, name).sqnr_db, getattr(e, name).rmse) for name in PARTS]), self)
+
 
 def error_matmul(
     x: npt.ArrayLike | Operand, w: npt.ArrayLike, q: Operand, *, activations: Activations | None = None

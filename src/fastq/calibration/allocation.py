@@ -49,6 +49,11 @@ class Trial(NamedTuple):
         """Signal to noise in dB."""
         return -10 * math.log10(self.noise) if self.noise else math.inf
 
+    @property
+    def figures(self) -> tuple[int, int | None, float, float]:
+        """Bits, group size, bits per weight and SQNR."""
+        return self.form.bits, self.form.group, self.form.cost, self.sqnr
+
     def __str__(self) -> str:
         return f"{self.form}, {self.form.cost:.3f} bits per weight, SQNR {self.sqnr:.1f} dB"
 

@@ -48,6 +48,8 @@ class Choice:
         The axis along which elements share a scale, 0 or 1.
     report : str
         What was decided and why; printing a choice shows it.
+    tried : tuple
+        The forms that were tried, each with bits, group size, bits per weight and SQNR; notebooks draw them.
 
     Examples
     --------
@@ -73,6 +75,7 @@ class Choice:
     method: ScaleMethod = "mse"
     axis: int = 0
     report: str = field(default="", compare=False)
+    tried: tuple[tuple[int, int | None, float, float], ...] = field(default=(), compare=False)
 
     def __repr__(self) -> str:
         return (
@@ -84,10 +87,21 @@ class Choice:
     def __str__(self) -> str:
         return self.report or repr(self)
 
+    def _repr_html_(self) -> str | None:
+        from fastq.pictures.compact import choice, shown
+
+        mine = (self.bits, self.group_size, self.bits_per_weight, self.sqnr_db)
+        return shown(lambda forms: choice([_named(*form) for form in forms], _named(*mine)), self.tried)
+
     def quantize(self, w: npt.ArrayLike) -> QArray:
         """``fq.quantize(w)`` with these bits, group size, scheme, method and axis."""
         options: dict[str, Any] = {"group_size": self.group_size, "scheme": self.scheme, "method": self.method}
         return quantize(w, self.bits, axis=self.axis, **options)
+
+
+def _named(bits: int, group: int | None, cost: float, sqnr: float) -> tuple[str, float, float]:
+    """A form in words, its bits per weight and its SQNR."""
+    return str(Candidate(cost, bits, group)), cost, sqnr
 
 
 @overload
@@ -228,8 +242,9 @@ def choose_bits(
     choices = {}
     for key, trial in trials.items():
         about = "\n".join(line for matrix, line in lines if matrix in (None, matrices[key]))
-        form = trial.form
-        choices[key] = Choice(form.bits, form.group, form.cost, trial.sqnr, **options, axis=along, report=about)
+        form, tried = trial.form, tuple(t.figures for t in matrices[key].tried)
+        more: dict[str, Any] = {**options, "axis": along, "report": about, "tried": tried}
+        choices[key] = Choice(form.bits, form.group, form.cost, trial.sqnr, **more)
     return choices["w"] if alone else choices
 
 
@@ -244,6 +259,7 @@ class _Matrix:
         k, n = whole.shape
         self.columns = min(n, max(1, SAMPLE // k))
         self.w = whole[:, np.arange(self.columns) * n // self.columns]
+        self.tried: list[Trial] = []
         self.rows: Array | None = None  # so that the noise is |rows @ D|^2
         self.moment: Array | None = None  # or tr(D^T moment D)
         if hasattr(calibration, "matrix"):
@@ -281,7 +297,8 @@ class _Matrix:
         """Quantize in this form, and measure the noise."""
         q = quantize(self.w, form.bits, axis=0, group_size=form.group, **self.options)
         noise = self._power(q.dequantize(np.float64) - self.w)
-        return Trial(form, noise / self.signal if self.signal else 0.0)
+        self.tried.append(Trial(form, noise / self.signal if self.signal else 0.0))
+        return self.tried[-1]
 
     def _power(self, d: Array) -> float:
         """``tr(D^T H D)``, or ``|D|^2`` without a calibration."""

@@ -17,7 +17,7 @@ from fastq.qarray import operand, rearrange, values
 from fastq.qarray.apart import parts, save
 from fastq.qarray.operators import Operators
 from fastq.qarray.rearrange import group_scales, swapped_matrices, unpacked
-from fastq.qarray.summary import summary
+from fastq.qarray.summary import html, summary
 from fastq.quant.spec import QuantSpec
 from fastq.scheme import ROW
 from fastq.typed import Activations, Array, Codes, Int32
@@ -319,7 +319,7 @@ class QArray(Operand, Operators):
         """Public attributes and methods; what only products call is left out."""
         return [n for n in super().__dir__() if n not in _OF_PRODUCTS and (n[0] != "_" or n.startswith("__"))]
 
-    __repr__ = summary
+    __repr__, _repr_html_ = summary, html
 
     def __iter__(self) -> Iterator[QArray | Any]:
         if not self.shape:
