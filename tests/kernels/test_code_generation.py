@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from fastq.kernels.dot import micro, packed
@@ -9,7 +12,9 @@ from fastq.kernels.dot.micro import Shape
 from fastq.kernels.table import UNITS
 from fastq.layout.tiles import DEPTH, TileFormat
 from tests.kernels import cross
-from tests.kernels.cross import ARM, Count
+from tests.kernels.cross import ARM, X86, Count
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results.md"
 
 NEON = {unit.name: unit for unit in UNITS if unit.name.startswith("neon")}
 PRODUCTS = {"neon_i8mm": "usdot", "neon_dot": "sdot", "neon": "smull"}
@@ -73,6 +78,42 @@ def test_three_bits_unpacked_in_registers(name, most):
     (count,) = longest(packed.packed(isa, TileFormat(3), isa.gemv_shapes[:1], 16), unit)
     assert count.all <= most
     assert count.spills == 0 or name == "neonnarrow"
+
+
+# What adds and multiplies, by unit, and multiply-adds per instruction as docs/results.md tells them, with their column.
+ARITHMETIC = {
+    "avx512vnni": (("vpdpbusd",), "64", 8),
+    "avxvnni": (("vpdpbusd",), "32", 8),
+    "avx2": (("vpmaddwd", "vpaddd", "vpand", "vpsrlw"), "7.53", 8),
+    "avx2narrow": (("vpmaddubsw", "vpmaddwd", "vpaddd"), "10.7", 7),
+    "neon_i8mm": (("usdot",), "16", 8),
+    "neon_dot": (("sdot", "eor"), "12.2", 8),
+    "neon_dotnarrow": (("sdot",), "16", 7),
+    "neon": (("smull", "sadalp", "saddlp", "dup", "ext", "eor"), "3.05", 8),
+    "neonnarrow": (("smull", "sadalp", "dup", "ext"), "3.37", 7),
+}
+UNIT = {unit.name: unit for unit in UNITS}
+
+
+@pytest.mark.parametrize("name", ARITHMETIC)
+def test_multiplications_and_additions_per_instruction(name):
+    """Per 64 k of the block for many rows, without loads and branches: the figures of the page of results."""
+    arithmetic, told, bits = ARITHMETIC[name]
+    unit, triple = UNIT[name], X86 if "avx" in name else ARM
+    if not cross.has_target(triple):
+        pytest.skip("LLVM without this target")
+    isa = unit.micro_kernel()
+    shape = Shape(unit.rows, unit.blocks, 1, isa.gemm_passes)
+    bodies = cross.loops(cross.assembly(micro.dense(isa, (shape,), 16 * unit.blocks), triple))[: isa.gemm_passes]
+    words = [line.removeprefix("{vex}").split()[0] for body in bodies for line in body]
+    count = sum(word in arithmetic for word in words)
+    assert f"{unit.rows * 16 * unit.blocks * DEPTH / count:.3g}" == told
+    rest = {word for word in words if word not in arithmetic}
+    assert not {
+        word for word in rest if re.match(r"v?p(add|mul|madd|dpb|and|srl|shuf)|[us]dot|s?m(ul|la)|dup|eor", word)
+    }
+    (row,) = re.findall(rf"^\| `{unit.isa}` \| .*", RESULTS.read_text(), re.MULTILINE)
+    assert row.split(" | ")[3 if bits == 8 else 4] == told
 
 
 def test_a_spill_is_seen():
