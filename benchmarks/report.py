@@ -144,13 +144,12 @@ def compare_results(old: BenchResult, new: BenchResult) -> tuple[list[str], bool
     return lines or ["no change beyond the noise"], slower
 
 
-def _compared(old: Run | BenchResult, new: Run | BenchResult) -> tuple[list[str], bool]:
-    """By what both are: a run of the benchmarks and a result of products have ratios in common."""
+def _compared(*paths: str) -> tuple[list[str], bool]:
+    """Runs of the benchmarks as a whole; their products, where one is a result of products."""
+    old, new = map(load, paths)
     if isinstance(old, Run) and isinstance(new, Run):
         return compare(old, new)
-    if isinstance(old, BenchResult) and isinstance(new, BenchResult):
-        return compare_results(old, new)
-    return by_ratio(ratios_of(old), ratios_of(new)), False
+    return compare_results(*map(products, paths))
 
 
 def main(arguments: Iterable[str] | None = None) -> int:
@@ -167,7 +166,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
     if (options.run is None) == (options.compare is None):
         parser.error("give either one JSON file or --compare OLD NEW")
     if options.compare:
-        lines, slower = _compared(*map(load, options.compare))
+        lines, slower = _compared(*options.compare)
         print("\n".join(lines))
         return int(slower)
     run = load(options.run)

@@ -106,6 +106,7 @@ def test_a_peer_that_is_too_slow(monkeypatch):
     result = products.bench([SMALL], Wanted(bits=(8,), seconds=1e-9), pace=SHORT)
     assert names(result) == ["float32 np.matmul", "int8 weights"]
     assert result.notes[0].startswith("a peer takes no part in 3x64x32: a call takes ")
+    assert result.notes[0].endswith(" s, for which the time is too short")
 
 
 def test_our_own_mistakes_are_errors(alone, monkeypatch):

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from fastq.bench.compare import digits
 from tests.benchmarks.made import ROWS, data
 
 
@@ -135,8 +136,18 @@ def test_compare_results_of_a_folder(report, tmp_path, capsys):
     out = capsys.readouterr().out.splitlines()
     assert out[0] == report.OTHER
     assert "10x10x10: int8 weights: 10.0 -> 10.0 times faster than NumPy (1.00 of it)" in out
-    assert report.main(["--compare", str(a), products(tmp_path, "run")]) == 0  # a result and a run
-    assert "10x10x10: slow: 3.33 -> 3.33 times" in capsys.readouterr().out
+    assert report.main(["--compare", str(a), products(tmp_path, "run", 3, cpu="A")]) == 1  # a result and a run
+    assert "slower: 10x10x10: slow: 3.00 -> 9.00 ms (+200%)" in capsys.readouterr().out
+
+
+def test_the_command_and_the_report_tell_one_ratio(report, tmp_path):
+    """``fastq bench`` prints what is kept, and the report what pytest-benchmark kept, of the same rows."""
+    path = products(tmp_path, "run")
+    kept = {row.name: f"{digits(row.times_faster)}{row.mark}" for row in report.products(path).rows[1:]}
+    table = report.table(report.load(path)).splitlines()
+    assert kept
+    for name, ratio in kept.items():
+        assert any(line.startswith(f"|  | {name}") and line.split(" | ")[4] == ratio for line in table)
 
 
 def test_a_result_is_no_run(report, tmp_path, capsys):
