@@ -75,6 +75,28 @@ def test_this_system():
     assert str(busy.load()).startswith("load ")
 
 
+@pytest.mark.skipif(not hasattr(os, "sysconf"), reason="Windows has no clock ticks")
+def test_what_is_read(monkeypatch, tmp_path):
+    """Cores of this process alone. Idle cores and those that wait for a disk do not work; all other time is work."""
+    stat = tmp_path / "stat"
+    stat.write_text(
+        "cpu  900 900 900 900 900 900 900 900 0 0\n"
+        "cpu0 100 10 30 1000 200 1 2 7 50 0\n"
+        "cpu1 900 900 900 900 900 900 900 900 0 0\n"
+        "cpu2 200 0 0 1150 0 0 0 0 0 0\n"
+        "intr 1 2 3\n"
+    )
+    monkeypatch.setattr(busy, "STAT", str(stat))
+    monkeypatch.setattr(busy, "_cores", lambda: {0, 2})
+    ticks = os.sysconf("SC_CLK_TCK")
+    found = busy._taken()
+    assert found.working == pytest.approx((150 + 200) / ticks)
+    assert found.passed == pytest.approx(1350 / ticks)
+    assert found.own > 0
+    monkeypatch.setattr(busy, "STAT", str(tmp_path / "none"))
+    assert busy._taken() is None
+
+
 @pytest.mark.skipif(not os.path.exists("/proc/stat"), reason="Linux alone tells")
 def test_linux_counts_this_process():
     """A tenth of a second of work is work of this process, and of a core."""

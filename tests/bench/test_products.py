@@ -168,6 +168,12 @@ def test_the_time_is_shared(alone, monkeypatch):
     assert limits == [20, 25, 40]
 
 
+def test_blocks_of_32_do_not_fit():
+    """What MatMulNBits needs, said in a line."""
+    with pytest.raises(ValueError, match="K must be a multiple of 32"):
+        peers._blockwise(problem.Problem(1, 48, 2))
+
+
 def test_more_than_the_machine_has_is_told_before():
     with pytest.raises(MemoryError, match=r"^1000000x1000000x1000000 takes about .* GB; this machine has .* GB$"):
         products.check_memory([SMALL, Shape(*[10**6] * 3)])

@@ -95,7 +95,8 @@ def test_json_and_save(measured, capsys, tmp_path):
     [
         (["128x768"], r"argument MxKxN: a shape must be MxKxN, three positive integers .*; got '128x768'"),
         (["0x1x1"], r"argument MxKxN: a shape must be MxKxN, .*; got '0x1x1'"),
-        (["1x1x1", "--bits", "9"], r"argument --bits: invalid choice: 9"),
+        (["1x1x1", "--bits", "9"], r"argument --bits: must be widths from 2 to 8; got '9'"),
+        (["--bits", "8", "1x1x1"], r"argument --bits: .*; got '1x1x1'; shapes come before --bits"),
         (["1x1x1", "--group", "-3"], r"argument --group: must be a positive integer; got '-3'"),
         (["1x1x1", "--threads", "0"], r"argument --threads: must be a positive integer; got '0'"),
         (["1x1x1", "--seconds", "nan"], r"argument --seconds: must be a positive number of seconds; got 'nan'"),

@@ -6,6 +6,7 @@ import os
 from typing import NamedTuple
 
 SHARE = 0.85  # of a core must be left for each thread that is measured
+STAT = "/proc/stat"  # where Linux counts what its cores do
 QUEUE = 2  # so many waiting programs per core are too many, where nothing else is told
 
 
@@ -77,7 +78,7 @@ def _cores() -> set[int]:
 def _taken() -> _Time | None:
     """What Linux has counted so far."""
     try:
-        with open("/proc/stat") as file:
+        with open(STAT) as file:
             lines = [line.split() for line in file if line[:3] == "cpu" and line[3:4].isdigit()]
         tick = 1 / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, AttributeError):

@@ -107,6 +107,8 @@ BLOCK = 32  # k that share a scale of MatMulNBits
 @lru_cache(maxsize=1)
 def _blockwise(p: Problem) -> tuple[Any, Any, Any]:
     """The weights in blocks of 4-bit codes, their scales, and its product with x."""
+    if p.k % BLOCK:
+        raise ValueError(f"K must be a multiple of {BLOCK}")
     blocks = np.ascontiguousarray(p.w.T).reshape(p.n, p.k // BLOCK, BLOCK)
     scale = np.abs(blocks).max(axis=2, keepdims=True) / np.float32(7)
     codes = np.clip(np.rint(blocks / scale) + 8, 0, 15).astype(np.uint8)
@@ -180,7 +182,8 @@ def _numkong(p: Problem, threads: int) -> Ready:
 
     columns = p.b8.T.copy()
     packed, seconds = timed(lambda: numkong.dots_pack(columns))
-    return Ready(lambda: numkong.dots_packed(p.a8, packed, threads=threads), seconds)
+    multiply: Any = numkong.dots_packed
+    return Ready(lambda: multiply(p.a8, packed, threads=threads), seconds)
 
 
 # MKL, through its C interface: row-major uint8 times int8, no offsets

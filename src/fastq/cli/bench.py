@@ -23,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
     add = parser.add_argument
     add("shapes", nargs="*", type=_shape, metavar="MxKxN", help=f"products; by default {' '.join(SHAPES)}")
-    add("--bits", type=int, nargs="+", choices=range(2, 9), default=(8, 4, 3), help="widths of w; by default 8 4 3")
+    add("--bits", type=_width, nargs="+", default=(8, 4, 3), metavar="B", help="widths of w, 2 to 8; by default 8 4 3")
     add(
         "--group", type=_count, metavar="K", help="so many k share a scale, where w has 2 to 6 bits; else a column does"
     )
@@ -119,6 +119,13 @@ def _shape(text: str) -> Any:
         return parse(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _width(text: str) -> int:
+    if text not in {str(bits) for bits in range(2, 9)}:
+        hint = "; shapes come before --bits" if "x" in text else ""
+        raise argparse.ArgumentTypeError(f"must be widths from 2 to 8; got {text!r}{hint}")
+    return int(text)
 
 
 def _count(text: str) -> int:
