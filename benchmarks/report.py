@@ -66,8 +66,8 @@ def table(run: Run) -> str:
 
 def whole(run: Run) -> str:
     """Table and figures; a part that has nothing to show is left out."""
-    found = figures(run)
-    return "\n\n".join([table(run), *(["## Figures", found] if found else [])])
+    found, doubt = figures(run), ", of a busy machine: they say little" if [*busy(run)] else ""
+    return "\n\n".join([table(run), *([f"## Figures{doubt}", found] if found else [])])
 
 
 def summary(run: Run) -> str:

@@ -92,6 +92,13 @@ def test_a_busy_run_says_so_on_top(report, write):
     assert "|  | other | 0.100 | 0.100 | 100? | 20000 | 500% compute |  |" in lines
 
 
+def test_figures_of_a_busy_run_are_told(report, write):
+    """They have no mark of their own."""
+    for busy, heading in (("", "## Figures"), ("load 22 on 2 cores", "## Figures, of a busy machine: they say little")):
+        rows = [{**row, "busy": busy} for row in ROWS]
+        assert heading in report.whole(report.load(write("run.json", rows, {"memory": 1}))).splitlines()
+
+
 def described(**machine):
     facts = {"cpu": "A CPU", "system": "Linux", "isa": "avx2", "isas": ["avx2"], "cores": 2, "threads": 2, "blas": "b"}
     return facts | machine
