@@ -24,6 +24,7 @@ from fastq.engine.roofline import measurable
 
 GROUPED = range(2, 7)  # widths whose groups have integer scales
 LOOK = 0.25  # seconds to see whether the machine is busy
+ALWAYS = 0.02  # seconds of a call that there is always time for: the rests between blocks are longer
 CALLS = 20  # a peer has time for so many calls, of a share of the whole that is as large as any other's
 
 
@@ -106,7 +107,7 @@ def _contest(
 ) -> tuple[list[BenchRow], list[str]]:
     start = time.perf_counter()
     roofs.look()
-    slowest = seconds / len(contenders) / CALLS
+    slowest = max(ALWAYS, seconds / len(contenders) / CALLS)
     entries, notes = enter(Problem(*shape), contenders, threads=threads, sqnr=True, slowest=slowest)
     limit = min(pace.limit, max(0.0, seconds - (time.perf_counter() - start)))
     facts: list[dict[str, Any]] = hold(str(shape), entries, pace._replace(limit=limit))
