@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from contest import MATMUL, enter, problem, weights
+from fastq.bench.contest import MATMUL, enter, weights
+from fastq.bench.problem import problem
 
 WAYS = ("row", "group", "two-plane")
 

@@ -10,14 +10,14 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from contest import MATMUL, TWO, WEIGHTS, Problem, enter
+from fastq.bench.contest import MATMUL, TWO, WEIGHTS, enter
+from fastq.bench.problem import Problem
+from fastq.bench.rounds import Pace, hold
 from fastq.kernels.table import ISAS
 from fastq.machine import cpu
-from rounds import Pace, hold
 
 HASWELL = {
     "OPENBLAS_CORETYPE": "Haswell",
@@ -38,7 +38,7 @@ def bench_avx2(keep, pace, quick):
     if "avx2" not in cpu.available(ISAS):
         pytest.skip("this CPU has no AVX2")
     side = 256 if quick else 1024
-    environment = {**os.environ, **HASWELL, "PYTHONPATH": str(Path(__file__).parent.parent)}  # for tests.cases
+    environment = {**os.environ, **HASWELL}
 
     def work():
         command = [sys.executable, __file__, json.dumps([side, *pace])]

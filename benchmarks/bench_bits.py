@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 import fastq as fq
-from contest import MATMUL, WEIGHTS, enter, problem, weights
+from fastq.bench.contest import MATMUL, WEIGHTS, enter, weights
+from fastq.bench.problem import problem
 
 BITS = (2, 3, 4, 5, 6)
 GROUP = 64

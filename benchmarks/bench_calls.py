@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import fastq as fq
-from contest import INT8, INT8_CODES, MATMUL, TWO, WEIGHTS, enter, problem
-from results import NUMPY
-from rounds import Entry
+from fastq.bench.contest import INT8, INT8_CODES, MATMUL, TWO, WEIGHTS, enter
+from fastq.bench.problem import problem
+from fastq.bench.rounds import Entry
+from fastq.bench.run import NUMPY
 
 BASELINE = {"baseline": True, "library": NUMPY}
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import fastq as fq
-from results import NUMPY
-from rounds import Entry
+from fastq.bench.rounds import Entry
+from fastq.bench.run import NUMPY
 
 HEADS, WIDTH, TOKENS, INNER = 12, 384, 128, 1536
 BATCHES = (1, 32)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from contest import INT8_CODES, WEIGHTS, enter, native_isas, problem
+from fastq.bench.contest import INT8_CODES, WEIGHTS, enter, native_isas
+from fastq.bench.problem import problem
 
 SLOW = 2 * 512**3  # operations: portable kernels get no more
 

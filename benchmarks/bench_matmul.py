@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from contest import INT8, INT8_CODES, MATMUL, TWO, WEIGHTS, enter, problem
-from peers import peers
-from results import LOW_BITS
+from fastq.bench.contest import INT8, INT8_CODES, MATMUL, TWO, WEIGHTS, enter
+from fastq.bench.peers import peers
+from fastq.bench.problem import problem
+from fastq.bench.run import LOW_BITS
 
 WIDE = [(m, 4096, 4096) for m in (1, 16, 128, 1024)]
 CUBES = [(n, n, n) for n in (64, 512, 1024, 2048, 4096)]
@@ -17,9 +18,9 @@ SLOW = 2 * 3072**3  # operations: low-bit peers take a second for more
 
 
 def pytest_generate_tests(metafunc):
-    quick = metafunc.config.getoption("quick")
-    shapes = {"bench_all_threads": QUICK if quick else WIDE + CUBES}
-    shapes["bench_one_thread"] = QUICK_ONE_THREAD if quick else ONE_THREAD
+    quick, own = metafunc.config.getoption("quick"), metafunc.config.getoption("shape")
+    shapes = {"bench_all_threads": own or (QUICK if quick else WIDE + CUBES)}
+    shapes["bench_one_thread"] = own or (QUICK_ONE_THREAD if quick else ONE_THREAD)
     metafunc.parametrize("shape", shapes[metafunc.function.__name__], ids=lambda shape: "x".join(map(str, shape)))
 
 

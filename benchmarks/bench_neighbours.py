@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from contest import WEIGHTS, enter, fq_threads, problem
-from rounds import FULL, Entry
+from fastq.bench.contest import WEIGHTS, enter, fq_threads
+from fastq.bench.problem import problem
+from fastq.bench.rounds import FULL, Entry
 
 HOG = "import os; os.sched_setaffinity(0, {{{core}}})\nprint(flush=True)\nwhile True: pass"
 

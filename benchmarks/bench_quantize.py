@@ -12,9 +12,9 @@ import pytest
 from numpy.random import default_rng
 
 import fastq as fq
-from contest import fq_threads
-from results import NUMPY
-from rounds import Entry
+from fastq.bench.contest import fq_threads
+from fastq.bench.rounds import Entry
+from fastq.bench.run import NUMPY
 
 AXES = {"by row": -1, "by column": 0, "whole": None}
 BASELINE = {"baseline": True, "library": NUMPY}

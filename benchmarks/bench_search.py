@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import fastq as fq
+from fastq.bench.rounds import Entry
+from fastq.bench.run import NUMPY
 from fastq.kernels import table
 from fastq.machine import cpu
-from results import NUMPY
-from rounds import Entry
 from searchers import by_numpy, by_scores, clusters, recall, rescored, searchers
 
 BASELINE = {"baseline": True, "library": NUMPY}

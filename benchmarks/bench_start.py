@@ -7,8 +7,8 @@ import subprocess
 import sys
 from functools import partial
 
-from results import NUMPY
-from rounds import Entry, Pace
+from fastq.bench.rounds import Entry, Pace
+from fastq.bench.run import NUMPY
 
 OPERANDS = """
 import numpy as np

@@ -1,21 +1,44 @@
-"""What all benchmarks share: the --quick option, contests and where their results go, facts about the machine."""
+"""What all benchmarks share: their options, contests and where their results go, facts about the machine."""
 
 from __future__ import annotations
 
-from importlib.metadata import version
+from argparse import ArgumentTypeError
+from dataclasses import asdict
 
 import pytest
 
-import fastq as fq
-import peers
-from fastq.engine.roofline import measurable, roofline
-from fastq.kernels.table import ISAS
-from fastq.machine import cpu, pool
-from rounds import FULL, ONCE, QUICK, hold
+from fastq.bench.machine import this_machine
+from fastq.bench.roofs import Roofs
+from fastq.bench.rounds import FULL, ONCE, QUICK, hold
+from fastq.bench.shapes import parse
+
+KEPT = pytest.StashKey[list]()
+roofs = Roofs()
 
 
 def pytest_addoption(parser):
     parser.addoption("--quick", action="store_true", help="small shapes and few rounds: shows that benchmarks work")
+    about = "time products of this shape alone; may be given several times"
+    parser.addoption("--shape", action="append", type=_shape, default=[], metavar="MxKxN", help=about)
+
+
+def _shape(text):
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
+def pytest_configure(config):
+    config.stash[KEPT] = []
+
+
+def pytest_collection_modifyitems(config, items):
+    """Shapes of one's own leave out what is not told shapes."""
+    if config.getoption("shape"):
+        others = [item for item in items if "shape" not in getattr(item, "fixturenames", ())]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in others]
 
 
 @pytest.fixture
@@ -31,7 +54,7 @@ def pace(benchmark, quick):
 
 
 @pytest.fixture
-def keep(benchmark, quick):
+def keep(benchmark, quick, pytestconfig):
     """A function that keeps what ``work()`` gives, under a name that report.py knows: rows, measures or notes.
 
     To pytest-benchmark a contest is one benchmark that runs once; the times of its contenders are extra information.
@@ -39,9 +62,10 @@ def keep(benchmark, quick):
 
     def keep(name, work, notes=()):
         if not (benchmark.disabled or quick):
-            _look_at_the_roofs()
+            roofs.look()
         benchmark.extra_info[name] = benchmark.pedantic(work, rounds=1)
         benchmark.extra_info["notes"] = list(notes)
+        pytestconfig.stash[KEPT].append(benchmark.extra_info)
 
     return keep
 
@@ -59,45 +83,22 @@ def contest(keep, pace):
     return contest
 
 
+def _facts():
+    machine = this_machine()
+    return {"fastq": machine.facts(), "machine": asdict(machine), "roofs": roofs.known or roofs.look()}
+
+
 def pytest_benchmark_update_machine_info(config, machine_info):
     """Add what fastq found to the JSON; report.py prints it."""
-    machine_info["fastq"] = {
-        "CPU": cpu.cpu_name(),
-        "instruction set": cpu.chosen(ISAS),
-        "this CPU has": ", ".join(cpu.available(ISAS)),
-        "threads": pool.num_threads(),
-        "BLAS": _blas(),
-        "fastq": fq.__version__,
-        **{name: version(name) for name in ("numpy", "numba")},
-        **peers.installed(),
-    }
-    machine_info["roofs"] = _look_at_the_roofs()
+    machine_info.update(_facts())
 
 
-_roofs: dict = {}
+def pytest_terminal_summary(terminalreporter, config):
+    """A short run, or one of shapes of one's own, shows its report at once."""
+    kept = config.stash.get(KEPT, [])
+    if kept and (config.getoption("quick") or config.getoption("shape")):
+        import report
+        from results import collect
 
-
-def _look_at_the_roofs():
-    """What the machine can do, by all measurements so far: whatever disturbs one makes it lower."""
-    found = roofline()
-    _roofs["threads"] = found.threads
-    _raise_to(_roofs.setdefault("bandwidth", {}), found.bandwidth)
-    for unit in measurable():
-        known = _roofs.setdefault("peaks", {}).setdefault(unit.name, {"isa": unit.isa, "bits": list(unit.bits)})
-        _raise_to(known, found.peaks[unit.name])
-    return _roofs
-
-
-def _raise_to(known, rate):
-    known.update({key: max(known.get(key, 0.0), value) for key, value in rate._asdict().items()})
-
-
-def _blas():
-    try:
-        from threadpoolctl import threadpool_info
-    except ImportError:
-        return "unknown (threadpoolctl is not installed)"
-    # NumPy's lies with NumPy; others bring their own.
-    found = next((x for x in threadpool_info() if x["user_api"] == "blas" and "numpy" in x["filepath"]), None)
-    facts = ("internal_api", "version", "architecture", "num_threads")
-    return " ".join(str(found.get(fact, "?")) for fact in facts) + " threads" if found else "none"
+        terminalreporter.section("report")
+        terminalreporter.write_line(report.whole(collect(kept, _facts())))

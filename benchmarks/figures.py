@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from results import Run
+from fastq.bench.run import Run
 
 # Names of contenders, as the benchmarks give them.
 FLOAT32, CODES, INT8, INT4, INT3, TWO = (
@@ -272,16 +272,16 @@ FIGURES = tuple(_figures())
 
 
 def figures(run: Run) -> str:
-    """All figures of a run as Markdown."""
-    lines = ["| | found | against | bar | stretch | reached |", "|---|--:|---|--:|--:|---|"]
+    """The figures that a run has, as Markdown; empty if it has none."""
+    lines = []
     for figure in FIGURES:
         show = UNITS[figure.unit]
         goals = [show(figure.bar), "" if figure.stretch is None else show(figure.stretch)]
         try:
             value = figure.find(run)
-        except KeyError as error:
-            cells = [figure.what, "not measured", f"no {error.args[0]}", *goals, ""]
-        else:
-            cells = [figure.what, show(value.number), value.rival, *goals, figure.reached(value.number)]
+        except KeyError:
+            continue
+        cells = [figure.what, show(value.number), value.rival, *goals, figure.reached(value.number)]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    heads = ["| | found | against | bar | stretch | reached |", "|---|--:|---|--:|--:|---|"]
+    return "\n".join(heads + lines) if lines else ""

@@ -6,7 +6,7 @@ from math import atan, degrees, sqrt
 from pathlib import Path
 from typing import Any
 
-from results import CODES, FLOAT32, FLOATS, LOW_BITS, NUMPY, TITLES, Row, Run
+from fastq.bench.run import CODES, FLOAT32, FLOATS, LOW_BITS, NUMPY, TITLES, Row, Run
 
 COLOURS = {None: "C3", NUMPY: "0.35", "onnxruntime": "C0", "torch": "C1", "numkong": "C2", "mkl": "C4"}
 MARKS = {CODES: "o", FLOATS: "s", LOW_BITS: "D", FLOAT32: "P"}  # kinds that pack or quantize all in a call are left out

@@ -1,6 +1,6 @@
 """Reports from the JSON that the benchmarks write: tables, figures, a picture, a comparison of two runs.
 
-python benchmarks/report.py RUN.json [--readme README.md] [--plot FILE.png]
+python benchmarks/report.py RUN.json [--readme README.md] [--plot FILE.png] [--save FOLDER]
 python benchmarks/report.py --compare OLD.json NEW.json
 """
 
@@ -9,14 +9,18 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterable
-from math import floor, log10
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from fastq.bench import folder
+from fastq.bench.compare import Timed, by_ratio, by_time, digits, ratios_of, times_of
+from fastq.bench.result import BenchResult
+from fastq.bench.run import TITLES, Row, Run
 from figures import CODES, FLOAT32, INT3, INT8, TWO, figures
 from picture import roofline
-from results import TITLES, Row, Run, load
+from results import load, products
 
+OTHER = "note: the two runs are not of the same CPU, instruction set and number of threads; ratios are compared"
 START, END = "<!-- benchmark table -->", "<!-- end -->"
 SHAPE = re.compile(r"\d+x\d+x\d+$")  # the groups of products that the README shows
 COLUMNS = {INT8: True, CODES: True, INT3: True, TWO: False}  # of the README, and whether a column of peers follows
@@ -25,7 +29,14 @@ COLUMNS = {INT8: True, CODES: True, INT3: True, TWO: False}  # of the README, an
 def machine(run: Run) -> str:
     """Facts about the machine and who took part."""
     facts = "; ".join(f"{key} {value}" if key != "CPU" else str(value) for key, value in run.machine.items())
-    return "\n".join([facts, *(f"* {note}" for note in run.notes)])
+    return "\n".join([*busy(run), facts, *(f"* {note}" for note in run.notes)])
+
+
+def busy(run: Run) -> Iterator[str]:
+    """A line if other programs took cores away; the figures of these rows have a ``?``."""
+    rows = [row for rows in run.groups.values() for row in rows]
+    if found := [row for row in rows if row.busy]:
+        yield f"BUSY: {found[0].busy}, while {len(found)} of {len(rows)} rows were timed"
 
 
 def table(run: Run) -> str:
@@ -42,15 +53,21 @@ def table(run: Run) -> str:
             cells = (
                 f"**{group}**" if number == 0 else "",
                 row.title,
-                _digits(1e3 * row.best),
-                _digits(1e3 * row.median),
+                digits(1e3 * row.best),
+                digits(1e3 * row.median),
                 _faster(rows[0], row),
-                _digits(row.rate) if row.operations else "",
+                digits(row.rate) if row.operations else "",
                 f"{roof.seconds / row.best:.0%} {roof.name}" if roof else "",
-                "" if row.pack is None else _digits(1e3 * row.pack),
+                "" if row.pack is None else digits(1e3 * row.pack),
             )
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def whole(run: Run) -> str:
+    """Table and figures; a part that has nothing to show is left out."""
+    found, doubt = figures(run), ", of a busy machine: they say little" if [*busy(run)] else ""
+    return "\n\n".join([table(run), *([f"## Figures{doubt}", found] if found else [])])
 
 
 def summary(run: Run) -> str:
@@ -68,7 +85,7 @@ def summary(run: Run) -> str:
         baseline = run.groups[group][0]
         if not baseline.baseline:
             continue
-        cells = [group, _digits(1e3 * baseline.best)]
+        cells = [group, digits(1e3 * baseline.best)]
         for name, has_peers in COLUMNS.items():
             try:
                 cells.append(_against(baseline, run.row(group, name)))
@@ -85,18 +102,14 @@ def summary(run: Run) -> str:
 
 
 def _against(baseline: Row, row: Row) -> str:
-    return f"{_digits(1e3 * row.best)} ({_faster(baseline, row)})"
+    return f"{digits(1e3 * row.best)} ({_faster(baseline, row)})"
 
 
 def _faster(first: Row, row: Row) -> str:
+    """How many times faster; with a ``?`` where times varied too much to say so."""
     if not first.baseline:
         return ""
-    return "1" if row is first else _digits(first.best / row.best)
-
-
-def _digits(value: float) -> str:
-    """Three digits that count, without an exponent."""
-    return f"{value:.{max(0, 2 - floor(log10(value)))}f}"
+    return "1" if row is first else digits(row.times_faster(first)) + "?" * (row.unsteady or first.unsteady)
 
 
 def replace(text: str, content: str) -> str:
@@ -113,26 +126,30 @@ def replace(text: str, content: str) -> str:
 def compare(old: Run, new: Run) -> tuple[list[str], bool]:
     """What became slower or faster by more than the noise of both runs together, and whether anything became slower.
 
-    Best times are compared. The noise of a run is the distance from the best to the median or, if that is larger, to
-    the best of the worst round.
+    Of two machines, ratios to NumPy are compared instead: seconds of one say nothing of the other.
     """
-    before, after = old.rows(), new.rows()
-    changes = []
-    for key in before.keys() & after.keys():
-        a, b = before[key], after[key]
-        if abs(b.best - a.best) > a.noise + b.noise:
-            changes.append((b.best / a.best, a, b))
-    changes.sort(key=lambda change: -change[0])
-    lines = [
-        f"{'slower' if ratio > 1 else 'faster'}: {b.group}: {b.title}: "
-        f"{_digits(1e3 * a.best)} -> {_digits(1e3 * b.best)} ms ({ratio - 1:+.0%})"
-        for ratio, a, b in changes
-    ]
-    lines += [f"gone: {', '.join(key)}" for key in before if key not in after]
-    lines += [f"new: {', '.join(key)}" for key in after if key not in before]
     if any(old.machine.get(fact) != new.machine.get(fact) for fact in ("CPU", "threads", "instruction set")):
-        lines.append("note: the two runs are not of the same CPU, instruction set and number of threads")
-    return lines or ["no change beyond the noise"], any(ratio > 1 for ratio, _, _ in changes)
+        return [OTHER, *by_ratio(ratios_of(old), ratios_of(new))], False
+    times = [{key: Timed(row.best, row.noise) for key, row in run.rows().items()} for run in (old, new)]
+    lines, slower = by_time(*times)
+    return lines or ["no change beyond the noise"], slower
+
+
+def compare_results(old: BenchResult, new: BenchResult) -> tuple[list[str], bool]:
+    """The same for two files of a folder of results."""
+    a, b = old.machine, new.machine
+    if (a.cpu, a.isa, a.threads) != (b.cpu, b.isa, b.threads):
+        return [OTHER, f"{a}", f"-> {b}", *by_ratio(ratios_of(old), ratios_of(new))], False
+    lines, slower = by_time(times_of(old), times_of(new))
+    return lines or ["no change beyond the noise"], slower
+
+
+def _compared(*paths: str) -> tuple[list[str], bool]:
+    """Runs of the benchmarks as a whole; their products, where one is a result of products."""
+    old, new = map(load, paths)
+    if isinstance(old, Run) and isinstance(new, Run):
+        return compare(old, new)
+    return compare_results(*map(products, paths))
 
 
 def main(arguments: Iterable[str] | None = None) -> int:
@@ -143,21 +160,26 @@ def main(arguments: Iterable[str] | None = None) -> int:
         "--readme", metavar="FILE", help=f"put a summary between {START} and {END} of this file as well"
     )
     parser.add_argument("--plot", metavar="FILE", help="draw the products under the machine's roofs into this PNG file")
+    parser.add_argument("--save", metavar="FOLDER", help="keep the products in a folder, as fastq bench does")
     parser.add_argument("--compare", nargs=2, metavar=("OLD", "NEW"), help="name what changed by more than the noise")
     options = parser.parse_args(None if arguments is None else list(arguments))
     if (options.run is None) == (options.compare is None):
         parser.error("give either one JSON file or --compare OLD NEW")
     if options.compare:
-        lines, slower = compare(*(load(path) for path in options.compare))
+        lines, slower = _compared(*options.compare)
         print("\n".join(lines))
         return int(slower)
     run = load(options.run)
-    print(f"{table(run)}\n\n## Figures\n\n{figures(run)}")
+    if isinstance(run, BenchResult):
+        parser.error(f"{options.run} is a result of products; --compare takes it, and docs/results.md shows it")
+    print(whole(run))
     if options.readme:
         readme = Path(options.readme)
         readme.write_text(replace(readme.read_text(encoding="utf-8"), summary(run)), encoding="utf-8")
     if options.plot:
         roofline(run, [group for group in run.groups if SHAPE.match(group)], options.plot)
+    if options.save:
+        print(f"written to {folder.save(products(options.run), options.save)}", file=sys.stderr)
     return 0
 
 

@@ -1,155 +1,47 @@
-"""What a run of the benchmarks leaves behind: rows, and the machine's roofs, of which one is nearer to each row."""
+"""What a run of the benchmarks leaves behind, in the JSON file of pytest-benchmark."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-NUMPY = "numpy"  # the library of the baseline; it is no peer
-
-TITLES = {
-    None: "fastq",
-    NUMPY: "NumPy, float32",
-    "onnxruntime": "ONNX Runtime",
-    "torch": "torch (oneDNN)",
-    "numkong": "NumKong",
-    "mkl": "MKL",
-}
-
-# Kinds: what a contender is given, and when. Those of one kind compare like for like.
-FLOAT32 = "float32"
-CODES = "8-bit integers, right packed before"
-INTEGERS = "8-bit integers, nothing packed"
-FLOATS = "float rows, 8-bit weights"
-LOW_BITS = "float rows, low-bit weights"
-TWO_FLOATS = "two floats"
+from fastq.bench import folder
+from fastq.bench.machine import Machine
+from fastq.bench.result import SCHEMA, BenchResult
+from fastq.bench.run import Run, by_group, row
 
 
-class Roof(NamedTuple):
-    """The least time that a call can take, and what sets it."""
+def load(path: str | Path) -> Run | BenchResult:
+    """Read a JSON file of pytest-benchmark, or one of a folder of results.
 
-    name: str
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Row:
-    """One contender of one contest; times in seconds."""
-
-    group: str
-    name: str
-    best: float
-    median: float
-    drift: float = 0  # from the best round's best to the worst round's
-    kind: str = ""  # contenders of one kind compute the same from the same
-    library: str | None = None  # None: fastq
-    baseline: bool = False
-    isa: str | None = None  # None: not fastq
-    threads: int | None = None  # None: all
-    bits: int = 8  # of the right operand
-    operations: int = 0  # multiplications and additions of one call; 0 where they are not counted
-    nbytes: float = 0  # of both operands, as they are handed over
-    pack: float | None = None  # what packing the right operand took, before the first call
-
-    @property
-    def rate(self) -> float:
-        """10^9 operations per second."""
-        return self.operations / self.best / 1e9
-
-    @property
-    def noise(self) -> float:
-        """What the time varies by: from call to call, or from round to round."""
-        return max(self.median - self.best, self.drift)
-
-    @property
-    def is_peer(self) -> bool:
-        """Whether it belongs to another library than fastq and NumPy."""
-        return self.library not in (None, NUMPY)
-
-    @property
-    def title(self) -> str:
-        """The name, and the instruction set where it is known."""
-        return self.name + (f", {self.isa}" if self.isa else "")
+    Benchmarks that say nothing to the report are left out.
+    """
+    data = json.loads(Path(path).read_text(encoding="utf-8"))
+    if data.get("schema", "").startswith(SCHEMA.split("/")[0]):
+        return folder.load(path)
+    return collect([entry["extra_info"] for entry in data["benchmarks"]], data["machine_info"])
 
 
-FIELDS = {f.name for f in fields(Row)}
-
-
-@dataclass(frozen=True)
-class Run:
-    """What one run of the benchmarks found."""
-
-    machine: dict[str, Any]  # facts to print
-    groups: dict[str, list[Row]]  # the baseline first
-    roofs: dict[str, Any] = field(default_factory=dict)  # see conftest.py; empty: not measured
-    measures: dict[str, float] = field(default_factory=dict)  # what is not a time
-    notes: list[str] = field(default_factory=list)  # contenders that did not take part, and why
-
-    @property
-    def isa(self) -> str | None:
-        """The instruction set in use."""
-        return self.machine.get("instruction set")
-
-    def rows(self) -> dict[tuple[str, str], Row]:
-        """All rows by group and title."""
-        return {(row.group, row.title): row for rows in self.groups.values() for row in rows}
-
-    def row(self, group: str, name: str, isa: str | None = None) -> Row:
-        """The row of a contender; KeyError if there is none. Without `isa`: the first one of that name."""
-        for row in self.groups.get(group, ()):
-            if row.name == name and isa in (None, row.isa):
-                return row
-        raise KeyError(f"{group}: {name}" + (f", {isa}" if isa else ""))
-
-    def fastest_peer(self, group: str, name: str) -> Row:
-        """The fastest peer of a contender's kind; KeyError if the contest had none."""
-        kind = self.row(group, name).kind
-        peers = [row for row in self.groups[group] if row.kind == kind and row.is_peer]
-        if not peers:
-            raise KeyError(f"{group}: a peer of {name}")
-        return min(peers, key=lambda row: row.best)
-
-    def peak(self, row: Row) -> float:
-        """Operations per second that its instruction set can do; 0 where that was not measured.
-
-        Peers do not say what they use: they are measured against the best of this CPU.
-        """
-        if row.library == NUMPY or not self.roofs:
-            return 0
-        isa = row.isa or next(iter(self.roofs["peaks"].values()))["isa"]
-        units = [unit for unit in self.roofs["peaks"].values() if unit["isa"] == isa and row.bits in unit["bits"]]
-        return max((unit[_workers(row)] for unit in units), default=0)
-
-    def roof(self, row: Row) -> Roof | None:
-        """The nearer roof of a product: multiplying it out of registers, or reading its operands from memory."""
-        peak = self.peak(row)
-        if not (peak and row.operations and row.nbytes):
-            return None
-        multiply = Roof("compute", row.operations / peak)
-        read = Roof("reading", row.nbytes / self.roofs["bandwidth"][_workers(row)])
-        return max(multiply, read, key=lambda roof: roof.seconds)
-
-
-def _workers(row: Row) -> str:
-    return "one" if row.threads == 1 else "all"
-
-
-def load(path: str | Path) -> Run:
-    """Read a JSON file of pytest-benchmark; benchmarks that say nothing to the report are left out."""
-    data = json.loads(Path(path).read_text())
-    groups: dict[str, list[Row]] = {}
-    measures: dict[str, float] = {}
-    notes: list[str] = []
-    for entry in data["benchmarks"]:
-        info = entry["extra_info"]
-        for facts in info.get("rows", ()):
-            row = Row(**{name: value for name, value in facts.items() if name in FIELDS})
-            groups.setdefault(row.group, []).append(row)
+def collect(told: Iterable[dict[str, Any]], machine: dict[str, Any]) -> Run:
+    """The run whose benchmarks told this."""
+    rows, measures, notes = [], {}, []
+    for info in told:
+        rows += [row(facts) for facts in info.get("rows", ())]
         measures |= info.get("measures", {})
         notes += info.get("notes", ())
-    for rows in groups.values():
-        rows.sort(key=lambda row: not row.baseline)  # the others stay in their order
-    facts = data["machine_info"]
-    return Run(facts.get("fastq", {}), groups, facts.get("roofs", {}), measures, notes)
+    return Run(machine.get("fastq", {}), by_group(rows), machine.get("roofs", {}), measures, notes)
+
+
+def products(path: str | Path) -> BenchResult:
+    """The products of a run, as a folder of results keeps them."""
+    run = load(path)
+    if isinstance(run, BenchResult):
+        return run
+    data = json.loads(Path(path).read_text(encoding="utf-8"))
+    if "machine" not in data["machine_info"]:
+        raise ValueError(f"{path} was written by benchmarks that did not describe the machine yet; run them anew")
+    described = data["machine_info"]["machine"]
+    machine = Machine(**{**described, "isas": tuple(described["isas"])})
+    return BenchResult.of_run(run, machine, data["datetime"])

@@ -6,6 +6,8 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
+import machines
+
 import fastq as fq
 import pictures
 
@@ -41,5 +43,12 @@ pygments_style, pygments_dark_style = "friendly", "monokai"
 
 
 def setup(app):
-    """Pictures are drawn by fastq itself at each build, so that they cannot go stale."""
+    """Pictures are drawn by fastq itself at each build, and tables made of results, so that they cannot go stale."""
     app.connect("builder-inited", lambda app: pictures.draw_all(pathlib.Path(app.srcdir) / "guide" / "pictures"))
+    app.connect("builder-inited", lambda app: measured(pathlib.Path(app.srcdir)))
+
+
+def measured(docs):
+    """The tables of the page "Results"."""
+    (docs / "measured").mkdir(exist_ok=True)
+    machines.write(docs / "results", docs / "measured" / "tables.inc")

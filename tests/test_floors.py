@@ -28,7 +28,8 @@ FLOORS = [
     {"formats"},
     {"models"},
     {"__init__"},
-    {"cli", "interop"},
+    {"bench", "interop"},
+    {"cli"},
     {"__main__"},
 ]
 LONGEST = 400
@@ -106,6 +107,12 @@ def test_no_files_import_each_other_in_a_circle():
 def test_each_room_is_there():
     for room in set().union(*FLOORS):
         assert (PACKAGE / room).is_dir() or (PACKAGE / f"{room}.py").exists(), room
+
+
+def test_only_the_command_imports_the_benchmark():
+    """No product pays for it, not even at the import."""
+    users = {name_of(path) for path in FILES if "bench" in {room_of(other) for other in imports(path)}}
+    assert {name for name in users if room_of(name) != "bench"} == {"cli.bench"}
 
 
 def test_the_walk_sees_imports():

@@ -31,7 +31,7 @@ from .qarray.test_from_parts import from_wrong
 PACKAGE = Path(fq.__file__).parent
 # Rooms whose errors are for those who work on fastq, or have tests of their own; all but a few of their files.
 # Rooms of no public arguments, and those whose messages have tests of their own.
-PRIVATE = ("__main__", "cli", "engine", "formats", "interop", "kernels", "layout", "machine")
+PRIVATE = ("__main__", "bench", "cli", "engine", "formats", "interop", "kernels", "layout", "machine")
 EXCEPT = ("engine/reference", "kernels/epilogue/custom", "machine/cpu", "machine/pool")
 NAMES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
 PUBLIC = [name for name in NAMES if name in EXCEPT or name.split("/")[0] not in PRIVATE]

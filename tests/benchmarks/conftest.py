@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
-NAMES = ("contest", "figures", "peers", "picture", "report", "results", "rounds")
+NAMES = ("figures", "picture", "report", "results")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -37,18 +37,3 @@ def results(modules):
 @pytest.fixture
 def figures(modules):
     return modules["figures"]
-
-
-@pytest.fixture
-def rounds(modules):
-    return modules["rounds"]
-
-
-@pytest.fixture
-def contest(modules):
-    return modules["contest"]
-
-
-@pytest.fixture
-def peers(modules):
-    return modules["peers"]

@@ -12,7 +12,7 @@ from numba.core.llvm_bindings import create_pass_builder
 
 from fastq.machine.ir import F32, F64, I16, I32, I64, P8, Target, _define
 
-ARM = "aarch64-unknown-linux-gnu"
+ARM, X86 = "aarch64-unknown-linux-gnu", "x86_64-unknown-linux-gnu"
 KINDS = {"int": I64, "f32": F32, "f64": F64} | {
     f"{name}*": element.as_pointer()
     for name, element in {"i32": I32, "i64": I64, "u16": I16, "f32": F32, "f64": F64}.items()
@@ -53,15 +53,15 @@ def assembly(function: Function, triple: str) -> list[str]:
 
 
 def loops(lines: list[str]) -> list[list[str]]:
-    """The innermost loops of ARM code, longest first: instructions from a label to the branch back to it."""
+    """The innermost loops, longest first: instructions from a label to the branch back to it."""
     labels = {found[1]: i for i, line in enumerate(lines) if (found := re.match(r"(\.?\w+):", line))}
     spans = []
     for end, line in enumerate(lines):
-        found = re.match(r"\s+(?:b\.?\w*|cbn?z|tbn?z)\s.*?(\.?\w+)$", line)
+        found = re.match(r"\s+(?:b\.?\w*|cbn?z|tbn?z|j\w+)\s.*?(\.?\w+)$", line)
         if found and labels.get(found[1], end) < end:
             spans.append((labels[found[1]], end))
     inner = [s for s in spans if not any(s != o and s[0] <= o[0] and o[1] <= s[1] for o in spans)]
-    bodies = [[x.strip() for x in lines[a : b + 1] if re.match(r"\t[a-z]", x)] for a, b in inner]
+    bodies = [[x.strip() for x in lines[a : b + 1] if re.match(r"\t(?:\{vex\}\t)?[a-z]", x)] for a, b in inner]
     return sorted(bodies, key=len, reverse=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,9 @@ from fastq.kernels.table import UNITS
 from fastq.layout.tiles import DEPTH, LeftFormat, TileFormat
 from fastq.machine import cpu
 from tests.kernels import cross
-from tests.kernels.cross import ARM, Count
+from tests.kernels.cross import ARM, X86, Count
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results.md"
 
 NEON = {unit.name: unit for unit in UNITS if unit.name.startswith("neon")}
 PRODUCTS = {"neon_i8mm": "usdot", "neon_dot": "sdot", "neon": "smull"}
@@ -162,6 +165,42 @@ def test_sixteen_lanes_are_too_many(kind, monkeypatch):
     monkeypatch.setattr(cpu, "wide", lambda: True)
     bodies = cross.loops(cross.assembly(extremes.row_top(kind, LEFT_ROWS), ARM))
     assert max(cross.counted(body, "f").spills for body in bodies) > 100
+
+
+# What adds and multiplies, by unit, and multiply-adds per instruction as docs/results.md tells them, with their column.
+ARITHMETIC = {
+    "avx512vnni": (("vpdpbusd",), "64", 8),
+    "avxvnni": (("vpdpbusd",), "32", 8),
+    "avx2": (("vpmaddwd", "vpaddd", "vpand", "vpsrlw"), "7.53", 8),
+    "avx2narrow": (("vpmaddubsw", "vpmaddwd", "vpaddd"), "10.7", 7),
+    "neon_i8mm": (("usmmla", "zip1", "zip2"), "28.4", 8),
+    "neon_dot": (("sdot",), "15.1", 8),
+    "neon_dotnarrow": (("sdot",), "16", 7),
+    "neon": (("smull", "sadalp", "saddlp", "dup", "ext", "eor"), "3.2", 8),
+    "neonnarrow": (("smull", "sadalp", "dup", "ext"), "3.37", 7),
+}
+UNIT = {unit.name: unit for unit in UNITS}
+
+
+@pytest.mark.parametrize("name", ARITHMETIC)
+def test_multiplications_and_additions_per_instruction(name):
+    """Per 64 k of the block for many rows, without loads and branches: the figures of the page of results."""
+    arithmetic, told, bits = ARITHMETIC[name]
+    unit, triple = UNIT[name], X86 if "avx" in name else ARM
+    if not cross.has_target(triple):
+        pytest.skip("LLVM without this target")
+    isa = unit.micro_kernel().on_copies or unit.micro_kernel()
+    shape = Shape(unit.rows, unit.blocks, 1, isa.gemm_passes)
+    bodies = cross.loops(cross.assembly(micro.dense(isa, (shape,), 16 * unit.blocks), triple))[: isa.gemm_passes]
+    words = [line.removeprefix("{vex}").split()[0] for body in bodies for line in body]
+    count = sum(word in arithmetic for word in words)
+    assert f"{unit.rows * 16 * unit.blocks * DEPTH / count:.3g}" == told
+    rest = {word for word in words if word not in arithmetic}
+    assert not {
+        word for word in rest if re.match(r"v?p(add|mul|madd|dpb|and|srl|shuf)|[us]dot|s?m(ul|la)|dup|eor", word)
+    }
+    (row,) = re.findall(rf"^\| `{unit.isa}` \| .*", RESULTS.read_text(), re.MULTILINE)
+    assert row.split(" | ")[3 if bits == 8 else 4] == told
 
 
 def test_a_spill_is_seen():

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import threadpoolctl  # type: ignore[import-untyped]  # comes with scikit-learn
+import threadpoolctl  # comes with scikit-learn
 
 import fastq as fq
 from fastq.cli import digits

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from fastq import __version__
+from fastq.cli.bench import arguments as bench_arguments
 from fastq.config import show_config
 from fastq.engine.plan import this_machine
 from fastq.errors import IsaError
@@ -40,6 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             warmup.run(arguments.bits or warmup.BITS, arguments.all, *more)
         except warmup.NotKeptError as error:
             return _fail(str(error))
+    elif arguments.command == "bench":
+        from fastq.cli import bench
+
+        return bench.run(arguments)
     elif arguments.command == "roofline":
         from fastq.cli import roofline
 
@@ -80,6 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     warmup.add_argument("--float16", action="store_true", help="products in float16, too")
     warmup.add_argument("--search", action="store_true", help="top_k, too")
     commands.add_parser("roofline", help="measure how fast this machine can multiply and read memory")
+    bench = commands.add_parser("bench", help="time products: float32 NumPy, fastq, and other libraries")
+    bench_arguments(bench)
+    bench.add_argument("--json", action="store_true", help="print one JSON document, for programs")
     demo = commands.add_parser("demo", help="compare a small network and large products with NumPy's float32")
     demo.add_argument("--quick", action="store_true", help="small products, measured once")
     return parser

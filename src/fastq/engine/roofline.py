@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -56,7 +56,7 @@ class Roofline:
         return f"Roofline(1 and {count}: {', '.join(rows)})"
 
 
-def roofline(seconds: float = 0.02, nbytes: int = 64 << 20) -> Roofline:
+def roofline(seconds: float = 0.02, nbytes: int = 64 << 20, units: Sequence[Unit] | None = None) -> Roofline:
     """Measure this machine's peaks.
 
     Parameters
@@ -65,6 +65,8 @@ def roofline(seconds: float = 0.02, nbytes: int = 64 << 20) -> Roofline:
         About how long one run of multiplications takes; there are five for each unit and number of threads.
     nbytes : int
         Size of the buffer that is read.
+    units : sequence of Unit, optional
+        Whose peaks to measure, by default those of all units that this CPU can run.
 
     Raises
     ------
@@ -72,7 +74,8 @@ def roofline(seconds: float = 0.02, nbytes: int = 64 << 20) -> Roofline:
         If a sum is wrong: then nothing that this machine computes can be trusted.
     """
     workers = this_machine().threads
-    peaks = {unit.name: Rate(*(_peak(unit, seconds, n) for n in (1, workers))) for unit in measurable()}
+    units = measurable() if units is None else units
+    peaks = {unit.name: Rate(*(_peak(unit, seconds, n) for n in (1, workers))) for unit in units}
     return Roofline(workers, peaks, Rate(*(_bandwidth(nbytes, n) for n in (1, workers))))
 
 

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from contest import Contender, Problem, Ready, close, equal, timed
-from results import CODES, FLOATS, INTEGERS, LOW_BITS
+from fastq.bench.contest import Contender, Ready, close, equal, timed
+from fastq.bench.problem import Problem
+from fastq.bench.run import CODES, FLOATS, INTEGERS, LOW_BITS
 
 LIBRARIES = {"onnxruntime": ("onnxruntime", "onnx"), "torch": ("torch",), "numkong": ("numkong",), "mkl": ("mkl",)}
 WHOLE_ARRAY = 30  # dB that must remain where a peer quantizes all of x with one scale
@@ -105,7 +106,9 @@ BLOCK = 32  # k that share a scale of MatMulNBits
 
 @lru_cache(maxsize=1)
 def _blockwise(p: Problem) -> tuple[Any, Any, Any]:
-    """w in blocks of 4-bit codes, their scales, and its product with x."""
+    """The weights in blocks of 4-bit codes, their scales, and its product with x."""
+    if p.k % BLOCK:
+        raise ValueError(f"K must be a multiple of {BLOCK}")
     blocks = np.ascontiguousarray(p.w.T).reshape(p.n, p.k // BLOCK, BLOCK)
     scale = np.abs(blocks).max(axis=2, keepdims=True) / np.float32(7)
     codes = np.clip(np.rint(blocks / scale) + 8, 0, 15).astype(np.uint8)
@@ -155,7 +158,7 @@ def _qlinear(p: Problem, threads: int) -> Ready:
     a, columns = torch.from_numpy(p.a8_unsigned), torch.from_numpy(p.b8.T.copy())
     scale, zero = torch.ones(p.n), torch.zeros(p.n, dtype=torch.int64)
     packed, seconds = timed(lambda: torch.ops.onednn.qlinear_prepack(columns, [p.m, p.k]))
-    rest = (1.0, 0, packed, scale, zero, None, 1.0, 0, torch.float32, "none", [], "")
+    rest: tuple[Any, ...] = (1.0, 0, packed, scale, zero, None, 1.0, 0, torch.float32, "none", [], "")
     return Ready(lambda: torch.ops.onednn.qlinear_pointwise(a, *rest), seconds)
 
 
@@ -179,7 +182,8 @@ def _numkong(p: Problem, threads: int) -> Ready:
 
     columns = p.b8.T.copy()
     packed, seconds = timed(lambda: numkong.dots_pack(columns))
-    return Ready(lambda: numkong.dots_packed(p.a8, packed, threads=threads), seconds)
+    multiply: Any = numkong.dots_packed
+    return Ready(lambda: multiply(p.a8, packed, threads=threads), seconds)
 
 
 # MKL, through its C interface: row-major uint8 times int8, no offsets

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from fastq.bench import contest, peers, problem
 
-def off_by_one(contest, library):
+
+def off_by_one(library):
     """A contender whose answer is wrong."""
     right = contest.INT8_CODES.prepare
 
@@ -17,8 +19,8 @@ def off_by_one(contest, library):
 
 
 @pytest.mark.exhaustive
-def test_all_of_ours_pass_their_checks(contest):
-    task = contest.Problem(3, 64, 32)
+def test_all_of_ours_pass_their_checks():
+    task = problem.Problem(3, 64, 32)
     ours = (contest.MATMUL, contest.INT8_CODES, *contest.WEIGHTS.values(), contest.INT8, contest.TWO)
     for isa in contest.native_isas():
         entries, notes = contest.enter(task, ours, isa=isa, threads=1)
@@ -26,8 +28,8 @@ def test_all_of_ours_pass_their_checks(contest):
         assert notes == []
 
 
-def test_facts_for_the_report(contest):
-    ((numpy, int3), _) = contest.enter(contest.Problem(2, 64, 32), (contest.MATMUL, contest.WEIGHTS[3]), threads=1)
+def test_facts_for_the_report():
+    ((numpy, int3), _) = contest.enter(problem.Problem(2, 64, 32), (contest.MATMUL, contest.WEIGHTS[3]), threads=1)
     assert numpy.facts["baseline"]
     assert numpy.facts["isa"] is None
     assert not int3.facts["baseline"]
@@ -37,21 +39,21 @@ def test_facts_for_the_report(contest):
     assert int3.facts["pack"] > 0
 
 
-def test_a_wrong_answer_of_ours_is_an_error(contest):
+def test_a_wrong_answer_of_ours_is_an_error():
     with pytest.raises(AssertionError, match="96 of 96 sums are wrong"):
-        contest.enter(contest.Problem(3, 64, 32), [off_by_one(contest, None)])
+        contest.enter(problem.Problem(3, 64, 32), [off_by_one(None)])
 
 
-def test_a_peer_with_a_wrong_answer_takes_no_part(contest):
-    task = contest.Problem(3, 64, 32)
+def test_a_peer_with_a_wrong_answer_takes_no_part():
+    task = problem.Problem(3, 64, 32)
     within = contest.MATMUL.within
-    wrong = off_by_one(contest, "torch")._replace(within=within)
+    wrong = off_by_one("torch")._replace(within=within)
     entries, notes = contest.enter(task, [wrong, contest.MATMUL])
     assert [entry.name for entry in entries] == [contest.MATMUL.name]
     assert notes == ["off by one takes no part in 3x64x32: 96 of 96 sums are wrong"]
 
 
-def test_peers_that_are_not_installed_are_named_and_left_out(peers, monkeypatch):
+def test_peers_that_are_not_installed_are_named_and_left_out(monkeypatch):
     def nothing(package):
         raise peers.PackageNotFoundError
 
@@ -62,7 +64,7 @@ def test_peers_that_are_not_installed_are_named_and_left_out(peers, monkeypatch)
     peers._version.cache_clear()
 
 
-def test_a_library_needs_all_its_packages(peers, monkeypatch):
+def test_a_library_needs_all_its_packages(monkeypatch):
     def all_but_onnx(package):
         if package == "onnx":
             raise peers.PackageNotFoundError
@@ -74,12 +76,12 @@ def test_a_library_needs_all_its_packages(peers, monkeypatch):
     peers._version.cache_clear()
 
 
-def test_the_answers_of_installed_peers(contest, peers):
+def test_the_answers_of_installed_peers():
     rivals = peers.peers()
     if not rivals:
         pytest.skip("no peer is installed")
     for m in (1, 48):
-        entries, notes = contest.enter(contest.Problem(m, 128, 64), rivals, threads=1)
+        entries, notes = contest.enter(problem.Problem(m, 128, 64), rivals, threads=1)
         # Some saturate on CPUs without VNNI, and say so here; nothing else may go wrong.
         assert all("wrong" in note or "SQNR" in note for note in notes)
         assert len(entries) + len(notes) == len(rivals)
