@@ -72,3 +72,11 @@ def shown(value: Any) -> str:
 def with_type(value: Any) -> str:
     """The same, followed by its type."""
     return f"{shown(value)} of type {type(value).__name__}"
+
+
+def in_bytes(count: int) -> str:
+    """So many bytes."""
+    number, units = float(count), ["bytes", "KiB", "MiB", "GiB", "TiB"]
+    while number >= 1000 and len(units) > 1:
+        number, units = number / 1024, units[1:]
+    return f"{count} bytes" if units[0] == "bytes" else f"{number:.1f} {units[0]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import subprocess
@@ -103,6 +104,17 @@ def test_what_is_compiled(compiler, isa, capsys):
     assert all(re.fullmatch(r"\w+ +cached", line) for line in lines[2:-2])
     assert lines[-2].startswith(f"{len(compiler.compiled)} kernels for {isa}: 2 compiled in ")
     assert lines[-1].startswith("kernel cache:     ")
+
+
+def test_warmup_for_programs(compiler, isa, capsys):
+    assert main(["warmup", "--bits", "3", "--json"]) == 0
+    captured = capsys.readouterr()
+    told = json.loads(captured.out)
+    assert told.keys() == {"instruction_sets", "kernels", "compiled", "cached", "seconds", "cache"}
+    assert told["instruction_sets"] == [isa]
+    assert [one["name"] for one in told["kernels"]] == compiler.compiled
+    assert [one["seconds"] is None for one in told["kernels"]] == [False] * told["compiled"] + [True] * told["cached"]
+    assert len(captured.err.splitlines()) == len(compiler.compiled)  # for people
 
 
 def test_epilogues_are_compiled_on_request(compiler, isa):

@@ -1,11 +1,13 @@
-"""Compiling ahead: kernels for ordinary use are stored in the kernel cache, and later processes load them.
-
-Each core compiles in a process of its own, ``python -m fastq.cli.warmup``. It is told the name of one kernel after the
-other, and ends when it is told no more, even if that is because the process that tells it was killed.
+"""Compile kernels for ordinary use now, on all cores, and keep them in the kernel cache, from which later processes
+load them: for images and fleets. All widths take one to three minutes on two cores.
 """
+
+# Each core compiles in a process of its own, ``python -m fastq.cli.warmup``. It is told the name of one kernel after
+# the other, and ends when it is told no more, even if that is because the process that tells it was killed.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import queue
@@ -17,53 +19,83 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from fastq.cli import output
 from fastq.engine.plan import this_machine
+from fastq.kernels.epilogue.outputs import ACTIVATIONS
 from fastq.kernels.table import ISAS, UNITS, entries
 from fastq.machine import cores, cpu, jit, pool
 from fastq.progress import Notice
+from fastq.scheme import GROUP, TWO_PLANE
 
 BITS = sorted({bits for unit in UNITS for bits in unit.bits})
 MOST_PROCESSES = 8  # of 0.2 GB each
 CACHED, NOT_KEPT = "cached", "not kept"
 
 
-class NotKeptError(Exception):
+class NotKeptError(RuntimeError):
     """The cache did not keep a kernel."""
 
 
-def run(
-    bits: Sequence[int],
-    everything: bool = False,
-    epilogues: Sequence[str] = (),
-    activations: Sequence[str] = (),
-    float16: bool = False,
-    top: bool = False,
-) -> None:
-    """Compile the kernels for right operands of these widths, and print a line for each kernel.
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    which = parser.add_mutually_exclusive_group()
+    widths = "widths of right operands, all by default: those of weights, and 8 for floats that matmul quantizes"
+    which.add_argument("--bits", type=int, nargs="+", choices=BITS, default=BITS, help=widths)
+    which.add_argument("--all", action="store_true", help="all widths, on every instruction set that this CPU has")
+    parser.add_argument(
+        "--epilogue", nargs="+", choices=ACTIVATIONS, default=(), help="activation functions besides none"
+    )
+    finer = "ways of quantizing floats on the fly besides by row"
+    parser.add_argument("--activations", nargs="+", choices=(GROUP, TWO_PLANE), default=(), help=finer)
+    parser.add_argument("--float16", action="store_true", help="products in float16, too")
+    parser.add_argument("--search", action="store_true", help="top_k, too")
 
-    `everything`: all widths, and all instruction sets that this CPU has instead of the one in use. `epilogues`,
-    `activations`, `float16`, `top`: products with these, too (:func:`fastq.kernels.table.entries`). Raises NotKeptError
-    if the cache does not keep a kernel.
+
+def run(given: argparse.Namespace) -> None:
+    """Compile the kernels, and tell of each. Raises NotKeptError if the cache does not keep one.
 
     With AVX2 on two cores, all widths took 159 s (276 kernels, 310 s of CPU time), and two widths (8 and 3) 45 s. On
     one core 160 kernels took 226 s when Numba compiled each function by itself.
     """
-    isas = cpu.available(ISAS) if everything else (this_machine().isa,)
-    which = list(isas), list(BITS if everything else bits), list(epilogues), list(activations), float16, top
-    wanted = _wanted(*which)
-    width, compiled, start = max(map(len, wanted), default=0), 0, time.perf_counter()
+    machine, start = this_machine(), time.perf_counter()
+    isas, bits = (cpu.available(ISAS), BITS) if given.all else ((machine.isa,), given.bits)
+    which = list(isas), list(bits), list(given.epilogue), list(given.activations), given.float16, given.search
+    wanted, results = _wanted(*which), dict[str, str]()
+    width, tell = max(map(len, wanted), default=0), output.note if given.json else _print
     for name, result in _compiled(wanted, which):
         if result == NOT_KEPT:
             raise NotKeptError(
                 "warmup needs a kernel cache: a folder that belongs to this user, that nobody else may write to, and "
                 f"that has room; {name} could not be kept in {jit.cache_folder()}; set FASTQ_CACHE_DIR to such a folder"
             )
-        compiled += result != CACHED
-        print(f"{name:<{width}}  {result}", flush=True)
+        results[name] = result
+        tell(f"{name:<{width}}  {result}")
+    cached, seconds = sum(result == CACHED for result in results.values()), time.perf_counter() - start
+    if given.json:
+        output.document(
+            {
+                "instruction_sets": list(isas),
+                "kernels": [{"name": name, "seconds": _seconds(result)} for name, result in results.items()],
+                "compiled": len(results) - cached,
+                "cached": cached,
+                "seconds": round(seconds, 3),
+                "cache": jit.cache_folder(),
+            }
+        )
+        return
     print(
-        f"{len(wanted)} kernels for {', '.join(isas)}: {compiled} compiled in {time.perf_counter() - start:.1f} s, "
-        f"{len(wanted) - compiled} cached\n{'kernel cache:':<17} {jit.cache_folder()}"
+        f"{len(wanted)} kernels for {', '.join(isas)}: {len(results) - cached} compiled in {seconds:.1f} s, "
+        f"{cached} cached\n{'kernel cache:':<17} {jit.cache_folder()}"
     )
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)
+
+
+def _seconds(result: str) -> float | None:
+    """How long a kernel took to compile; None if it was there."""
+    return None if result == CACHED else float(result.split()[0])
 
 
 def _wanted(isas: Sequence[str], bits: Sequence[int], *more: Any) -> dict[str, Any]:
