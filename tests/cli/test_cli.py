@@ -16,6 +16,8 @@ from fastq.engine.roofline import Rate, Roofline, measurable
 from fastq.engine.roofline import roofline as measure
 from fastq.machine import cpu
 
+from .keys import undocumented
+
 
 def test_roofline(capsys, monkeypatch):
     found = Roofline(2, {"fast": Rate(1234.4e9, 2e12), "slow": Rate(5e9, 9.6e9)}, Rate(12.34e9, 20e9))
@@ -32,7 +34,9 @@ def test_roofline_for_programs(capsys, monkeypatch):
     found = Roofline(2, {"fast": Rate(1e9, 2e9)}, Rate(3e9, 4e9))
     monkeypatch.setattr(roofline, "roofline", lambda: found)
     assert main(["roofline", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {
+    told = json.loads(capsys.readouterr().out)
+    assert undocumented("roofline", told) == set()
+    assert told == {
         "cpu": cpu.cpu_name(),
         "threads": 2,
         "operations_per_second": {"fast": {"one": 1e9, "all": 2e9}},
@@ -68,6 +72,7 @@ def test_demo_for_programs(capsys, monkeypatch):
     monkeypatch.setattr(demo, "BLOCK", 0.01)
     assert main(["demo", "--quick", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
+    assert undocumented("demo", {**told, "machine": None}) == set()
     assert told.keys() == {"machine", "blas", "products", "digits"}
     assert [(one["m"], one["k"], one["n"]) for one in told["products"]] == [(256, 256, 256), (1, 512, 512)]
     for forms in (*(one["forms"] for one in told["products"]), told["digits"]["forms"]):

@@ -16,6 +16,8 @@ import fastq as fq
 from fastq.cli import shared
 from fastq.cli.main import main
 
+from .keys import undocumented
+
 RNG = np.random.default_rng(1)
 MODEL = {
     "up.weight": RNG.standard_normal((64, 128), np.float32),
@@ -38,13 +40,15 @@ def out(tmp_path):
 
 @pytest.fixture
 def document(capsys):
-    """Run a command with --json; its exit code is told, and that nothing else is printed."""
+    """What a command prints with --json, which is all that it prints, and whose keys are documented."""
 
     def run(*argv, code=0):
         assert main([*argv, "--json"]) == code
         captured = capsys.readouterr()
         assert captured.err == ""
-        return json.loads(captured.out)
+        told = json.loads(captured.out)
+        assert undocumented(argv[0], told) == set()
+        return told
 
     return run
 

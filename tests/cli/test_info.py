@@ -15,6 +15,8 @@ from fastq.cli.main import main
 from fastq.kernels.table import ISAS
 from fastq.machine import cache, cores, cpu, jit, pool
 
+from .keys import undocumented
+
 
 @pytest.fixture
 def kernels(tmp_path, monkeypatch):
@@ -47,6 +49,7 @@ def test_info_for_programs(capsys, kernels, monkeypatch):
     monkeypatch.setattr(os, "getloadavg", lambda: (cores.available_cpus() * 0.25 + 0.01, 0, 0), raising=False)
     assert main(["info", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
+    assert undocumented("info", told) == set()
     assert told.keys() == {"cpu", "system", "instruction_sets", "threads", "cache", "versions", "load"}
     assert told["instruction_sets"]["available"] == list(cpu.available(ISAS))
     own, other, foreign = kernels
@@ -107,6 +110,7 @@ def test_clear_removes_kernels_alone(capsys, kernels):
 def test_clear_for_programs(capsys, kernels):
     assert main(["info", "--clear", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
+    assert undocumented("info", told) == set()
     assert {Path(one["folder"]) for one in told["removed"]} == set(kernels[:2])
     assert all(one["nbytes"] > 0 for one in told["removed"])
     assert told["left"] == [str(kernels[2])]

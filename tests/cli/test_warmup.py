@@ -19,6 +19,8 @@ from fastq.cli.main import main
 from fastq.kernels import table
 from fastq.machine import cores, cpu, jit, pool
 
+from .keys import undocumented
+
 SESSION = """
 import numpy as np, fastq as fq
 from fastq.machine import cores, jit, pool
@@ -110,6 +112,7 @@ def test_warmup_for_programs(compiler, isa, capsys):
     assert main(["warmup", "--bits", "3", "--json"]) == 0
     captured = capsys.readouterr()
     told = json.loads(captured.out)
+    assert undocumented("warmup", told) == set()
     assert told.keys() == {"instruction_sets", "kernels", "compiled", "cached", "seconds", "cache"}
     assert told["instruction_sets"] == [isa]
     assert [one["name"] for one in told["kernels"]] == compiler.compiled
