@@ -89,6 +89,16 @@ def test_a_closed_pipe_ends_silently(tmp_path):
         assert (process.wait(timeout=60), process.stderr.read()) == (141, "")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal for a pipe")
+def test_a_pipe_that_nobody_reads():
+    """The little that is printed is written when the process ends."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(INFO, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 def test_what_a_terminal_cannot_show(tmp_path):
     """Names of arrays in an encoding that lacks their letters, and signs that would steer a terminal."""
     fq.save(tmp_path / "żółw", {"wagi.żółw": np.zeros(2), "a\x1b[2J": np.zeros(1)})

@@ -146,7 +146,7 @@ def compare(x: Any, y: Any) -> tuple[Error[float], Shares | None]:
     if isinstance(x, QArray) and isinstance(y, QArray) and x.axis != y.axis:
         x = x.dequantize()  # no box has whole lines of both
     axis = next((array.axis for array in (y, x) if isinstance(array, QArray)), None)
-    coded = isinstance(y, QArray) and y.balance is None and y.rotation == 1
+    coded = isinstance(y, QArray) and y.balance is None  # that of an array which is rotated is 1
     sums, causes, wide = Sums(1), _Causes(y) if coded else None, x.dtype == np.float64
     with np.errstate(over="ignore", invalid="ignore"):
         for box in boxes(x.shape, axis):
