@@ -17,6 +17,7 @@ from fastq.cli import info
 from fastq.cli.main import main
 
 INFO = [sys.executable, "-m", "fastq", "info", "--json"]
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 
 
 def replaced(monkeypatch, work):
@@ -83,7 +84,7 @@ def test_a_process_without_a_terminal():
 def test_a_closed_pipe_ends_silently(tmp_path):
     fq.save(tmp_path / "many", {f"array {i:05}": np.zeros(1) for i in range(5000)})  # more lines than a pipe holds
     command = [sys.executable, "-m", "fastq", "inspect", str(tmp_path / "many")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=BUFFERED) as process:
         assert process.stdout.readline().startswith("name")
         process.stdout.close()
         assert (process.wait(timeout=60), process.stderr.read()) == (141, "")
@@ -94,7 +95,7 @@ def test_a_pipe_that_nobody_reads():
     """The little that is printed is written when the process ends."""
     read, write = os.pipe()
     os.close(read)
-    done = subprocess.run(INFO, stdout=write, stderr=subprocess.PIPE, check=False)
+    done = subprocess.run(INFO, stdout=write, stderr=subprocess.PIPE, env=BUFFERED, check=False)
     os.close(write)
     assert (done.returncode, done.stderr) == (141, b"")
 

@@ -10,6 +10,7 @@ To add one, write the module, and give it a line in :data:`COMMANDS`.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -43,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _run(given)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output has enough, as ``| head`` does
+        _discard_output()
         return PIPE_CLOSED
     except KeyboardInterrupt:
         note("fastq: interrupted")
@@ -117,3 +119,10 @@ def _replace_what_cannot_be_written() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _discard_output() -> None:
+    """What is left in the buffer, which Python would try to write once more at the end, and tell of the error."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
