@@ -261,6 +261,7 @@ def test_calibration_that_does_not_fit(source, out, tmp_path, capsys):
     ("more", "message"),
     [
         (["--method", "gptq"], "--method gptq needs --calibration X.npz"),
+        (["--calibration", "X.npz"], "--calibration is for --method gptq or mse; got minmax"),
         (["--bits", "9"], "argument --bits: it must be from 2 to 8, got '9'"),
         (["--bits", "many"], "argument --bits: it must be from 2 to 8, got 'many'"),
         (["--group", "-1"], "argument --group: it must be a number of elements, or 0 for no groups; got '-1'"),

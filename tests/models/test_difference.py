@@ -184,6 +184,15 @@ def test_models():
     assert "rounding 100%" in repr(found.rows[0])
 
 
+def test_progress_within_an_array(monkeypatch):
+    monkeypatch.setattr(parts, "AT_ONCE", 500)
+    told = []
+    difference({"w": W}, {"w": W}, lambda done, total: told.append((done, total)))
+    assert told == sorted(told)
+    assert len(told) > 5
+    assert told[-1] == (W.nbytes, W.nbytes)
+
+
 def test_arrays_that_cannot_be_read():
     def read():
         raise fq.FileFormatError("broken")

@@ -152,13 +152,16 @@ def test_a_file_without_arrays(tmp_path):
     assert found.worst((8, None)) is None
 
 
-def test_progress_is_told(model):
-    told = []
-    inspect(model, tell=lambda done, total: told.append((done, total)))
-    total = sum(model.entry(name).nbytes for name in model)
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
+@pytest.mark.parametrize(("at_once", "fewest", "most"), [(1 << 20, len(MODEL), len(MODEL)), (3000, 30, 200)])
+def test_progress_is_told(model, monkeypatch, at_once, fewest, most):
+    """After each array, and within large ones."""
+    monkeypatch.setattr(parts, "AT_ONCE", at_once)
+    told, total = [], sum(model.entry(name).nbytes for name in model)
+    inspect(model, (3,), tell=lambda done, total: told.append((done, total)))
+    assert told == sorted(told)
     assert told[-1] == (total, total)
-    assert len(told) == len(MODEL)
+    assert {of for _, of in told} == {total}
+    assert fewest <= len(told) <= most
 
 
 def test_sorting(model):

@@ -96,6 +96,8 @@ def _check(given: argparse.Namespace) -> None:
     source, out = Path(given.source), Path(given.out)
     if given.method == "gptq" and given.calibration is None:
         raise WrongArgumentsError("--method gptq needs --calibration X.npz, the input of each product")
+    if given.method not in ("gptq", "mse") and given.calibration is not None:
+        raise WrongArgumentsError(f"--calibration is for --method gptq or mse; got {given.method}")
     if given.dry_run or not out.exists():
         return
     inside = source.is_dir() and out.parent.resolve() == source.resolve()

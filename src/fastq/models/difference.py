@@ -29,7 +29,8 @@ import numpy.typing as npt
 from fastq.accuracy.error import Error, Sums
 from fastq.errors import in_bytes
 from fastq.formats.entries import Opened
-from fastq.models.parts import Box, boxes, read
+from fastq.models.parts import Box, boxes, read, told
+from fastq.progress import by_part
 from fastq.promotion import is_float
 from fastq.qarray.array import QArray
 from fastq.quant.spec import QuantSpec, expand
@@ -104,12 +105,12 @@ def difference(first: Mapping[str, Any], second: Mapping[str, Any], tell: Tell =
     """
     names = [name for name in first if name in second]
     sizes = {name: _seen(first, name)[2] for name in names}
-    rows, done = [], 0
+    rows, done, total = [], 0, sum(sizes.values())
     for name in names:
-        rows.append(_row(name, first, second))
+        rows.append(_row(name, first, second, by_part(tell, done, sizes[name], total)))
         done += sizes[name]
         if tell is not None:
-            tell(done, sum(sizes.values()))
+            tell(done, total)
     rows.sort(key=lambda row: np.inf if row.error is None else row.error.sqnr_db)
     lonely = [tuple(name for name in a if name not in b) for a, b in ((first, second), (second, first))]
     return Difference(tuple(rows), *lonely)
@@ -124,18 +125,18 @@ def _seen(model: Mapping[str, Any], name: str) -> tuple[tuple[int, ...], str, in
     return value.shape, kind, value.nbytes
 
 
-def _row(name: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> ErrorRow:
+def _row(name: str, first: Mapping[str, Any], second: Mapping[str, Any], tell: Tell) -> ErrorRow:
     (shape, kind, _), (other_shape, other, nbytes) = _seen(first, name), _seen(second, name)
     row = partial(ErrorRow, name, shape, kind, other, nbytes)
     if shape != other_shape:
         return row(problem=f"shapes differ: {shape} and {other_shape}")
     try:
-        return row(*compare(first[name], second[name]))
+        return row(*compare(first[name], second[name], tell))
     except (ValueError, TypeError, OSError, MemoryError) as failure:
         return row(problem=str(failure) or type(failure).__name__)
 
 
-def compare(x: Any, y: Any) -> tuple[Error[float], Shares | None]:
+def compare(x: Any, y: Any, tell: Tell = None) -> tuple[Error[float], Shares | None]:
     """The error of y, an approximation of x of the same shape, and its causes; in parts, so that none is copied whole.
 
     Raises TypeError for other numbers than real ones, and ValueError if one is not finite.
@@ -149,7 +150,7 @@ def compare(x: Any, y: Any) -> tuple[Error[float], Shares | None]:
     coded = isinstance(y, QArray) and y.balance is None  # that of an array which is rotated is 1
     sums, causes, wide = Sums(1), _Causes(y) if coded else None, x.dtype == np.float64
     with np.errstate(over="ignore", invalid="ignore"):
-        for box in boxes(x.shape, axis):
+        for box in told(boxes(x.shape, axis), tell):
             part = _part(y, box)
             exact, other = _numbers(_part(x, box), wide), _numbers(part, wide)
             difference = exact - other

@@ -17,8 +17,9 @@ from fastq.errors import in_bytes, shown
 from fastq.formats.binary import of_bfloat16
 from fastq.formats.entries import Entry, Opened
 from fastq.formats.safetensors import TYPES
-from fastq.models.parts import boxes, read
+from fastq.models.parts import boxes, read, told
 from fastq.models.rules import Decision, Rules
+from fastq.progress import by_part
 from fastq.qarray.array import QArray
 
 Array = npt.NDArray[Any]
@@ -130,14 +131,14 @@ def inspect(
     entries = {name: model.entry(name) for name in model}
     rows, done, total = [], 0, sum(entry.nbytes for entry in entries.values())
     for name, entry in entries.items():
-        rows.append(_row(name, entry, rules, dry))
+        rows.append(_row(name, entry, rules, dry, by_part(tell, done, entry.nbytes, total)))
         done += entry.nbytes
         if tell is not None:
             tell(done, total)
     return Inspection(model.path, model.format, tuple(rows), tuple(rules))
 
 
-def _row(name: str, entry: Entry, rules: Mapping[Form, Rules], dry: bool) -> ArrayRow:
+def _row(name: str, entry: Entry, rules: Mapping[Form, Rules], dry: bool, tell: Tell) -> ArrayRow:
     row = partial(ArrayRow, name, entry.shape, entry.kind, entry.nbytes)
     try:
         value = stand_in(entry) if dry else entry.read()
@@ -153,7 +154,7 @@ def _row(name: str, entry: Entry, rules: Mapping[Form, Rules], dry: bool) -> Arr
     sqnr: dict[Form, float] = {}
     if quantized and not dry:
         try:
-            sqnr = dict(zip(quantized, _measured(name, value, list(quantized.values()))))
+            sqnr = dict(zip(quantized, _measured(name, value, list(quantized.values()), tell)))
         except ValueError as error:
             stays = str(error)
     sizes = {form: decision.row.after for form, decision in quantized.items()}
@@ -178,11 +179,11 @@ def _form(q: QArray) -> str:
     return ", ".join(words)
 
 
-def _measured(name: str, array: Array, decisions: Sequence[Decision]) -> Iterator[float]:
+def _measured(name: str, array: Array, decisions: Sequence[Decision], tell: Tell) -> Iterator[float]:
     """The SQNR of an array in each form, as :func:`fastq.error` measures it."""
     tasks = [decision.task for decision in decisions if decision.task is not None]
     sums, axis = [Sums(1) for _ in tasks], tasks[0].spec.axis
-    for box in boxes(array.shape, axis):
+    for box in told(boxes(array.shape, axis), tell):
         values = read(array, box)
         exact = values.astype(np.float64).reshape(1, -1)
         for task, total in zip(tasks, sums):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import prod
 from typing import Any
 
@@ -28,6 +28,15 @@ def boxes(shape: tuple[int, ...], axis: int | None) -> Iterator[Box]:
     step = max(1, AT_ONCE * shape[at] // prod(shape))
     for start in range(0, shape[at], step):
         yield (*whole[:at], slice(start, start + step), *whole[at + 1 :])
+
+
+def told(parts: Iterator[Box], tell: Callable[[int, int], Any] | None) -> Iterator[Box]:
+    """The same boxes; after each it is told how many of them are done."""
+    every = list(parts)
+    for done, box in enumerate(every, 1):
+        yield box
+        if tell is not None:
+            tell(done, len(every))
 
 
 def read(array: Array, box: Box) -> Array:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any, Literal
 
 import numpy.typing as npt
@@ -16,7 +15,7 @@ from fastq.formats.opening import open
 from fastq.formats.own import Form
 from fastq.models.result import QuantizedModel, Report
 from fastq.models.rules import Decision, Rules, called, seen
-from fastq.progress import Mebibytes, by_share, watched
+from fastq.progress import Mebibytes, by_part, watched
 from fastq.promotion import float_type
 from fastq.qarray.array import Scheme
 from fastq.quant.gptq import Gptq
@@ -159,15 +158,11 @@ def _steps(mapping: Mapping[str, Any], rules: Rules, decisions: Mapping[str, Dec
             raise ValueError(
                 f"array {shown(name)} must stay as it is while it is quantized; it was {decision.was}, is {now}"
             )
-        within = None if tell is None else by_share(partial(_told, tell, start, total), decision.row.before)
+        within = by_part(tell, start, decision.row.before, total)
         yield name, value, rules.ready(name, decision), within
         done += decision.row.before
         if tell is not None and decision.row.before:
             tell(done, total)
-
-
-def _told(tell: Callable[[int, int], Any], start: int, total: int, done: int, _: int) -> None:
-    tell(start + done, total)
 
 
 def _in_memory(steps: Steps) -> dict[str, Any]:
