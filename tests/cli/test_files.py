@@ -244,12 +244,19 @@ def test_calibration_that_does_not_fit(source, out, tmp_path, capsys):
     np.savez(tmp_path / "odd.npz", **{"up.wright": np.ones((4, 128))})
     np.savez(tmp_path / "thin.npz", **{"up.weight": np.ones((4, 127))})
     np.save(tmp_path / "one.npy", np.ones(3))
+    whole = (tmp_path / "thin.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[:-30])
+    (tmp_path / "torn.npz").write_bytes(whole.replace(np.ones(50).tobytes(), bytes(400)))
+    (tmp_path / "empty.npz").write_bytes(b"")
     start = ["quantize", source, out, "--method", "mse", "--calibration"]
     for name, message in (
         ("odd.npz", "--calibration must have names of arrays; 'up.wright' of .*; close to it: up.weight"),
         ("thin.npz", "array 'up.weight': calibration must have rows of 128 elements"),
         ("one.npy", "--calibration must be a file of numpy.savez, with an array for each weight; got "),
         ("none.npz", "No such file"),
+        ("cut.npz", "--calibration must be a file of numpy.savez, with an array for each weight; got "),
+        ("empty.npz", "--calibration must be a file of numpy.savez, with an array for each weight; got "),
+        ("torn.npz", "calibration .*'up.weight' it raised BadZipFile: Bad CRC-32"),
     ):
         code, told = failing(capsys, *start, str(tmp_path / name))
         assert code == 1

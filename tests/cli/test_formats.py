@@ -11,7 +11,6 @@ from fastq.cli.main import main
 
 from ..formats.samples import SAMPLES
 
-
 WAYS = [make for makes in SAMPLES.values() for make in makes]
 
 

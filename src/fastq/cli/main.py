@@ -1,8 +1,8 @@
 """The commands: which there are, how a run of one ends, and what its exit code is.
 
 A command is a module of this room with two functions: ``arguments(parser)`` adds its arguments, and ``run(arguments)``
-does the work. Only the module of the command that was asked for is imported, and what it works with when it runs. So
-``fastq --help`` answers before NumPy would be there.
+does the work. Only the module of the command that was asked for is imported. So ``fastq --help`` answers before NumPy
+would be there.
 
 To add one, write the module, and give it a line in :data:`COMMANDS`.
 """

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 from fastq.cli import output, shared
 from fastq.cli.output import WrongArgumentsError
@@ -115,9 +116,10 @@ def _calibration(path: str, model: Any) -> Callable[[str], Any]:
 
     from fastq.quant.moment import of_matrix
 
-    file = np.load(path, allow_pickle=False)
-    if not isinstance(file, np.lib.npyio.NpzFile):
+    os.stat(path)  # raises if there is no such file
+    if not is_zipfile(path):
         raise ValueError(f"--calibration must be a file of numpy.savez, with an array for each weight; got {path}")
+    file = np.load(path, allow_pickle=False)
     for name in file.files:
         if name not in model:
             close = get_close_matches(name, model, 3)
