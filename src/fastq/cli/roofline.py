@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 
 from fastq.cli import output
-from fastq.engine.roofline import roofline
-from fastq.machine import cpu
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +13,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> None:
     """Measure, and print one row per kind of kernel, and one for memory."""
+    from fastq.engine.roofline import roofline
+    from fastq.machine import cpu
+
     limits = roofline()
     if given.json:
         peaks = {name: rate._asdict() for name, rate in limits.peaks.items()}
