@@ -16,6 +16,7 @@ import pytest
 
 import fastq as fq
 from fastq.machine import pool
+from fastq.models import difference
 from fastq.products import sums
 from fastq.qarray.parts import put_together
 from fastq.quant.gptq import Gptq, quantize_columns
@@ -880,6 +881,10 @@ CASES = {
         r"array 'w' must stay as it is while it is quantized; it was float32 \(1,\), is float32 \(2,\)"),
     "NaN in a model": (lambda: fq.quantize_all({"w": BAD}, include="w"), fq.NotFiniteError,
         r"array 'w' must be finite, because NaN and infinity have no code; 1 of 6 values is not, .* \(1, 0\)"),
+    "difference of complex numbers": (lambda: difference.compare(X, X * 1j), TypeError,
+        r"arrays must be of real numbers to be compared; got complex64"),
+    "difference of NaN": (lambda: difference.compare(X, BAD), ValueError,
+        r"numbers must be finite to be compared, and their squares, too"),
     # settings
     "no threads": (lambda: fq.set_num_threads(0), ValueError, r"threads must be a positive integer or None, got 0"),
     "threads of a float": (lambda: fq.set_num_threads(2.0), ValueError, r"threads must be a positive .* got 2\.0"),

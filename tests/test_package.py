@@ -121,6 +121,27 @@ def test_importing_imports_nothing_heavy():
     assert python(code).strip() == "[]"
 
 
+def test_importing_waits_for_the_first_use():
+    """So that the command line answers at once; NumPy comes with the first public name that needs it."""
+    code = (
+        "import sys, fastq; print('numpy' in sys.modules, len(dir(fastq))); fastq.QArray; print('numpy' in sys.modules)"
+    )
+    assert python(code).split() == ["False", str(len(fq.__all__) + 1), "True"]
+
+
+@pytest.mark.parametrize("first", ["fastq", "numpy"])
+def test_numpys_own_products_are_kept_in_time(first):
+    """A program replaces NumPy's product before it has used anything of fastq."""
+    second = {"fastq": "numpy", "numpy": "fastq"}[first]
+    replaced = {"fastq": "fastq.matmul", "numpy": "lambda a, b: fastq.matmul(a, b)"}[first]
+    code = f"""
+import {first}, {second}
+numpy.matmul = {replaced}
+print(numpy.matmul(numpy.eye(2) * 1j, numpy.eye(2)).tolist() == [[1j, 0], [0, 1j]])  # which fastq leaves to NumPy
+"""
+    assert python(code).strip() == "True"
+
+
 def test_importing_starts_no_thread_and_writes_nothing(tmp_path):
     code = "import threading, fastq; print(threading.active_count())"
     assert python(code, FASTQ_CACHE_DIR=str(tmp_path / "cache")).strip() == "1"

@@ -1,9 +1,10 @@
-"""NumPy's own products and solvers, as they were when fastq was imported.
+"""NumPy's own products and solvers, as they were when fastq and NumPy were imported.
 
 A program may say ``np.matmul = fq.matmul``. What fastq leaves to NumPy would then come back to fastq, without end, and
 what is asked of a ufunc would be asked of a function. So no other file says ``np.matmul``, ``np.dot`` or the like
 (tests/test_numpys.py holds it). ``@`` between plain arrays needs no such care: it does not look the name up. What a
-program puts in their place before it imports fastq counts as NumPy's own.
+program puts in their place before it imports fastq counts as NumPy's own; if it imports NumPy after fastq, what it puts
+there before it first uses fastq (``fq.matmul`` itself is such a use).
 """
 
 from __future__ import annotations

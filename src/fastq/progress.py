@@ -72,6 +72,13 @@ def by_share(tell: Callable[[int, int], Any] | None, whole: int) -> Callable[[in
     return told
 
 
+def by_part(
+    tell: Callable[[int, int], Any] | None, start: int, whole: int, total: int
+) -> Callable[[int, int], Any] | None:
+    """The same for a part of `total` that begins at `start` and has size `whole`."""
+    return by_share(None if tell is None else lambda done, _: tell(start + done, total), whole)
+
+
 class Mebibytes:
     """A line of the bytes that are done."""
 

@@ -86,7 +86,7 @@ def test_json_and_save(measured, capsys, tmp_path):
     captured = capsys.readouterr()
     assert BenchResult.of_json(captured.out) == found
     (path,) = (tmp_path / "new").iterdir()
-    assert captured.err.splitlines() == ["fastq: 8x16x32 done", f"fastq: written to {path}"]
+    assert captured.err.splitlines() == ["8x16x32 done", f"written to {path}"]
     assert folder.load(path) == found
 
 
@@ -145,4 +145,4 @@ def test_its_arguments_need_nothing():
         "print(*sorted(name for name in set(sys.modules) - before if name.startswith('fastq')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["fastq.cli", "fastq.cli.bench"]
+    assert done.stdout.split() == [f"fastq.cli{name}" for name in ("", ".bench", ".html", ".output")]

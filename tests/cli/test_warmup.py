@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import subprocess
@@ -17,6 +18,8 @@ from fastq.cli import warmup
 from fastq.cli.main import main
 from fastq.kernels import table
 from fastq.machine import cores, cpu, jit, pool
+
+from .keys import undocumented
 
 SESSION = """
 import numpy as np, fastq as fq
@@ -103,6 +106,18 @@ def test_what_is_compiled(compiler, isa, capsys):
     assert all(re.fullmatch(r"\w+ +cached", line) for line in lines[2:-2])
     assert lines[-2].startswith(f"{len(compiler.compiled)} kernels for {isa}: 2 compiled in ")
     assert lines[-1].startswith("kernel cache:     ")
+
+
+def test_warmup_for_programs(compiler, isa, capsys):
+    assert main(["warmup", "--bits", "3", "--json"]) == 0
+    captured = capsys.readouterr()
+    told = json.loads(captured.out)
+    assert undocumented("warmup", told) == set()
+    assert told.keys() == {"instruction_sets", "kernels", "compiled", "cached", "seconds", "cache"}
+    assert told["instruction_sets"] == [isa]
+    assert [one["name"] for one in told["kernels"]] == compiler.compiled
+    assert [one["seconds"] is None for one in told["kernels"]] == [False] * told["compiled"] + [True] * told["cached"]
+    assert len(captured.err.splitlines()) == len(compiler.compiled)  # for people
 
 
 def test_epilogues_are_compiled_on_request(compiler, isa):
@@ -198,10 +213,16 @@ def test_what_is_kept(tmp_path, monkeypatch):
     assert not jit.kept("kernel")
 
 
+def test_a_function_that_is_none(capsys):
+    assert main(["warmup", "--epilogue", "gelu", "tanh"]) == 2
+    told = capsys.readouterr().err
+    assert told == "fastq: error: --epilogue must be of relu, gelu, silu; got tanh; see fastq warmup --help\n"
+
+
 @pytest.mark.parametrize("arguments", [["--bits", "9"], ["--bits"], ["--bits", "3", "--all"]])
 def test_arguments_that_do_not_fit(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["warmup", *arguments])
     assert stop.value.code == 2
     assert "--bits" in capsys.readouterr().err
-    assert list(range(2, 9)) == warmup.BITS
+    assert sorted({bits for unit in table.UNITS for bits in unit.bits}) == warmup.BITS

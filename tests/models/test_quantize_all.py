@@ -6,6 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Mapping
 
 import ml_dtypes
@@ -139,6 +140,20 @@ def test_calibration():
     assert what(model)["steps"] == "int64, not floats of 16 to 64 bits; its calibration is not used"
     again = fq.quantize_all(MODEL, bits=3, method="mse", calibration=lambda name: moment if "embed" in name else None)
     assert again["embed.weight"].equals(model["embed.weight"])
+
+
+def test_calibration_of_a_function_is_not_kept():
+    """For each array a moment is made, checked, and given up again: K x K numbers for each would fill memory."""
+    made = []
+
+    def calibration(name):
+        assert sum(moment() is not None for moment in made) <= 1
+        moment = fq.SecondMoment.of(np.ones((4, MODEL[name].shape[-1])))
+        made.append(weakref.ref(moment))
+        return moment
+
+    fq.quantize_all({name: MODEL[name] for name in BIG}, method="mse", calibration=calibration)
+    assert len(made) == 2 * len(BIG)
 
 
 @pytest.mark.parametrize(

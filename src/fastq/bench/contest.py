@@ -18,6 +18,7 @@ from fastq.bench.rounds import Entry
 from fastq.bench.run import CODES, FLOAT32, FLOATS, INTEGERS, LOW_BITS, NUMPY, TWO_FLOATS
 from fastq.kernels.table import ISAS
 from fastq.machine import cpu
+from fastq.typed import Activations
 
 BYTES = {FLOAT32: 4.0, CODES: 1.0, INTEGERS: 1.0, FLOATS: 4.0, LOW_BITS: 4.0, TWO_FLOATS: 4.0}  # of a left element
 OF_FLOATS = (FLOAT32, FLOATS, LOW_BITS, TWO_FLOATS)  # kinds that multiply x and w, or what stands for w
@@ -173,7 +174,9 @@ def _right_bytes(contender: Contender) -> float:
     return 4.0 if contender.kind in (FLOAT32, TWO_FLOATS) else contender.bits / 8
 
 
-def weights(bits: int, group: int | None = None, scheme: str | None = None, activations: str = "row") -> Contender:
+def weights(
+    bits: int, group: int | None = None, scheme: str | None = None, activations: Activations = "row"
+) -> Contender:
     """Floats, quantized so, times weights of so many bits, by column or in groups; as :meth:`Problem.weights`."""
 
     # Only the rows of x are rounded anew, to 8 bits, which leaves about 40 dB of normally distributed numbers.

@@ -119,6 +119,12 @@ class BenchResult:
             f"BenchResult({self.machine.cpu}, {self.machine.isa}, {threads}: {products}, {len(self.rows)} rows{busy})"
         )
 
+    def _repr_html_(self) -> str | None:
+        from fastq.pictures.bench_page import bench_card
+        from fastq.pictures.compact import shown
+
+        return shown(bench_card, self)
+
     def by_shape(self) -> dict[str, list[BenchRow]]:
         """Rows of each product."""
         found: dict[str, list[BenchRow]] = {}

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from fastq.cli import html, output
+
 if TYPE_CHECKING:
     from fastq.bench.machine import Machine
     from fastq.bench.result import BenchRow
@@ -30,33 +32,35 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--codes", action="store_true", help="8-bit codes on both sides, too, beside libraries of integer products")
     add("--threads", type=_count, metavar="N", help="threads of each product; by default all cores that may be used")
     add("--seconds", type=_seconds, default=60.0, metavar="S", help="take about so long in all, at most; 60 by default")
+    html.add(parser)
     add("--save", metavar="FOLDER", help="write the result into this folder, too, named by CPU and date")
 
 
-def run(given: argparse.Namespace) -> int:
-    """Measure and print; the result is the exit code."""
+def run(given: argparse.Namespace) -> None:
+    """Measure and print."""
     from fastq.bench import folder
     from fastq.bench.contest import fq_threads
     from fastq.bench.products import Wanted, bench, check_memory
     from fastq.bench.shapes import parse
 
+    html.check(given.html)
     shapes = given.shapes or [parse(text) for text in SHAPES]
     wanted = Wanted(given.bits, given.group, given.codes, given.threads, given.seconds)
     if problem := _problem(wanted, fq_threads()):
-        return _fail(problem, 1)
-    try:
-        check_memory(shapes)
-    except MemoryError as error:
-        return _fail(str(error), 1)
+        raise ValueError(problem)
+    check_memory(shapes)
     quiet = given.json
     result = bench(shapes, wanted, (lambda machine: None) if quiet else _begin, _tell_nothing if quiet else _tell)
+    if given.html:
+        from fastq.pictures.bench_page import bench_page
+
+        html.write(given.html, bench_page(result))
     if quiet:
         print(result.json())
     elif "became busy" in " ".join(result.notes[-1:]):
         print(f"\nBUSY: {result.notes[-1]}")
     if given.save:
-        print(f"fastq: written to {folder.save(result, given.save)}", file=sys.stderr)
-    return 0
+        output.note(f"written to {folder.save(result, given.save)}")
 
 
 def _problem(wanted: Any, threads: int) -> str:
@@ -80,14 +84,14 @@ def _begin(machine: Machine) -> None:
 def _tell(rows: Sequence[BenchRow], notes: Sequence[str]) -> None:
     """A product's figures."""
     print(f"\n{rows[0].size}")
-    _table([HEADS, *map(_cells, rows)])
+    output.table(HEADS, map(_cells, rows), left=HEADS[:1])
     for note in notes:
         print(f"* {note}")
     sys.stdout.flush()
 
 
 def _tell_nothing(rows: Sequence[BenchRow], notes: Sequence[str]) -> None:
-    print(f"fastq: {rows[0].size} done", file=sys.stderr, flush=True)
+    output.note(f"{rows[0].size} done")
 
 
 def _cells(row: BenchRow) -> list[str]:
@@ -103,13 +107,6 @@ def _cells(row: BenchRow) -> list[str]:
         "" if row.share is None else f"{row.share:.0%}{row.mark} {row.roof}",
         "" if row.sqnr_db is None else f"{row.sqnr_db:.1f}",
     ]
-
-
-def _table(rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    for first, *others in rows:
-        cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:]))]
-        print("  ".join(cells).rstrip())
 
 
 def _shape(text: str) -> Any:
@@ -142,8 +139,3 @@ def _seconds(text: str) -> float:
     if not 0 < value < 1e6:
         raise argparse.ArgumentTypeError(f"must be a positive number of seconds; got {text!r}")
     return value
-
-
-def _fail(message: str, code: int) -> int:
-    print(f"fastq: {message}", file=sys.stderr)
-    return code

@@ -1,126 +1,85 @@
-"""The demo: a trained network and two large products, each with float32, int8 and int3 weights.
+"""Compare two large products and a trained network with float32, int8 and int3 weights; takes half a minute.
 
-The demo prints two kinds of times. The first use of a shape compiles kernels, or loads them from the cache, and packs
-the weights. Later uses only multiply.
+There are two kinds of times. The first use of a shape compiles kernels, or loads them from the cache, and packs the
+weights. Later uses only multiply.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from functools import partial
+import argparse
+from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
-import numpy as np
-import threadpoolctl  # comes with scikit-learn
+from fastq.cli import output
 
-import fastq as fq
-from fastq.cli import digits
-from fastq.cli.digits import Floats, Weights
-
-FORMS: dict[str, dict[str, Any]] = {
-    "float32": {},
-    "int8": {"bits": 8},
-    "int3": {"bits": 3, "method": "mse"},
-}
 PRODUCTS = ((2048, 2048, 2048), (1, 4096, 4096))
 QUICK_PRODUCTS = ((256, 256, 256), (1, 512, 512))
-
-PAUSE = 0.3  # seconds; BLAS threads spin for a while after a call and would slow down whoever is measured next
-BLOCK = 0.2  # seconds of consecutive calls, of which the fastest counts
-ROUNDS = 2  # blocks of each form, in turns: other work of the machine should not hit all blocks of one form
+Figures = dict[str, Any]
 
 
-class Contender:
-    """A product with weights of one form, its times in seconds, and the bytes of the packed weights."""
-
-    def __init__(self, weights: Sequence[Floats], product: Callable[[Weights], Floats], options: dict[str, Any]):
-        time.sleep(PAUSE)
-        start = time.perf_counter()
-        operands = digits.quantize(weights, **options) if options else weights
-        quantized = time.perf_counter()
-        self.result = product(operands)
-        self.quantize, self.first, self.later = quantized - start, time.perf_counter() - quantized, float("inf")
-        self.nbytes = sum(w.nbytes for w in operands)
-        self._again = partial(product, operands)
-
-    def measure(self) -> None:
-        """Run one block of calls."""
-        time.sleep(PAUSE)
-        end = time.perf_counter() + BLOCK
-        while (start := time.perf_counter()) < end:
-            self._again()
-            self.later = min(self.later, time.perf_counter() - start)
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.add_argument("--quick", action="store_true", help="small products, measured once")
 
 
-def run(quick: bool = False) -> None:
-    """Print the comparison; `quick`: of small matrices, measured in one round."""
-    rounds = 1 if quick else ROUNDS
-    print(f"{'NumPy float32:':<17} {_blas()}")
+def run(given: argparse.Namespace) -> None:
+    """Measure and print the comparison."""
+    if find_spec("sklearn") is None:
+        raise ImportError('the demo needs scikit-learn: pip install ".[demo]" in a clone of fastq brings it')
+    from fastq.cli import info, trial
+    from fastq.config import show_config
+    from fastq.engine.plan import this_machine
 
-    network = digits.train()
-    print(f"\nHandwritten digits: a network of 64, 128, 64 and 10 neurons, {len(network.labels)} test images at once\n")
-    forward = partial(digits.forward, network.images, biases=network.biases)
-    forms = _compare(network.weights, forward, rounds)
-    accuracy = [f"{network.accuracy(form.result):.2f} %" for form in forms.values()]
-    _table({"weights": list(forms), "accuracy": accuracy, **_columns(forms)})
-
-    random = np.random.default_rng(0)
-    for m, k, n in QUICK_PRODUCTS if quick else PRODUCTS:
-        print(f"\nNormally distributed numbers: {m} x {k} times {k} x {n}\n")
-        x, w = (random.standard_normal(shape, np.float32) for shape in ((m, k), (k, n)))
-        forms = _compare([w], partial(_product, x), rounds)
-        _table({"weights": list(forms), **_columns(forms)})
-
+    this_machine()  # a wrong setting in the environment is told first
+    rounds, shapes = (1, QUICK_PRODUCTS) if given.quick else (trial.ROUNDS, PRODUCTS)
+    if not given.json:
+        show_config()
+        print(f"{'NumPy float32:':<17} {trial.blas()}")
+    products = []
+    for product in trial.of_products(shapes, rounds):
+        products.append(product)
+        if not given.json:
+            _print("Normally distributed numbers: {m} x {k} times {k} x {n}".format_map(product), product["forms"])
+    network = trial.of_digits(rounds)
+    if given.json:
+        output.document({"machine": info.facts(), "blas": trial.blas(), "products": products, "digits": network})
+        return
+    images = network["images"]
+    title = f"Handwritten digits: a network of 64, 128, 64 and 10 neurons, {images} test images at once"
+    _print(title, network["forms"])
     print(
         "\nWeights of int8 and int3 have one scale per column, for int3 chosen by method='mse'; the left operand is"
         "\nquantized to int8 in every call. quantize: making the codes. first: compiling or loading kernels, packing,"
-        f"\none product. later: the fastest of {rounds} x {BLOCK} s of consecutive calls."
+        f"\none product. later: the fastest of {rounds} x {trial.BLOCK} s of consecutive calls."
     )
 
 
-def _blas() -> str:
-    pools = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
-    names = {f"{pool['internal_api']}, threads: {pool['num_threads']}" for pool in pools}
-    return "; ".join(sorted(names)) or "unknown BLAS"
+def _print(title: str, forms: Sequence[Figures]) -> None:
+    print(f"\n{title}\n")
+    rows = [_row(form) for form in forms]
+    output.table(list(rows[0]), [list(row.values()) for row in rows])
 
 
-def _product(x: Floats, weights: Weights) -> Floats:
-    return np.asarray(x @ weights[0])
-
-
-def _compare(weights: Sequence[Floats], product: Callable[[Weights], Floats], rounds: int) -> dict[str, Contender]:
-    """The product with weights of every form, measured in turns."""
-    forms = {name: Contender(weights, product, options) for name, options in FORMS.items()}
-    for _ in range(rounds):
-        for form in forms.values():
-            form.measure()
-    return forms
-
-
-def _columns(forms: dict[str, Contender]) -> dict[str, list[str]]:
-    base = forms["float32"]
-    others = [form for form in forms.values() if form is not base]
-    errors = [fq.error(base.result, form.result) for form in others]
-    return {
-        "bytes": [f"{form.nbytes:,}" for form in forms.values()],
-        "SQNR": ["", *(f"{e.sqnr_db:.1f} dB" for e in errors)],
-        "cosine": ["", *(f"{e.cosine:.5f}" for e in errors)],
-        "quantize": ["", *(_duration(form.quantize) for form in others)],
-        "first": [_duration(form.first) for form in forms.values()],
-        "later": [_duration(form.later) for form in forms.values()],
-        "speed-up": [f"{base.later / form.later:.2f}" for form in forms.values()],
+def _row(form: Figures) -> dict[str, str]:
+    """The figures of a form, in words."""
+    words = {"weights": form["weights"]}
+    if "accuracy" in form:
+        words["accuracy"] = f"{form['accuracy']:.2f} %"
+    return words | {
+        "bytes": f"{form['nbytes']:,}",
+        "SQNR": output.decibels(form["sqnr_db"]),
+        "cosine": "" if form["cosine"] is None else f"{form['cosine']:.5f}",
+        "quantize": _duration(form["quantize_seconds"]),
+        "first": _duration(form["first_seconds"]),
+        "later": _duration(form["later_seconds"]),
+        "speed-up": f"{form['speed_up']:.2f}",
     }
 
 
-def _table(columns: dict[str, list[str]]) -> None:
-    cells = [[head, *values] for head, values in columns.items()]
-    widths = [max(map(len, column)) for column in cells]
-    for row in zip(*cells):
-        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths)))
-
-
-def _duration(seconds: float) -> str:
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
     for unit, size in (("s", 1.0), ("ms", 1e-3)):
         if seconds >= size:
             return f"{seconds / size:.2f} {unit}"

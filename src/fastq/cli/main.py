@@ -1,98 +1,129 @@
-"""The commands and their arguments. A command imports its modules when it runs, so that ``--help`` is quick."""
+"""The commands: which there are, how a run of one ends, and what its exit code is.
+
+A command is a module of this room with two functions: ``arguments(parser)`` adds its arguments, and ``run(arguments)``
+does the work. Only the module of the command that was asked for is imported. So ``fastq --help`` answers before NumPy
+would be there.
+
+To add one, write the module, and give it a line in :data:`COMMANDS`.
+"""
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import os
 import sys
+import warnings
 from collections.abc import Sequence
-from typing import NoReturn
+from importlib import import_module
+from typing import Any, NoReturn
 
-from fastq import __version__
-from fastq.cli.bench import arguments as bench_arguments
-from fastq.config import show_config
-from fastq.engine.plan import this_machine
-from fastq.errors import IsaError
-from fastq.kernels.epilogue.outputs import ACTIVATIONS
-from fastq.scheme import GROUP, TWO_PLANE
+from fastq.cli.output import WrongArgumentsError, note
+from fastq.version import __version__
+
+COMMANDS = {
+    "info": "tell what this machine has: CPU, instruction sets, threads, kernel cache, versions, load",
+    "inspect": "show the arrays of a file, their sizes, and what quantizing them would cost and gain",
+    "quantize": "quantize the weights in a file, from file to file",
+    "diff": "compare the arrays of two files, and tell where the error comes from",
+    "bench": "time products: float32 NumPy, fastq, and other libraries",
+    "demo": "compare large products and a small network with NumPy's float32",
+    "roofline": "measure how fast this machine can multiply and read memory",
+    "warmup": "compile kernels now and keep them, so that first uses are quick",
+}
+FINE, FAILED, WRONG, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141  # the last two as shells have them: 128 + the signal
+EPILOG = "Each command has --help, and --json for programs. docs/guide/commands.md has more."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; `argv` are its arguments without the name of the program, by default those of the process.
 
-    The result is the exit code: 0, or 1 if the command cannot run here. Wrong arguments end the process with code 2.
+    The result is the exit code. Wrong arguments that the parser finds end the process with code 2.
     """
-    parser = _parser()
+    given = list(sys.argv[1:] if argv is None else argv)
+    try:
+        _replace_what_cannot_be_written()
+        code = _run(given)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has enough, as ``| head`` does
+        _discard_output()
+        return PIPE_CLOSED
+    except KeyboardInterrupt:
+        note("fastq: interrupted")
+        return INTERRUPTED
+    return code
+
+
+def _run(argv: list[str]) -> int:
+    named = next((word for word in argv if not word.startswith("-")), None)
+    parser = _parser(named)
     arguments = parser.parse_args(argv)
     if arguments.command is None:
         parser.print_help()
-        return 0
-    if arguments.command == "demo" and importlib.util.find_spec("sklearn") is None:
-        return _fail('the demo needs scikit-learn: pip install ".[demo]" in a clone of fastq brings it')
+        return FINE
     try:
-        this_machine()
-    except (IsaError, ValueError) as error:  # a wrong setting in the environment
-        return _fail(str(error))
-    if arguments.command == "warmup":
-        from fastq.cli import warmup
-
-        try:
-            more = arguments.epilogue, arguments.activations, arguments.float16, arguments.search
-            warmup.run(arguments.bits or warmup.BITS, arguments.all, *more)
-        except warmup.NotKeptError as error:
-            return _fail(str(error))
-    elif arguments.command == "bench":
-        from fastq.cli import bench
-
-        return bench.run(arguments)
-    elif arguments.command == "roofline":
-        from fastq.cli import roofline
-
-        roofline.run()
-    else:
-        show_config()
-    if arguments.command == "demo":
-        from fastq.cli import demo
-
-        demo.run(arguments.quick)
-    return 0
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            code: int | None = import_module(f"fastq.cli.{arguments.command}").run(arguments)
+        return code or FINE
+    except BrokenPipeError:
+        raise
+    except WrongArgumentsError as error:
+        return _fail(f"error: {error}; see fastq {arguments.command} --help", WRONG)
+    except (OSError, ValueError, TypeError, RuntimeError, MemoryError, ImportError) as error:
+        # What files, settings and machines do not allow. What is left is a fault of fastq, which its traceback shows.
+        return _fail(str(error) or type(error).__name__, FAILED)
 
 
 class _Parser(argparse.ArgumentParser):
     """A parser that reports an error in one line, without the usage before it."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; {self.prog} --help tells what there is\n")
+        self.exit(WRONG, f"fastq: error: {message}; see {self.prog} --help\n")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m fastq", description="Quantized matrix multiplication for NumPy.")
+class _Paragraphs(argparse.HelpFormatter):
+    """Help in which the paragraphs of a description stay apart."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        fill = super()._fill_text
+        return "\n\n".join(fill(paragraph, width, indent) for paragraph in text.split("\n\n"))
+
+
+def _parser(named: str | None) -> _Parser:
+    """The parser, with the arguments of the command that is named, and the names of the others."""
+    about = "Quantized matrix multiplication for NumPy."
+    parser = _Parser(prog="fastq", description=about, epilog=EPILOG, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"fastq {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="command")
-    commands.add_parser("config", help="show the CPU, instruction set, threads, kernel cache and versions")
-    warmup = commands.add_parser(
-        "warmup", help="compile kernels now and keep them, so that first uses are quick; takes 1 to 2 minutes"
-    )
-    which = warmup.add_mutually_exclusive_group()
-    widths = "widths of right operands, all by default: those of weights, and 8 for floats that matmul quantizes"
-    which.add_argument("--bits", type=int, nargs="+", choices=range(2, 9), help=widths)
-    which.add_argument("--all", action="store_true", help="all widths, on every instruction set that this CPU has")
-    warmup.add_argument(
-        "--epilogue", nargs="+", choices=ACTIVATIONS, default=(), help="activation functions besides none"
-    )
-    finer = "ways of quantizing floats on the fly besides by row"
-    warmup.add_argument("--activations", nargs="+", choices=(GROUP, TWO_PLANE), default=(), help=finer)
-    warmup.add_argument("--float16", action="store_true", help="products in float16, too")
-    warmup.add_argument("--search", action="store_true", help="top_k, too")
-    commands.add_parser("roofline", help="measure how fast this machine can multiply and read memory")
-    bench = commands.add_parser("bench", help="time products: float32 NumPy, fastq, and other libraries")
-    bench_arguments(bench)
-    bench.add_argument("--json", action="store_true", help="print one JSON document, for programs")
-    demo = commands.add_parser("demo", help="compare a small network and large products with NumPy's float32")
-    demo.add_argument("--quick", action="store_true", help="small products, measured once")
+    for name, line in COMMANDS.items():
+        command = commands.add_parser(name, help=line, allow_abbrev=False)
+        if name == named:
+            module = import_module(f"fastq.cli.{name}")
+            command.description, command.formatter_class = module.__doc__, _Paragraphs
+            module.arguments(command)
+            command.add_argument("--json", action="store_true", help="print one JSON document, for programs")
     return parser
 
 
-def _fail(message: str) -> int:
-    print(f"fastq: {message}", file=sys.stderr)
-    return 1
+def _fail(message: str, code: int) -> int:
+    note(f"fastq: {' '.join(message.split())}")
+    return code
+
+
+def _warn(message: Warning | str, *where: Any, **more: Any) -> None:
+    """A warning is for who gave the command, whom the line of code does not concern."""
+    note(f"fastq: warning: {' '.join(str(message).split())}")
+
+
+def _replace_what_cannot_be_written() -> None:
+    """A terminal that lacks a letter shows its number instead."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _discard_output() -> None:
+    """What is left in the buffer, which Python would try to write once more at the end, and tell of the error."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

@@ -155,22 +155,53 @@ class Cache:
                         _leave(folder, self._marker, oldest)
 
 
+def folders() -> list[pathlib.Path]:
+    """The folders of kernels in :func:`root`: this version's, and those of other versions, environments and CPUs."""
+    top = root()
+    try:
+        return sorted(path for path in top.iterdir() if re.fullmatch(_STAMP, path.name)) if top else []
+    except OSError:  # nothing has been kept yet
+        return []
+
+
+def remove(folder: pathlib.Path) -> bool:
+    """Remove a folder of kernels; False if it stays, since it is not private or holds something else."""
+    try:
+        files = _files(folder)
+        if files is None or folder.is_symlink():
+            return False
+        _remove(folder, files)
+    except OSError:
+        return False
+    return True
+
+
 def _leave(folder: pathlib.Path, marker: str, oldest: float) -> None:
     """Take back a marker from a folder. Remove the folder if that was its last one, or it was not used since `oldest`.
 
     A folder with anything else in it than the cache's files stays as it is.
     """
-    info, files = folder.stat(), list(folder.iterdir())
-    ours = all(re.fullmatch(_FILE, file.name) and file.is_file() and not file.is_symlink() for file in files)
-    if not (ours and _is_private(info)):
+    files = _files(folder)
+    if files is None:
         return
     markers = {file.name for file in files if re.fullmatch(_MARKER, file.name)}
-    if markers == {marker} or info.st_mtime < oldest:
-        for file in files:
-            file.unlink()
-        folder.rmdir()
+    if markers == {marker} or folder.stat().st_mtime < oldest:
+        _remove(folder, files)
     elif marker in markers:
         (folder / marker).unlink()
+
+
+def _files(folder: pathlib.Path) -> list[pathlib.Path] | None:
+    """The files of a folder that is private and holds nothing but the cache's; None of another one."""
+    info, files = folder.stat(), list(folder.iterdir())
+    ours = all(re.fullmatch(_FILE, file.name) and file.is_file() and not file.is_symlink() for file in files)
+    return files if ours and _is_private(info) else None
+
+
+def _remove(folder: pathlib.Path, files: list[pathlib.Path]) -> None:
+    for file in files:
+        file.unlink()
+    folder.rmdir()
 
 
 def _checksum(name: str, symbols: bytes, code: bytes) -> bytes:

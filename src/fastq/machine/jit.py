@@ -16,6 +16,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import pathlib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -67,18 +68,22 @@ class _Compiler:
         self.cleaned = False  # whether unused folders of the cache have been removed
 
     def start(self) -> Cache:
+        import llvmlite.binding as llvm
+
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        folder, cpu = self.place()
+        return Cache(None) if folder is None else Cache(folder, environment(cpu))
+
+    def place(self) -> tuple[pathlib.Path | None, str]:
+        """Where kernels of this version belong, which may not be there yet, and the CPU in full."""
         from importlib.metadata import version  # 20 ms, which import fastq need not pay
 
         import llvmlite
         import llvmlite.binding as llvm
 
-        llvm.initialize_native_target()
-        llvm.initialize_native_asmprinter()
-        folder = root()
-        if folder is None:
-            return Cache(None)
-        cpu = f"{llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"
-        return Cache(folder / stamp(version("numba"), llvmlite.__version__, cpu), environment(cpu))
+        folder, cpu = root(), f"{llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"
+        return folder and folder / stamp(version("numba"), llvmlite.__version__, cpu), cpu
 
     def load(self, name: str, symbols: str, code: bytes) -> Kernel:
         import llvmlite.binding as llvm
@@ -234,6 +239,11 @@ def cache_folder() -> str:
     return str(folder or "none (switched off, or not a folder that only this user can write to)")
 
 
+def own_folder() -> pathlib.Path | None:
+    """The folder of this version's kernels, which may not be there yet; None: there is no cache."""
+    return _compiler.place()[0] if _compiler.cache is None else _compiler.cache.folder
+
+
 def kept(name: str) -> bool:
     """Whether other processes can load this kernel from the cache."""
     return _open_cache().load(name) is not None
@@ -246,8 +256,8 @@ def _checked(name: str, compilation: Any, builtin: bool) -> tuple[str, bytes]:
     if missing := [symbol for symbol in probes if not _is_there(symbol)]:
         raise RuntimeError(
             f"kernel {name} must find {missing[0]} in Windows, because its frame is larger than a page; it is not "
-            "there. Kernels of another instruction set may have smaller frames: set FASTQ_ISA to one that 'python -m "
-            "fastq config' shows"
+            "there. Kernels of another instruction set may have smaller frames: set FASTQ_ISA to one that 'fastq info' "
+            "shows"
         )
     refused = foreign - probes if builtin else {symbol for symbol in foreign if not _is_there(symbol)}
     if refused:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any, Literal
 
 import numpy.typing as npt
@@ -15,7 +14,7 @@ from fastq.formats.opening import open
 from fastq.formats.own import Form
 from fastq.models.result import QuantizedModel, Report
 from fastq.models.rules import Decision, Rules, called, seen
-from fastq.progress import Mebibytes, by_share, watched
+from fastq.progress import Mebibytes, by_part, watched
 from fastq.promotion import float_type
 from fastq.qarray.array import Scheme
 from fastq.qarray.of_task import of_task
@@ -34,6 +33,7 @@ OneMethod = Literal["minmax", "mse", "percentile", "gptq"] | Percentile | Gptq
 Methods = OneMethod | Mapping[str, OneMethod] | Callable[[str], OneMethod]
 Moments = Mapping[str, SecondMoment | npt.ArrayLike] | Callable[[str], SecondMoment | npt.ArrayLike | None] | None
 Tell = Callable[[int, int], Any] | None
+Steps = Iterator[tuple[str, Any, Decision, Tell]]  # an array, what is to become of it, and whom to tell of its share
 
 
 def quantize_all(
@@ -75,7 +75,8 @@ def quantize_all(
     group_size, method : optional, each a value, mapping or function
         As in :func:`fastq.quantize`.
     calibration : mapping or function, optional
-        The input of each product, as in :func:`fastq.quantize`: ``{"layer.weight": moment}``.
+        The input of each product, as in :func:`fastq.quantize`: ``{"layer.weight": moment}``. A function is asked twice
+        for each array, first to check what it gives, and then to use it; so only one K x K moment is in memory.
     scheme, group_scale : optional
         As in :func:`fastq.quantize`, for all arrays. With ``group_scale="float"``, others can read groups in the file.
     include, exclude : str, sequence of str, or function, optional
@@ -132,7 +133,8 @@ def quantize_all(
     total = sum(decision.row.before for decision in decisions.values())
     tell = _teller(progress, total)
     try:
-        arrays = _in_memory(mapping, decisions, tell) if out is None else _to_file(out, mapping, decisions, tell)
+        steps = _steps(mapping, rules, decisions, tell)
+        arrays = _in_memory(steps) if out is None else _to_file(out, decisions, steps)
     except BaseException:
         if isinstance(tell, Mebibytes):
             tell.line.close()
@@ -147,9 +149,7 @@ def _teller(progress: Any, total: int) -> Tell:
     return progress if callable(progress) else Mebibytes("quantizing") if truth(progress, "progress") else None
 
 
-def _steps(
-    mapping: Mapping[str, Any], decisions: Mapping[str, Decision], tell: Tell
-) -> Iterator[tuple[str, Any, Decision, Tell]]:
+def _steps(mapping: Mapping[str, Any], rules: Rules, decisions: Mapping[str, Decision], tell: Tell) -> Steps:
     """Each array with its decision, and what tells how much of it is done."""
     total, done = sum(decision.row.before for decision in decisions.values()), 0
     for name, decision in decisions.items():
@@ -158,32 +158,28 @@ def _steps(
             raise ValueError(
                 f"array {shown(name)} must stay as it is while it is quantized; it was {decision.was}, is {now}"
             )
-        within = None if tell is None else by_share(partial(_told, tell, start, total), decision.row.before)
-        yield name, value, decision, within
+        within = by_part(tell, start, decision.row.before, total)
+        yield name, value, rules.ready(name, decision), within
         done += decision.row.before
         if tell is not None and decision.row.before:
             tell(done, total)
 
 
-def _told(tell: Callable[[int, int], Any], start: int, total: int, done: int, _: int) -> None:
-    tell(start + done, total)
-
-
-def _in_memory(mapping: Mapping[str, Any], decisions: Mapping[str, Decision], tell: Tell) -> dict[str, saving.Value]:
+def _in_memory(steps: Steps) -> dict[str, saving.Value]:
     """All arrays, quantized as decided."""
     return {
         name: value if decision.task is None else of_task(value, decision.task, called(name), within)
-        for name, value, decision, within in _steps(mapping, decisions, tell)
+        for name, value, decision, within in steps
     }
 
 
 def _to_file(
-    out: str | os.PathLike[str], mapping: Mapping[str, Any], decisions: Mapping[str, Decision], tell: Tell
+    out: str | os.PathLike[str], decisions: Mapping[str, Decision], steps: Steps
 ) -> Mapping[str, saving.Value]:
     """The same, written to a file one by one; large ones block by block."""
     forms = {name: decision.form for name, decision in decisions.items() if decision.form is not None}
     with saving.new_file(out, forms) as file:
-        for name, value, decision, within in _steps(mapping, decisions, tell):
+        for name, value, decision, within in steps:
             form = forms[name]
             if decision.task is None or not isinstance(form, Form):
                 saving.write(file, name, value, form)

@@ -10,6 +10,8 @@ from fastq.typed import Array
 if TYPE_CHECKING:
     from fastq.qarray.array import QArray
 
+from fastq.errors import in_bytes
+
 
 class Row(NamedTuple):
     """What became of an array."""
@@ -42,7 +44,7 @@ class Report(tuple[Row, ...]):
             (
                 row.name,
                 " x ".join(map(str, row.shape)) or "1",
-                f"{_size(row.before)} -> {_size(row.after)}" if row.quantized else _size(row.before),
+                f"{in_bytes(row.before)} -> {in_bytes(row.after)}" if row.quantized else in_bytes(row.before),
                 row.what if row.quantized else f"stays: {row.what}",
             )
             for row in self
@@ -51,7 +53,7 @@ class Report(tuple[Row, ...]):
         table = ["  ".join((*map(str.ljust, line, widths), line[3])) for line in lines]
         count = sum(row.quantized for row in self)
         share = f", {self.after / self.before:.1%}" if self.before else ""
-        total = f"{count} of {len(self)} arrays quantized: {_size(self.before)} -> {_size(self.after)}{share}"
+        total = f"{count} of {len(self)} arrays quantized: {in_bytes(self.before)} -> {in_bytes(self.after)}{share}"
         return "\n".join((*table, total))
 
 
@@ -84,11 +86,3 @@ class QuantizedModel(Mapping[str, "QArray | Array"]):
 
     def __repr__(self) -> str:
         return f"<{repr(self.report).splitlines()[-1]}; see .report>"
-
-
-def _size(count: int) -> str:
-    """So many bytes."""
-    number, units = float(count), ["bytes", "KiB", "MiB", "GiB", "TiB"]
-    while number >= 1000 and len(units) > 1:
-        number, units = number / 1024, units[1:]
-    return f"{count} bytes" if units[0] == "bytes" else f"{number:.1f} {units[0]}"

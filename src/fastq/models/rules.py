@@ -31,7 +31,7 @@ class Decision(NamedTuple):
     row: Row  # of the report
     was: str  # what the array was when it was decided
     form: Form | Tensor | None  # of the result; None of a plain array that no file will hold
-    task: QuantTask | None = None  # None: it stays as it is
+    task: QuantTask | None = None  # without its calibration, which takes memory; None: it stays as it is
 
 
 class Rules:
@@ -100,7 +100,13 @@ class Rules:
         )
         form = Form(Metadata(value.shape, str(value.dtype.newbyteorder("=")), task.spec), str(floats))
         row = Row(name, value.shape, True, _described(task), value.nbytes, form.nbytes(name))
-        return Decision(row, seen(value), form, task)
+        return Decision(row, seen(value), form, task._replace(moment=None))
+
+    def ready(self, name: str, decision: Decision) -> Decision:
+        """A decision whose task has the calibration that it was made with, when its turn has come."""
+        if decision.task is None:
+            return decision
+        return decision._replace(task=decision.task._replace(moment=self.settings["calibration"](name)))
 
 
 def called(name: str) -> str:

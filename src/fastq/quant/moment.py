@@ -248,6 +248,14 @@ class SecondMoment:
         return f"SecondMoment({'K unknown' if self._mean is None else f'K={len(self._mean)}'}, rows={self.rows})"
 
 
+def of_matrix(matrix: Array) -> SecondMoment:
+    """The second moment whose matrix somebody else has found, of enough rows as they say; it is not shrunk."""
+    moment = SecondMoment()
+    moment._mean = (matrix.astype(np.float64) + matrix.T) / 2
+    moment.rows, moment._shrinkage = ENOUGH * len(matrix), 0.0
+    return moment
+
+
 def _zeros(k: Any) -> npt.NDArray[np.float64]:
     """A matrix of K x K."""
     width = integer(k, "k", "an integer, 0 or more, or None")
