@@ -10,7 +10,8 @@ nox.options.sessions = ["lint", "types", "test"]
 nox.options.reuse_existing_virtualenvs = True
 
 PYTEST = ("python", "-m", "pytest", "-n", "2", "--dist", "loadfile")
-OLDEST = ("numpy==2.0.*", "numba==0.62.*")  # the lower bounds in pyproject.toml
+OLDEST = ("numpy==2.0.0", "numba==0.62.0")  # the lower bounds in pyproject.toml
+NEWEST = ("--upgrade", "--upgrade-strategy", "eager")
 
 
 def install(session: nox.Session, extra: str, *others: str) -> None:
@@ -26,11 +27,31 @@ def test(session: nox.Session) -> None:
     session.run(*PYTEST, *session.posargs)
 
 
-@nox.session
+@nox.session(python="3.10")
 def oldest(session: nox.Session) -> None:
-    """The tests with the oldest NumPy and Numba that fastq takes; run it on Python 3.10."""
+    """The tests with the oldest Python, NumPy and Numba that fastq takes."""
     install(session, "test", *OLDEST)
     session.run(*PYTEST, *session.posargs)
+
+
+@nox.session
+def newest(session: nox.Session) -> None:
+    """The tests with the newest of everything that the index has for the Python that runs nox."""
+    install(session, "test", *NEWEST)
+    session.run(*PYTEST, *session.posargs)
+
+
+@nox.session(name="free-threaded", python="3.14t")
+def without_gil(session: nox.Session) -> None:
+    """The tests without the GIL, even if something that is imported asks for it."""
+    install(session, "dask", *free_threaded())
+    session.run(*PYTEST, *session.posargs, env={"PYTHON_GIL": "0"})
+
+
+def free_threaded() -> list[str]:
+    """What the tests need, but for what has no wheels for a Python without the GIL: zarr, by google-crc32c."""
+    extras = nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]
+    return [*(needed for needed in extras["test"] if "fastq-matmul" not in needed), *extras["formats"]]
 
 
 @nox.session

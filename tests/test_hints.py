@@ -159,9 +159,6 @@ HINTS = {
     ),
     "inner": ("axis=-1", lambda: np.inner(Y, q(axis=0)), lambda: np.inner(Y, q(axis=-1))),
     "vecdot": ("axis=-1", lambda: np.vecdot(q(axis=0), W), lambda: np.vecdot(q(axis=-1), W)),
-    "matvec": ("axis=-1", lambda: np.matvec(q(axis=0), Y[:1]), lambda: np.matvec(q(axis=-1), Y[:1])),
-    "vecmat": ("axis=-2", lambda: np.vecmat(STACK[:, :, 0], q(STACK, axis=2)),
-               lambda: np.vecmat(STACK[:, :, 0], q(STACK, axis=-2))),
     "quantized twice": ("quantize x.dequantize()", lambda: fq.quantize(q()), lambda: fq.quantize(q().dequantize(), 4)),
     "a calibrator without data": ("call update(batch) first", lambda: fq.Calibrator().quantize(W), fitted),
     "threads": ("unset it to use all cores", lambda: with_threads("many"), lambda: with_threads("")),
@@ -325,6 +322,10 @@ HINTS = {
         lambda: fq.matmul(lazy().compute(), W.T, dtype=np.int8),
     ),
 }  # fmt: skip
+if hasattr(np, "matvec"):  # from NumPy 2.2 on
+    HINTS["matvec"] = "axis=-1", lambda: np.matvec(q(axis=0), Y[:1]), lambda: np.matvec(q(axis=-1), Y[:1])
+    HINTS["vecmat"] = ("axis=-2", lambda: np.vecmat(STACK[:, :, 0], q(STACK, axis=2)),
+                       lambda: np.vecmat(STACK[:, :, 0], q(STACK, axis=-2)))  # fmt: skip
 
 
 def met(name):

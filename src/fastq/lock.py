@@ -4,6 +4,18 @@ from __future__ import annotations
 
 import os
 import threading
+from typing import Any
+
+_forks = 0  # between the first process and this one
+
+
+def _after_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Lock:
@@ -14,15 +26,16 @@ class Lock:
     """
 
     def __init__(self) -> None:
-        self._lock, self._process = threading.RLock(), os.getpid()
+        self._locks: dict[int, Any] = {}  # by number of forks; `setdefault` gives all threads the same one
+        self._held: list[Any] = []  # only the thread that is inside looks
 
     def __enter__(self) -> None:
-        if self._process != os.getpid():
-            self.__init__()  # type: ignore[misc]
-        self._lock.acquire()
+        lock = self._locks.get(_forks) or self._locks.setdefault(_forks, threading.RLock())
+        lock.acquire()
+        self._held.append(lock)
 
     def __exit__(self, *error: object) -> None:
-        self._lock.release()
+        self._held.pop().release()
 
     def __reduce__(self) -> tuple[type[Lock], tuple[()]]:
         return Lock, ()

@@ -23,6 +23,9 @@ define void @kernel() {{
 
 
 def object_code(triple, size):
+    if triple.startswith(("aarch64-pc-windows", "arm64-pc-windows")) and llvm.llvm_version_info[0] < 22:
+        # "Incorrect size for kernel prologue", says LLVM 20, and ends the process. No Numba for Windows on ARM has it.
+        pytest.skip("LLVM before 22 cannot compile large frames for Windows on ARM")
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
     machine = llvm.Target.from_triple(triple).create_target_machine(opt=3)
@@ -47,6 +50,7 @@ def test_a_compilation_tells_it(monkeypatch, size, expected):
     from fastq.machine import compiling
 
     triple = llvm.get_process_triple().split("-")[0] + "-pc-windows-msvc"
+    object_code(triple, size)  # or it is skipped
     monkeypatch.setattr(llvm, "get_process_triple", lambda: triple)
     assert compiling._object_code("kernel", [FRAME.format(triple=triple, size=size)])[1] == expected
 

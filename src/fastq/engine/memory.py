@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import sys
 import threading
 import weakref
@@ -73,7 +74,21 @@ ADVISED = 32 << 20  # bytes of a piece that the system may have back
 SPARE_SMALL, SPARE = 64 << 20, 256 << 20  # bytes that are kept at most, in small pieces and in all
 # The number differs between systems. A Python that was built on an old Linux lacks it, where that of Linux is 8.
 _MADV_FREE: int | None = getattr(mmap, "MADV_FREE", 8 if sys.platform.startswith("linux") else None)
-_spare: dict[int, list[npt.NDArray[np.uint8]]] = {}  # by size; list.pop and append are atomic
+#
+# Any thread takes a piece, at any time: `list.pop` is atomic. One thread at a time puts pieces there, so that the
+# limits hold. No other waits for it: a finalizer may run amid another one, and would wait for itself.
+_spare: dict[int, list[npt.NDArray[np.uint8]]] = {}  # by size
+_returned: list[npt.NDArray[np.uint8]] = []  # pieces that are to be kept
+_keeping = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _keeping
+    _keeping = threading.Lock()  # the thread that held it is not in the child
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @cache
@@ -99,9 +114,22 @@ def _recycled(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> npt.
 
 
 def _give_back(memory: npt.NDArray[np.uint8]) -> None:
+    _returned.append(memory)
+    # Whoever keeps pieces looks again behind the lock. So a piece that comes in the meantime is seen: by that thread,
+    # or by the one that brings it.
+    while _returned and (lock := _keeping).acquire(blocking=False):
+        try:
+            while _returned:
+                _keep(_returned.pop())
+        finally:
+            lock.release()
+
+
+def _keep(memory: npt.NDArray[np.uint8]) -> None:
+    """Put a piece to the spare ones, in place of all others where it does not fit beside them."""
     small = memory.nbytes < ADVISED
     most = SPARE_SMALL if small else SPARE
-    kept = [(size, size * len(pieces)) for size, pieces in list(_spare.items())]
+    kept = [(size, size * len(pieces)) for size, pieces in _spare.copy().items()]
     in_all, in_small = sum(n for _, n in kept), sum(n for size, n in kept if size < ADVISED)
     if in_all + memory.nbytes > SPARE or (small and in_small + memory.nbytes > SPARE_SMALL):
         _spare.clear()

@@ -259,20 +259,20 @@ class NativeProduct(PreparedProduct):
 
     def _with_params(self, job: Any, params: RowParams) -> None:
         """Add the zero points and offsets of left codes to a job."""
-        count = self.form.m * self.form.groups
+        count, sums = self.form.m * self.form.groups, None
         zero = self._no_zero if params.zero is None else params.zero - np.int32(self._flip)
         job.row_zero = flat(zero, np.int32, count)
         if zero.any():
-            job.col_sum, job.fast = self._col_sum_address, 0
+            sums = self._col_sum
+            job.col_sum, job.fast = flat(sums, np.int32, self.k_segments.segments * self.right.width), 0
         if params.offset is not None:
             job.row_offset, job.row_outside = flat(params.offset, self.computed, count), 0
-        job.kept = params, zero
+        job.kept = params, zero, sums
 
     @cached_property
-    def _col_sum_address(self) -> int:
-        """Where the sums of right codes lie; zero points on the left are multiplied with them."""
-        self._col_sum = self.right.sums(self.k_segments)
-        return flat(self._col_sum, np.int32, self.k_segments.segments * self.right.width)
+    def _col_sum(self) -> Any:
+        """The sums of right codes, which zero points on the left are multiplied with."""
+        return self.right.sums(self.k_segments)
 
     def _multiply(self, left: Any, out: Array, first: int) -> None:
         job = left if len(out) == self.form.m else self._rows_of(left, first, len(out))

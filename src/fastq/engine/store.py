@@ -190,13 +190,16 @@ class Store:
         by_column = codes[0] if len(shape) == 2 else np.stack(codes).reshape(*shape[:-2], *codes[0].shape)
         return Store(_oriented(by_column, not self.transposed), self.limits, self.bits, scales)
 
-    def lines(self, index: npt.NDArray[np.intp]) -> Store | None:
-        """Some lines by their numbers, with their group scales: rows, or columns, whichever packed tiles hold as such.
+    def lines(self, index: npt.NDArray[np.intp], axis: int) -> Store | None:
+        """Some lines along an axis, -1 or -2, by their numbers, with their group scales.
 
-        Only of a matrix that is packed, its group scales too; None otherwise, and where nothing is chosen.
+        Only of a matrix that is packed, its group scales too, whose tiles hold such lines; None otherwise, and where
+        nothing is chosen.
         """
         form = self._form
         if form.codes is not None or form.scales is not None or len(self.shape) > 2 or not index.size:
+            return None
+        if form.transposed != (axis == -2):
             return None
         codes, scales = unpack_columns(form.packed[()], self.limits, index)
         if scales is not None:
@@ -261,13 +264,14 @@ class Store:
         if right is not None:
             return right
         with _packing:
-            codes = self._form.codes
-            if codes is not None and (k_segments.gapless or not grouped):
-                self._form = self._packed_form(codes, k_segments, transposed, grouped)
+            form = self._form
+            if form.codes is not None and (k_segments.gapless or not grouped):
+                self._form = self._packed_form(form, k_segments, transposed, grouped)
         right = self._find(index, transposed, k_segments, grouped)
         if right is not None:
             return right
-        return self._pack(self.codes(), [index], k_segments, transposed, grouped)[index]
+        scales = self.scales() if grouped else None
+        return self._pack(self.codes(), scales, [index], k_segments, transposed)[index]
 
     def operands(
         self, transposed: bool, k_segments: Segments, grouped: bool
@@ -278,13 +282,16 @@ class Store:
         """
         form = self._form
         if form.codes is not None:
-            form = self._packed_form(form.codes, k_segments, transposed, grouped)
+            form = self._packed_form(form, k_segments, transposed, grouped)
         return form.packed, form.transposed, form.scales
 
-    def _packed_form(self, codes: Array, k_segments: Segments, transposed: bool, grouped: bool) -> _State:
-        """All matrices packed."""
-        packed = self._pack(codes, np.ndindex(codes.shape[:-2]), k_segments, transposed, grouped)
-        return _State(None, packed, transposed, None if grouped else self._form.scales)
+    def _packed_form(self, form: _State, k_segments: Segments, transposed: bool, grouped: bool) -> _State:
+        """All matrices of a form that holds an array, packed. Another thread may have packed them by now."""
+        codes, _, _, scales = form
+        assert codes is not None
+        inside, beside = (scales, None) if grouped else (None, scales)
+        packed = self._pack(codes, inside, np.ndindex(codes.shape[:-2]), k_segments, transposed)
+        return _State(None, packed, transposed, beside)
 
     def _find(self, index: BatchIndex, transposed: bool, k_segments: Segments, grouped: bool) -> Right | None:
         form = self._form
@@ -294,10 +301,15 @@ class Store:
         return right if right.fits(k_segments) else None
 
     def _pack(
-        self, codes: Array, indices: Iterable[BatchIndex], k_segments: Segments, transposed: bool, grouped: bool
+        self,
+        codes: Array,
+        scales: GroupScales | None,
+        indices: Iterable[BatchIndex],
+        k_segments: Segments,
+        transposed: bool,
     ) -> dict[BatchIndex, Right]:
-        """Some matrices packed, by index."""
-        codes, scales = _oriented(codes, transposed), self.scales() if grouped else None
+        """Some matrices packed, by index; the `scales` of their groups, if given, are packed with them."""
+        codes = _oriented(codes, transposed)
         if scales is not None:
             scales = scales.arranged(lambda values: _oriented(values, transposed))
         packed = {}

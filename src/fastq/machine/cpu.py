@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import cache
 
 from fastq.errors import IsaError
+from fastq.lock import Lock
 from fastq.machine import arm, sysctl
 
 # Bytes. No result depends on it: it aligns memory and spaces prefetches. Where lines are longer, some of the prefetches
@@ -76,9 +77,7 @@ _forced: str | None = None
 
 def force(isa: str | None) -> None:
     """Use this instruction set from now on; None: the one in ``FASTQ_ISA``, or else the best."""
-    global _forced
-    _forced = isa
-    chosen.cache_clear()
+    chosen.force(isa)
 
 
 def _choose(needs: Mapping[str, tuple[str, ...]]) -> str:
@@ -101,15 +100,19 @@ class _Chosen:
 
     def __init__(self) -> None:
         self._isa: str | None = None
+        self._lock = Lock()  # nothing is put here that was chosen before another one was forced
 
     def __call__(self, needs: Mapping[str, tuple[str, ...]]) -> str:
         isa = self._isa  # read once: another thread may clear it
         if isa is None:
-            isa = self._isa = _choose(needs)
+            with self._lock:
+                isa = self._isa = _choose(needs)
         return isa
 
-    def cache_clear(self) -> None:
-        self._isa = None
+    def force(self, isa: str | None) -> None:
+        global _forced
+        with self._lock:
+            _forced, self._isa = isa, None
 
 
 chosen = _Chosen()

@@ -165,7 +165,8 @@ def num_threads() -> int:
 
 def wanted_threads() -> int | None:
     """Threads that were asked for, by setting or else by variable; None for all cores."""
-    return _chosen if _chosen is not None else _default()
+    chosen = _chosen  # read once: another thread may take it back
+    return chosen if chosen is not None else _default()
 
 
 @lru_cache(maxsize=1)

@@ -219,7 +219,7 @@ class QArray(Operand, Operators):
         65540
         """
         parameters = self._scale, self._zero, self._offset, self._balance, self._order
-        cached = sum(c.nbytes for c in self._cache.values() if isinstance(c, ColumnParams))
+        cached = sum(c.nbytes for c in self._cache.copy().values() if isinstance(c, ColumnParams))
         return int(self._store.nbytes + cached + sum(p.nbytes for p in parameters if p is not None))
 
     @property

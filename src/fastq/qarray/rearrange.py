@@ -161,12 +161,18 @@ def swapped_matrices(q: QArray) -> QArray:
     return swapped
 
 
+def _stored_axis(q: QArray, axis: int) -> int:
+    """Which axis of the store's matrices, -1 or -2, one of the last two axes is."""
+    return -2 if (axis == q.ndim - 1) == q._transposed else -1
+
+
 def part(q: QArray, key: tuple[AxisIndex, ...]) -> QArray:
     """Some of the elements along each axis; codes are shared where they can be."""
     across = q.ndim - 1 - (q._store.transposed != q._transposed)
     index = key[across]
     if q.ndim == 2 and across != q.axis and isinstance(index, np.ndarray) and key[1 - across] == indexing.FULL:
-        lines = q._store.lines(index)  # rows of embeddings, say: this way takes two thirds of the time
+        # Rows of embeddings, say: this way takes two thirds of the time.
+        lines = q._store.lines(index, _stored_axis(q, across))
         if lines is not None:
             p = structure.cut(_parts(q, structure.placeholder(q.shape), None), across, index)
             return with_store(q, p, lines, q._transposed)
@@ -178,9 +184,7 @@ def part(q: QArray, key: tuple[AxisIndex, ...]) -> QArray:
         if not (isinstance(index, slice) and index == indexing.FULL):
             p = structure.cut(p, axis, index)
         if few and axis == across:
-            scales = oriented(
-                q._store.scales(index, -2 if (axis == q.ndim - 1) == q._transposed else -1), q._transposed
-            )
+            scales = oriented(q._store.scales(index, _stored_axis(q, axis)), q._transposed)
             assert scales is not None
             p = p._replace(group_scale=scales.scale, group_zero=scales.zero)
     if q._transposed:

@@ -58,7 +58,7 @@ class SecondMoment:
     rows : int
         Rows so far.
     matrix : numpy.ndarray
-        H, float64, K x K, read-only; it changes with the next update.
+        H, float64, K x K, read-only; the next update makes another one.
     diagonal : numpy.ndarray
         The mean square of each of the K channels.
     shrinkage : float
@@ -170,9 +170,11 @@ class SecondMoment:
             total = self.rows + len(rows)
             self._held.add(rows, self.rows)
             self._shrinkage = None
-            self._mean *= self.rows / total
-            self._mean += np.ldexp(1 / total, 2 * exponent) * products
-            self.rows = total
+            # Made anew, and never changed in place: another thread may be reading the one before.
+            products *= np.ldexp(1 / total, 2 * exponent)
+            mean = self._mean * (self.rows / total)
+            mean += products
+            self._mean, self.rows = mean, total
 
     def transformed(self, factors: Array | None, block: int, shrink: bool) -> SecondMoment:
         """The second moment of rows that are multiplied by factors, and rotated in blocks (1: not).
@@ -183,10 +185,10 @@ class SecondMoment:
         if factors is None:
             return self
         d = factors.reshape(-1).astype(np.float64)
-        matrix = self.shrunk if shrink else self._known()
         result = SecondMoment()
-        result.rows = self.rows
-        result._shrinkage = 1.0 if shrink and block == 1 and self.shrinkage == 1 else 0.0  # still a diagonal
+        with self._lock:
+            matrix, result.rows = self.shrunk if shrink else self._known(), self.rows
+            result._shrinkage = 1.0 if shrink and block == 1 and self.shrinkage == 1 else 0.0  # still a diagonal
         result._mean = reference.rotated(reference.rotated(matrix * d * d[:, None], block).T, block)
         return result
 
@@ -213,21 +215,24 @@ class SecondMoment:
     @property
     def shrunk(self) -> npt.NDArray[np.float64]:
         """``(1 - shrinkage) * matrix + shrinkage * diag(diagonal)``."""
-        result = self._known() * (1 - self.shrinkage)
-        result[np.diag_indices(len(result))] = self.diagonal
+        with self._lock:
+            matrix, shrinkage = self._known(), self.shrinkage
+        result: npt.NDArray[np.float64] = matrix * (1 - shrinkage)
+        result[np.diag_indices(len(result))] = np.diagonal(matrix)
         return result
 
     def tell_of_few_rows(self) -> None:
         """Warn the caller of :func:`fastq.quantize`, once, if these rows show no correlations."""
-        if self.shrinkage < 1 or self._told:
-            return
-        self._told = True
-        k = len(self._known())
-        why = "its rows are too few to tell, or " if self.rows < ENOUGH * k else ""
+        with self._lock:
+            if self.shrinkage < 1 or self._told:
+                return
+            self._told = True
+            k, rows = len(self._known()), self.rows
+        why = "its rows are too few to tell, or " if rows < ENOUGH * k else ""
         cure = "give more rows, or use" if why else "use"
         warnings.warn(
             f"calibration must show which channels go together, or method='gptq' gains nothing on other rows; got "
-            f"{self.rows} rows of {k} channels that do not: {why}channels are not correlated. The result is that of "
+            f"{rows} rows of {k} channels that do not: {why}channels are not correlated. The result is that of "
             f"method='mse'; {cure} that, with the same calibration",
             stacklevel=4,
         )
@@ -271,9 +276,12 @@ class Damped:
     """The shrunk, damped second moment, in units of its mean diagonal."""
 
     def __init__(self, moment: SecondMoment, damping: float, dtype: np.dtype[Any]) -> None:
-        self.matrix, self.damping, self.dtype = moment.matrix, damping, dtype
-        mean = float(moment.diagonal.mean()) or 1.0
-        self.diagonal, self.off_diagonal = moment.diagonal / mean, (1 - moment.shrinkage) / mean
+        with moment._lock:
+            self.matrix, shrinkage = moment.matrix, moment.shrinkage
+        self.damping, self.dtype = damping, dtype
+        diagonal = np.diagonal(self.matrix)
+        mean = float(diagonal.mean()) or 1.0
+        self.diagonal, self.off_diagonal = diagonal / mean, (1 - shrinkage) / mean
 
     def rows(self, a: int, b: int) -> Array:
         """Rows a to b in the data's type."""

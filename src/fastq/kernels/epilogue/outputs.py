@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import count
 from typing import Any, NamedTuple
 
+from fastq.lock import Lock
 from fastq.machine.fingerprint import fingerprint
 
 # The type that sums are scaled in, by the type of the output.
@@ -53,12 +54,16 @@ class Output(NamedTuple):
 _LASTING = "user_"
 _names: dict[Any, str] = {}
 _numbers = count(1)
+_naming = Lock()  # two functions never get one number, nor one function two
 
 
 def with_function(type_name: str, function: Any) -> Output:
     """An output with a user's function, compiled by Numba, before it."""
     name = _names.get(function)
     if name is None:
-        lasting = fingerprint(function)
-        name = _names.setdefault(function, f"{_LASTING}{lasting}" if lasting else f"user{next(_numbers)}")
+        with _naming:
+            if function not in _names:
+                lasting = fingerprint(function)
+                _names[function] = f"{_LASTING}{lasting}" if lasting else f"user{next(_numbers)}"
+            name = _names[function]
     return Output(type_name, name, function)
