@@ -6,6 +6,8 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
+import lessons
+import names
 import pictures
 
 import fastq as fq
@@ -38,9 +40,17 @@ html_static_path = ["static"]
 html_css_files = ["fastq.css"]
 html_show_copyright = False
 html_copy_source = False
+exclude_patterns = ["**/*.inc"]
 pygments_style, pygments_dark_style = "friendly", "monokai"
 
 
 def setup(app):
-    """Pictures are drawn by fastq itself at each build, so that they cannot go stale."""
-    app.connect("builder-inited", lambda app: pictures.draw_all(pathlib.Path(app.srcdir) / "guide" / "pictures"))
+    """Pictures, lessons and tables are made by fastq itself at each build, so that they cannot go stale."""
+    app.connect("builder-inited", lambda app: make(pathlib.Path(app.srcdir)))
+
+
+def make(docs):
+    """Make what is not written by hand. A lesson runs again if it has changed, or fastq has."""
+    pictures.draw_all(docs / "guide" / "pictures")
+    names.write(docs / "reference" / "names.inc")
+    lessons.write_all(docs.parent / "examples", docs / "lessons")
