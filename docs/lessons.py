@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import io
 import json
-import os
 import re
 import subprocess
 import sys
@@ -113,9 +112,11 @@ def to_page(name: str, source: str, outputs: Sequence[str]) -> str:
     """The page of a lesson in Markdown."""
     title, _, about = ast.get_docstring(ast.parse(source)).partition("\n\n")
     number, _, title = title.removeprefix("Lesson ").rstrip(".").partition(": ")
-    parts = [f"# {number}. {title[0].upper()}{title[1:]}", as_prose(about)]
+    parts = [f"# {number}. {as_prose(title[0].upper() + title[1:])}", as_prose(about)]
     if name in PICTURES:
-        parts += [f"![]({f'../guide/pictures/{PICTURES[name]}-{theme}.png'}){{.only-{theme}}}" for theme in THEMES]
+        picture = f"../guide/pictures/{PICTURES[name]}"
+        image = "```{{image}} {0}-{1}.png\n:class: only-{1}\n:alt: Many numbers, and the few that codes stand for.\n```"
+        parts += [image.format(picture, theme) for theme in THEMES]
     waiting: list[str] = []
     for step, output in zip(steps(source), outputs):
         if step.prose:
@@ -150,7 +151,7 @@ def as_output(text: str) -> list[str]:
     found = PICTURE.search(text)
     text = PICTURE.sub("", text).strip("\n")
     parts = [f":::{{container}} output\n```text\n{text}\n```\n:::"] if text else []
-    return parts + ([f"![]({Path(found[1]).as_posix()})"] if found else [])
+    return parts + ([f"![The picture that this step draws]({Path(found[1]).as_posix()})"] if found else [])
 
 
 if __name__ == "__main__":
