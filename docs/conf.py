@@ -6,7 +6,9 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
+import lessons
 import machines
+import names
 
 import fastq as fq
 import pictures
@@ -39,16 +41,19 @@ html_static_path = ["static"]
 html_css_files = ["fastq.css"]
 html_show_copyright = False
 html_copy_source = False
+exclude_patterns = ["**/*.inc"]
 pygments_style, pygments_dark_style = "friendly", "monokai"
 
 
 def setup(app):
-    """Pictures are drawn by fastq itself at each build, and tables made of results, so that they cannot go stale."""
-    app.connect("builder-inited", lambda app: pictures.draw_all(pathlib.Path(app.srcdir) / "guide" / "pictures"))
-    app.connect("builder-inited", lambda app: measured(pathlib.Path(app.srcdir)))
+    """Pictures, lessons and tables are made by fastq itself at each build, so that they cannot go stale."""
+    app.connect("builder-inited", lambda app: make(pathlib.Path(app.srcdir)))
 
 
-def measured(docs):
-    """The tables of the page "Results"."""
+def make(docs):
+    """Make what is not written by hand. A lesson runs again if it has changed, or fastq has."""
+    pictures.draw_all(docs / "guide" / "pictures")
+    names.write(docs / "reference" / "names.inc")
     (docs / "measured").mkdir(exist_ok=True)
     machines.write(docs / "results", docs / "measured" / "tables.inc")
+    lessons.write_all(docs.parent / "examples", docs / "lessons")

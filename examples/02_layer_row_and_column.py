@@ -5,6 +5,9 @@ so A may have one scale per row and B one per column, and the sum itself stays i
 for the two matrices of the notebook that fastq began with. B's columns differ by a factor of 300: too much
 for one scale.
 
+The notebook has two slips, which this lesson shows. It decodes with min * scale, where min is meant; and its text has
+0.3-0.1 / 7 for (0.3 - 0.1) / 7. It announces one scale per row and column, and stops before its code; here it is.
+
 The scheme is "affine": code = rint((x - min) / scale), from 0 to 7, and back x = scale * code + min.
 """
 
