@@ -12,6 +12,7 @@ import names
 
 import fastq as fq
 import pictures
+from fastq.pictures.bench_page import bench_card
 
 project = "fastq"
 author = "The fastq developers"
@@ -55,5 +56,5 @@ def make(docs):
     pictures.draw_all(docs / "guide" / "pictures")
     names.write(docs / "reference" / "names.inc")
     (docs / "measured").mkdir(exist_ok=True)
-    machines.write(docs / "results", docs / "measured" / "tables.inc")
+    machines.write(docs / "results", docs / "measured" / "tables.inc", bench_card)
     lessons.write_all(docs.parent / "examples", docs / "lessons")

@@ -11,20 +11,19 @@ from fastq.bench.compare import digits
 from fastq.bench.result import BenchResult, BenchRow
 from fastq.bench.run import TITLES
 
-Draw = Callable[[BenchResult], str]  # gives a picture as SVG
+Draw = Callable[[BenchResult], str]  # gives a picture as HTML
 HEADS = ("CPU", "instruction set", "threads", "8 bits", "fewer bits", "search", "measured")
 
 
 def write(results: Path, page: Path, draw: Draw | None = None) -> None:
-    """Write the page of all results in a folder, and a picture of each beside it, if there is something that draws."""
+    """Write the page of all results in a folder, with a picture of each, if there is something that draws."""
     found = folder.load_all(results)
     parts = [overview(found)]
     for result in found:
         parts += [f"### {title(result)}", about(result)]
         if draw:
-            picture = page.with_name(folder.name_of(result)).with_suffix(".svg")
-            picture.write_text(draw(result), encoding="utf-8")
-            parts.append(f"![Times faster than NumPy on {title(result)}]({picture.name})")
+            folded = f"<details><summary>As a picture</summary>{draw(result)}</details>"
+            parts.append(f"````{{raw}} html\n{folded}\n````")
         parts += tables(result)
     page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 

@@ -48,6 +48,9 @@ def test_a_file_more_is_a_line_more(machines, tmp_path):
     machines.write(tmp_path, page)
     assert page.read_text().splitlines()[3] == lines[2].replace("A CPU (R)", "Another")
     assert page.read_text().count("\n### ") == 2
+    assert "<details>" not in page.read_text()
+    machines.write(tmp_path, page, lambda found: f"<svg>{found.machine.cpu}</svg>")
+    assert all(f"<svg>{cpu}</svg>" in page.read_text() for cpu in ("A CPU (R)", "Another"))
 
 
 def test_the_tables_of_a_machine(machines):
