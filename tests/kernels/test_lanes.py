@@ -52,7 +52,8 @@ def convert(name, values, dtype):
 
 def test_every_float16_is_read():
     values = np.arange(2**16, dtype=np.uint16).view(np.float16)
-    read, exact = convert("from_float16", values, np.float32), values.astype(np.float32)
+    with np.errstate(invalid="ignore"):  # ARM CPUs report signalling NaNs
+        read, exact = convert("from_float16", values, np.float32), values.astype(np.float32)
     finite = np.isfinite(exact)
     assert (read[finite].view(np.uint32) == exact[finite].view(np.uint32)).all()
     assert np.isinf(read[~finite]).all()
