@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import fastq as fq
+from fastq.cli.main import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -136,3 +137,11 @@ def test_the_table_of_names(made, tmp_path):
     assert "| {py:obj}`save <fastq.save>` | Write arrays, quantized and plain, to one file" in page
     assert "for `fastq.open`. |" in page
     assert "<fastq.interop.onnx.quantize_linear>" in page
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda path: path.name
+)
+def test_commands_that_pages_name_are_there(path):
+    named = set(re.findall(r"(?:python -m |\$ |`)fastq ([a-z]\w*)\b", path.read_text()))
+    assert named <= set(COMMANDS)
