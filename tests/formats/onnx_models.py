@@ -55,7 +55,12 @@ def onnxruntime_nbits(a, b, scales, points, form):
     """What onnxruntime's MatMulNBits computes."""
     constants = {"b": b, "scales": scales, "points": points}
     model = nbits_model({name: value for name, value in constants.items() if value is not None}, form, a.dtype)
-    return run(model.SerializeToString(), a)
+    try:
+        return run(model.SerializeToString(), a)
+    except Exception as error:
+        if form["bits"] == 2 and "Only 4b and 8b" in str(error):
+            pytest.skip("this onnxruntime multiplies no weights of 2 bits")
+        raise
 
 
 def nbits_model(constants, form, kind=np.float32, **attributes):

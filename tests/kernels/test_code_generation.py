@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import llvmlite.binding as llvm
 import pytest
 
 from fastq.kernels.dot import micro, packed, unpack
@@ -36,6 +37,11 @@ def longest(function, unit, passes=1, product=None):
     return [cross.counted(body, product or PRODUCTS[unit.isa]) for body in loops]
 
 
+# LLVM 20 allots registers otherwise: 10 to 11 spills per 64 k in blocks of neon_dot, and where three bits are unpacked.
+counted = pytest.mark.skipif(llvm.llvm_version_info[0] < 22, reason="instructions are counted as LLVM 22 emits them")
+
+
+@counted
 @pytest.mark.parametrize(
     ("name", "most", "products", "loads", "spills"),
     [
@@ -63,6 +69,7 @@ def test_the_block_for_many_rows(name, most, products, loads, spills):
     assert macs / (isa.gemm_passes * most) >= least
 
 
+@counted
 @pytest.mark.parametrize(
     ("name", "product", "most", "products", "loads", "spills"),
     [
@@ -81,6 +88,7 @@ def test_the_block_of_copied_tiles(name, product, most, products, loads, spills)
         assert count.all <= most
 
 
+@counted
 @pytest.mark.parametrize(("name", "bits", "most"), [("neon_i8mm", 8, 213), ("neon_i8mm", 3, 459), ("neon_dot", 8, 213)])
 def test_what_copies_tiles(name, bits, most):
     """64 more instructions per tile than without zipping, or flipping bits."""
@@ -100,6 +108,7 @@ def test_blocks_for_few_rows_stay_in_registers(name):
         assert count.spills == 0
 
 
+@counted
 @pytest.mark.parametrize(
     ("name", "bits", "rows", "most"),
     [("neon_i8mm", 4, 4, 389), ("neon_dotnarrow", 2, 4, 393), ("neonnarrow", 4, 2, 737)],
@@ -112,6 +121,7 @@ def test_bits_of_one_plane_abreast(name, bits, rows, most):
     assert (count.all, count.spills) <= (most, 0)
 
 
+@counted
 @pytest.mark.parametrize(("name", "most"), [("neon_i8mm", 385), ("neon_dotnarrow", 385), ("neonnarrow", 672)])
 def test_three_bits_unpacked_in_registers(name, most):
     """One row, a tile of 384 bytes; the same instructions for usdot and sdot."""
@@ -141,6 +151,7 @@ FLOAT_LOOPS = {
 OF_HALVES = list(FLOAT_LOOPS)[:7]
 
 
+@counted
 @pytest.mark.parametrize(
     ("name", "kind"),
     [(name, kind) for name in FLOAT_LOOPS for kind in ("f32", "f64", *("f16", "bf16") * (name in OF_HALVES))],
@@ -182,6 +193,7 @@ ARITHMETIC = {
 UNIT = {unit.name: unit for unit in UNITS}
 
 
+@counted
 @pytest.mark.parametrize("name", ARITHMETIC)
 def test_multiplications_and_additions_per_instruction(name):
     """Per 64 k of the block for many rows, without loads and branches: the figures of the page of results."""
