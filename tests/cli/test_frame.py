@@ -54,7 +54,11 @@ def test_a_fault_of_fastq_keeps_its_traceback(monkeypatch):
 
 
 def test_an_interrupt_ends_in_a_line(monkeypatch, capsys):
-    assert replaced(monkeypatch, lambda given: signal.raise_signal(signal.SIGINT)) == 130
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells have ignored in the background
+    try:
+        assert replaced(monkeypatch, lambda given: signal.raise_signal(signal.SIGINT)) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert capsys.readouterr() == ("", "fastq: interrupted\n")
 
 
