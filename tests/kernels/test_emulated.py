@@ -1,4 +1,7 @@
-"""AMX, AVX512-VNNI and NEON on any CPU: tests of this and other rooms, in a process whose instructions are emulated."""
+"""AMX, AVX512-VNNI and NEON on any CPU: tests of this and other rooms, in a process whose instructions are emulated.
+
+``.ci/emulated`` runs more of NEON, and the instructions themselves.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +37,6 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
                 ("kernels/test_segments.py", "amx", 142),
                 ("products/test_activations.py", "test_every_instruction_set and amx", 16),
                 ("kernels/test_segments.py", "neon_i8mm", 142),
-                ("products/test_activations.py", "test_every_instruction_set and neon_i8mm", 16),
-                ("products/test_top_k.py", "(stable_sort or integers) and neon_i8mm and not 150", 17),
                 ("engine/test_roofline.py", "neon", 60),
                 ("quant/test_quantize.py", "neon_dot", 400),
                 ("kernels/test_same_bits.py", "test_quantized_times_quantized and (neon_dot or neon_i8mm)", 100),
