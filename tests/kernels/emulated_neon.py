@@ -81,5 +81,5 @@ def _declare(b: ir.IRBuilder, name: str, result: ir.Type, args: list[ir.Type]) -
 neon.declare = _declare  # type: ignore[attr-defined]
 for unit in (neon.NeonI8mm, neon.NeonMmla, neon.NeonDotNarrow, neon.NeonNarrow):
     unit.target = HOST
-cpu.wide = lambda: False  # registers are few
+cpu.wide, cpu.short_vectors = lambda: False, lambda: True
 begin({feature for isa, needed in ISAS.items() if isa.startswith("neon") for feature in needed}, __file__)

@@ -159,6 +159,7 @@ OF_HALVES = list(FLOAT_LOOPS)[:7]
 def test_loops_over_floats_stay_in_registers(name, kind, monkeypatch):
     """Quantizing, the left pass and the search, on 32 registers of 128 bits: loops over vectors spill nothing."""
     monkeypatch.setattr(cpu, "wide", lambda: False)
+    monkeypatch.setattr(cpu, "short_vectors", lambda: True)
     bodies = cross.loops(cross.assembly(FLOAT_LOOPS[name](kind), ARM))
     # Those over scalars, for what vectors leave over, load no whole register, nor, of 16 bits, half of one.
     load = re.compile(r"ld[rp]\s+[qd]" if kind in ("f16", "bf16") else r"ld[rp]\s+q")
@@ -173,7 +174,7 @@ def test_loops_over_floats_stay_in_registers(name, kind, monkeypatch):
 @pytest.mark.parametrize("kind", ["f32", "f64"])
 def test_sixteen_lanes_are_too_many(kind, monkeypatch):
     """For such registers; so the test above can fail."""
-    monkeypatch.setattr(cpu, "wide", lambda: True)
+    monkeypatch.setattr(cpu, "short_vectors", lambda: False)
     bodies = cross.loops(cross.assembly(extremes.row_top(kind, LEFT_ROWS), ARM))
     assert max(cross.counted(body, "f").spills for body in bodies) > 100
 

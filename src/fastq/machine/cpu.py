@@ -38,6 +38,11 @@ def wide() -> bool:
     return "avx512f" in features()
 
 
+def short_vectors() -> bool:
+    """Whether vector registers have 128 bits, as NEON's do."""
+    return arm.is_arm()
+
+
 def _tiles_permitted() -> bool:
     """Ask Linux to let this process use the tile registers (ARCH_REQ_XCOMP_PERM).
 

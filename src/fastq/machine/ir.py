@@ -17,8 +17,8 @@ from numba.core.imputils import lower_getattr_generic
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import intrinsic, models, register_model
 
+from fastq.machine import cpu
 from fastq.machine.compiling import Pipeline
-from fastq.machine.cpu import CACHE_LINE
 from fastq.machine.job import Job
 
 I1, I8, I16, I32, I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
@@ -128,7 +128,7 @@ def stack(size: int, kind: str = "u8*") -> Any:
         def codegen(context, builder, sig, args):
             with builder.goto_entry_block():
                 memory = builder.alloca(ir.ArrayType(I8, size))
-                memory.align = CACHE_LINE
+                memory.align = cpu.CACHE_LINE
             return builder.bitcast(memory, context.get_value_type(target))
 
         return target(), codegen
@@ -263,7 +263,7 @@ def loop(
 ) -> list[Any]:
     """Emit ``for i in range(start, stop, step): carried = body(i, carried)`` and return the last `carried`.
 
-    `short`: it takes a few turns, such as for what vectors leave over; LLVM leaves it as it is.
+    `short`: it takes a few turns, for what vectors leave over. LLVM leaves it as it is on NEON, where it would spill.
     """
     before = b.block
     block, done = b.append_basic_block("loop"), b.append_basic_block("done")
@@ -281,7 +281,7 @@ def loop(
         phi.add_incoming(value, b.block)
     after = b.block
     back = b.cbranch(b.icmp_signed("<", following, stop), block, done)
-    if short:
+    if short and cpu.short_vectors():
         back.set_metadata("llvm.loop", _as_it_is(b.module))
     b.position_at_end(done)
     return joined(b, [(carried, before), (results, after)])

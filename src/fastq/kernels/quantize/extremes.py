@@ -52,7 +52,7 @@ def row_top(kind: str, rows: int = 1, balanced: bool = False) -> Any:
     read one by one, 64 MiB of rows came from memory at 9 GB/s.
     """
     stored, computed = FLOATS[kind], FLOATS[FLOATS[kind].computed]
-    chains = CHAINS if rows == 1 or cpu.wide() else 1
+    chains = CHAINS if rows == 1 or not cpu.short_vectors() else 1
     lanes = stored.lanes(rows * chains * (1 + balanced))
     vector = ir.VectorType(computed.type, lanes)
     ints = shaped(computed.ints, vector)

@@ -52,7 +52,7 @@ def symmetric_codes(kind: str, left: LeftFormat | None = None) -> Any:
     fetching what the other one will need made 64 MiB take 3.7 ms instead of 3.1.)
     """
     floats = FLOATS[kind]
-    lanes, together = floats.lanes(4), 4 if cpu.wide() else 1
+    lanes, together = floats.lanes(4), 1 if cpu.short_vectors() else 4
     step, vector = lanes * together, ir.VectorType(floats.type, lanes)
     ints = shaped(floats.ints, vector)
 
