@@ -88,6 +88,12 @@ def test_the_block_of_copied_tiles(name, product, most, products, loads, spills)
         assert count.all <= most
 
 
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_the_table_knows_who_copies_tiles(unit):
+    """The planner makes room for copies by the table; a micro-kernel that copied without it would write elsewhere."""
+    assert unit.copying == (unit.micro_kernel().on_copies is not None)
+
+
 @counted
 @pytest.mark.parametrize(("name", "bits", "most"), [("neon_i8mm", 8, 213), ("neon_i8mm", 3, 459), ("neon_dot", 8, 213)])
 def test_what_copies_tiles(name, bits, most):
